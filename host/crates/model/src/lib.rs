@@ -1,0 +1,24 @@
+//! The pure domain of Airtight: ids, states, DAGs, manifests, templates, schemas and the run state machine.
+//!
+//! Nothing here does IO, reads a clock or is async. Time is passed in. Everything that decides lives here, so that the
+//! server, `airtight dags test` and simulation decide alike.
+
+pub mod cause;
+pub mod dag;
+pub mod id;
+pub mod limits;
+pub mod run;
+pub mod state;
+pub mod time;
+pub mod trigger_rule;
+
+pub use cause::Cause;
+pub use dag::Dag;
+pub use id::{
+    ComponentName, ComponentVersion, DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
+    TaskIndex, TiKey, TryNumber,
+};
+pub use limits::Limits;
+pub use state::{DagRunState, DagRunType, TaskInstanceState};
+pub use time::{Clock, Timestamp};
+pub use trigger_rule::TriggerRule;

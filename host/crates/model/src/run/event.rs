@@ -1,0 +1,108 @@
+//! What can happen to a run.
+
+use std::time::Duration;
+
+use crate::cause::Cause;
+use crate::id::{DispatchNumber, MapIndex, TaskIndex};
+use crate::state::{DagRunState, TaskInstanceState};
+
+/// Something that happened to one run. Each is judged on the state that it finds; what does not fit (a result with a stale
+/// dispatch number, a timer that was overtaken) changes nothing.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A run slot is free: a queued run may start.
+    Start,
+    /// `admit` chose this scheduled task instance: it becomes queued, its dispatch number rises.
+    Admit {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+    },
+    /// An executor acknowledged a dispatch and starts the guest.
+    TryStarted {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The fencing token.
+        dispatch: DispatchNumber,
+    },
+    /// A try, or one poke of it, ended.
+    TryFinished {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The fencing token.
+        dispatch: DispatchNumber,
+        /// How.
+        end: TryEnd,
+    },
+    /// The executor that had the dispatch is gone, or handed it back.
+    TryLost {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The fencing token.
+        dispatch: DispatchNumber,
+        /// How it was lost.
+        loss: Loss,
+    },
+    /// Time has passed: retries, pokes and the run's timeout that are due by `now` happen.
+    Timer,
+    /// Run these task instances again (Airflow: clear). Running ones are cancelled and restart once they have stopped. The run
+    /// goes back to queued. Their tries go on counting.
+    Clear {
+        /// Which; an empty list is none.
+        task_instances: Vec<(TaskIndex, MapIndex)>,
+    },
+    /// A person sets the state of the run: `success` or `failed` stop what runs; `queued` starts the run over.
+    SetRunState {
+        /// The new state.
+        state: DagRunState,
+    },
+    /// A person sets the state of a task instance: `success`, `failed` or `skipped`.
+    SetTaskInstanceState {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The new state.
+        state: TaskInstanceState,
+    },
+}
+
+/// How a dispatch was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// No executor had acknowledged it: it is sent again, and nothing is counted.
+    NotAcknowledged,
+    /// An executor had acknowledged it and is gone: an infrastructure loss.
+    Acknowledged,
+    /// A graceful shutdown handed it back: not a loss.
+    HandedBack,
+}
+
+/// How a try ended, as far as the run's decisions depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TryEnd {
+    /// It succeeded.
+    Done,
+    /// It succeeded, and its answer counts as false (short-circuit).
+    DoneFalsy,
+    /// It skipped itself.
+    Skip,
+    /// A branch chose these direct downstream tasks.
+    Branch(Vec<TaskIndex>),
+    /// Not yet: poke again after this.
+    Reschedule(Duration),
+    /// It failed.
+    Failed {
+        /// Why.
+        cause: Cause,
+        /// Whether the remaining retries are skipped.
+        fatal: bool,
+    },
+}

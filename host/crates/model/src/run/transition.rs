@@ -1,0 +1,65 @@
+//! What `advance` decided.
+
+use crate::cause::Cause;
+use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
+use crate::state::{DagRunState, TaskInstanceState};
+
+/// One decision. The scheduler writes all decisions of a tick in one transaction and acts on them after the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// The run changed its state.
+    Run {
+        /// Before.
+        from: DagRunState,
+        /// Now.
+        to: DagRunState,
+    },
+    /// A task instance changed its state or anything else that is stored; its row is written from the draft.
+    TaskInstance {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// Before.
+        from: TaskInstanceState,
+        /// Now.
+        to: TaskInstanceState,
+    },
+    /// Send this dispatch to an executor once the tick is committed.
+    Dispatch {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The try.
+        try_number: TryNumber,
+        /// The fencing token.
+        dispatch: DispatchNumber,
+        /// The first dispatch of a new try: the task instance's XComs are deleted.
+        first_of_try: bool,
+    },
+    /// A try is over; its line in the history is written.
+    TryEnded {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The try.
+        try_number: TryNumber,
+        /// The last dispatch of the try.
+        dispatch: DispatchNumber,
+        /// The state that the history shows for it.
+        state: TaskInstanceState,
+        /// Why.
+        cause: Option<Cause>,
+    },
+    /// Tell the executor to stop this dispatch. From the commit on its results are refused.
+    Cancel {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The fencing token.
+        dispatch: DispatchNumber,
+    },
+}

@@ -1,0 +1,188 @@
+//! Components: what is known of an uploaded `.wasm`.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{ComponentName, ComponentVersion, Digest, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What `describe` answered, after it was checked (`format: 1`; unknown members were dropped).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// Always 1.
+    pub format: u32,
+    /// The SDK that built it, for people: `airtight-sdk 0.1.0`.
+    #[serde(default)]
+    pub sdk: Option<String>,
+    /// Its tasks.
+    pub tasks: Vec<TaskDescriptor>,
+}
+
+/// One task of a component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskDescriptor {
+    /// Its name, unique in the component.
+    pub name: String,
+    /// One line or more for people.
+    #[serde(default)]
+    pub doc: String,
+    /// JSON Schema of its input.
+    pub input: Value,
+    /// JSON Schema of its return value.
+    pub output: Value,
+    /// Host capabilities that it needs: `gpu`, `http`, `storage`, …
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// The labels of a branch task; none for other tasks.
+    #[serde(default)]
+    pub labels: Option<Vec<String>>,
+}
+
+/// Where an uploaded component stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComponentState {
+    /// It is being compiled and described.
+    Compiling,
+    /// It can be used.
+    Ready,
+    /// It cannot be used; the reason says why.
+    Refused,
+}
+
+impl ComponentState {
+    /// The name in the database and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compiling => "compiling",
+            Self::Ready => "ready",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A tag `name@version`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tag {
+    /// The name.
+    pub name: ComponentName,
+    /// The version.
+    pub version: ComponentVersion,
+}
+
+impl std::fmt::Display for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.version)
+    }
+}
+
+/// An uploaded component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    /// Its content.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where it stands.
+    pub state: ComponentState,
+    /// Why it was refused.
+    pub refusal: Option<Refusal>,
+    /// Its tags that were not deleted.
+    pub tags: Vec<Tag>,
+    /// Its imports that mean something, in readable words, for example `blobs`.
+    pub capabilities: Vec<String>,
+    /// All its imports, for example `wasi:cli/stdout@0.2.6`.
+    pub imports: Vec<String>,
+    /// What it holds, once it is ready.
+    pub descriptor: Option<Descriptor>,
+    /// When it was uploaded first.
+    pub created_at: Timestamp,
+}
+
+/// Why a component was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// A stable code, see `docs/errors.md`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// What the compiler child found in a component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// What it holds.
+    pub descriptor: Descriptor,
+    /// See [`Component::capabilities`].
+    pub capabilities: Vec<String>,
+    /// See [`Component::imports`].
+    pub imports: Vec<String>,
+}
+
+/// Compiles and describes components outside of the control-plane process, and keeps the compiled code.
+#[async_trait]
+pub trait ComponentCompiler: Send + Sync + 'static {
+    /// Compiles the file and asks the component to describe itself, under limits. The compiled code is kept under the digest.
+    /// `Ok(Err(_))` is a component that can never be used; `Err` a failure of this machine that may pass.
+    async fn compile(&self, digest: Digest, wasm: &std::path::Path) -> std::io::Result<Result<Inspected, Refusal>>;
+    /// Forgets the compiled code.
+    async fn evict(&self, digest: Digest);
+}
+
+/// Why a component call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// There is none.
+    #[error("component `{0}` does not exist")]
+    NotFound(String),
+    /// The tag is taken by other content (even if it was deleted).
+    #[error("tag `{tag}` already names other content ({existing}); tags are immutable, choose another version")]
+    TagTaken {
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        existing: Digest,
+    },
+    /// DAG versions use it.
+    #[error("component {digest} is in use by {}", users.join(", "))]
+    InUse {
+        /// The component.
+        digest: Digest,
+        /// DAG versions and runs, for people.
+        users: Vec<String>,
+    },
+    /// The bytes can never be a component; nothing was kept.
+    #[error("the upload was refused: {}", .0.message)]
+    Refused(Refusal),
+    /// More bytes than the server takes.
+    #[error("the upload is over the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The body broke off.
+    #[error("the upload broke off")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server failed.
+    #[error("cannot store the component")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The bytes of an upload.
+pub type UploadStream =
+    std::pin::Pin<Box<dyn futures_core::Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send>>;
+
+/// The component catalog, as the API sees it.
+#[async_trait]
+pub trait Components: Send + Sync + 'static {
+    /// Stores an upload and starts to compile it. `true` where the content is new. The same content is never compiled twice.
+    async fn upload(&self, tag: Option<Tag>, body: UploadStream) -> Result<(Component, bool), ComponentError>;
+    /// One component by `sha256:…` or `name@version`.
+    async fn get(&self, reference: &str) -> Result<Component, ComponentError>;
+    /// All components, newest first.
+    async fn list(&self, page: crate::query::Page) -> Result<crate::query::Listed<Component>, ComponentError>;
+    /// Waits until a component is no longer `compiling`.
+    async fn wait_ready(&self, digest: Digest) -> Result<Component, ComponentError>;
+    /// Removes a tag (`name@version`), or a component with all its tags (`sha256:…`). Refuses while it is in use.
+    async fn delete(&self, reference: &str) -> Result<(), ComponentError>;
+}

@@ -1,0 +1,227 @@
+//! What the API asks of the scheduler. Each call answers after its effect is committed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::{
+    DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, RunUuid, TaskId, TaskInstanceState, Timestamp,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::deploy::{CheckedManifest, Deployed};
+use crate::query::{RunRow, TiRow};
+
+/// Why the scheduler refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no such DAG.
+    #[error("DAG `{0}` does not exist")]
+    DagNotFound(DagId),
+    /// There is no such run.
+    #[error("DAG `{dag_id}` has no run `{run_id}`")]
+    RunNotFound {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+    },
+    /// There is no such task.
+    #[error("DAG `{dag_id}` has no task `{task_id}`")]
+    TaskNotFound {
+        /// The DAG.
+        dag_id: DagId,
+        /// The task.
+        task_id: String,
+    },
+    /// A run with this id or logical date exists already.
+    #[error("{0}")]
+    RunExists(String),
+    /// `conf` or the parameters are not valid; every problem is named.
+    #[error("the parameters of the run are not valid: {}", problems.join("; "))]
+    InvalidParams {
+        /// One text a problem.
+        problems: Vec<String>,
+    },
+    /// The state of things does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The database cannot be written right now; nothing was done.
+    #[error("the server cannot write to its database right now; nothing was changed, try again")]
+    Unavailable,
+    /// The server is shutting down, or lost its lease.
+    #[error("the scheduler is stopping")]
+    Stopping,
+    /// A bug or a broken database; nothing was done.
+    #[error("the scheduler failed")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Asks for a run.
+#[derive(Clone, Debug)]
+pub struct TriggerRequest {
+    /// Of this DAG.
+    pub dag_id: DagId,
+    /// The caller's own name for it, else `manual__<run_after>`.
+    pub run_id: Option<RunId>,
+    /// The logical date; two runs of a DAG cannot share one.
+    pub logical_date: Option<Timestamp>,
+    /// The data interval.
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    /// Not before this time; now, if none.
+    pub run_after: Option<Timestamp>,
+    /// A JSON object; members that name a parameter replace its default.
+    pub conf: Value,
+    /// For people.
+    pub note: Option<String>,
+    /// Who asks, for the audit log.
+    pub user: String,
+}
+
+/// Which task instances of a DAG to clear.
+#[derive(Clone, Debug, Default)]
+pub struct ClearRequest {
+    /// Only of this run; otherwise all runs in the time range.
+    pub run_id: Option<RunId>,
+    /// Only runs from this logical date (or `run_after` where there is none) on.
+    pub start_date: Option<Timestamp>,
+    /// Only runs up to this.
+    pub end_date: Option<Timestamp>,
+    /// Only these tasks (all map indexes, or one each).
+    pub tasks: Option<Vec<(TaskId, Option<MapIndex>)>>,
+    /// Also everything upstream of them.
+    pub include_upstream: bool,
+    /// Also everything downstream of them.
+    pub include_downstream: bool,
+    /// Only those that failed or are upstream_failed.
+    pub only_failed: bool,
+    /// Only those that are running.
+    pub only_running: bool,
+    /// Change nothing; answer what would be cleared.
+    pub dry_run: bool,
+    /// Who asks.
+    pub user: String,
+}
+
+/// Something that the UI or a client may want to know. Sent after the commit.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// A run changed.
+    DagRun {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// Its state now.
+        state: DagRunState,
+        /// When.
+        at: Timestamp,
+    },
+    /// A task instance changed.
+    TaskInstance {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// The task.
+        task_id: TaskId,
+        /// Its map index, −1 where it is not mapped.
+        map_index: MapIndex,
+        /// The try.
+        try_number: u32,
+        /// Its state now.
+        state: TaskInstanceState,
+        /// Why its last try ended.
+        cause: Option<model::Cause>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A guest reported its progress. Not durable.
+    Progress {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// The task.
+        task_id: TaskId,
+        /// Its map index.
+        map_index: MapIndex,
+        /// From 0 to 1.
+        fraction: Option<f64>,
+        /// For people.
+        note: String,
+    },
+    /// A DAG was deployed, paused, unpaused or deleted.
+    Dag {
+        /// The DAG.
+        dag_id: DagId,
+        /// What happened, a closed set: `deployed`, `paused`, `unpaused`, `deleted`.
+        change: &'static str,
+    },
+}
+
+/// How the scheduler is.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchedulerHealth {
+    /// Whether ticks are being committed.
+    pub healthy: bool,
+    /// What is wrong, for people.
+    pub problem: Option<String>,
+    /// When it last was known to work.
+    pub latest_heartbeat: Timestamp,
+    /// Runs in memory.
+    pub active_runs: usize,
+    /// Runs that were set aside because their data cannot be committed.
+    pub set_aside_runs: Vec<String>,
+}
+
+/// The scheduler, as the API sees it.
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
+    /// Starts a run.
+    async fn trigger(&self, request: TriggerRequest) -> Result<RunRow, ControlError>;
+    /// Waits until the run has ended or `timeout` has passed; answers the state that it has then.
+    async fn wait(&self, dag_id: &DagId, run_id: &RunId, timeout: Duration) -> Result<DagRunState, ControlError>;
+    /// Clears task instances; answers them as they were (dry run) or are.
+    async fn clear(&self, dag_id: &DagId, request: ClearRequest) -> Result<Vec<TiRow>, ControlError>;
+    /// Sets the state of a run: `queued` (starts it over), `success` or `failed` (stops what runs).
+    async fn set_run_state(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        state: DagRunState,
+        user: &str,
+    ) -> Result<RunRow, ControlError>;
+    /// Changes the note of a run.
+    async fn set_run_note(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        note: &str,
+        user: &str,
+    ) -> Result<RunRow, ControlError>;
+    /// Removes an ended run and all that belongs to it; stops it first where it is not.
+    async fn delete_run(&self, dag_id: &DagId, run_id: &RunId, user: &str) -> Result<(), ControlError>;
+    /// Stores a checked manifest as a version and makes it the current one.
+    async fn deploy(&self, manifest: CheckedManifest, replace: bool, user: &str) -> Result<Deployed, ControlError>;
+    /// Pauses or unpauses. A paused DAG accepts runs and leaves them queued.
+    async fn set_paused(&self, dag_id: &DagId, paused: bool, user: &str) -> Result<(), ControlError>;
+    /// Removes a DAG with all its runs and versions. Refuses while runs are active.
+    async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError>;
+    /// What happens from now on. A slow reader misses events and is told how many.
+    fn subscribe(&self) -> broadcast::Receiver<RunEvent>;
+    /// Lays what memory knows but the database does not yet (running marks, start times) over rows just read.
+    fn overlay(&self, run: DagRunKey, rows: &mut [TiRow]);
+    /// How the scheduler is.
+    fn health(&self) -> SchedulerHealth;
+    /// The last progress that a running task instance reported.
+    fn progress(&self, run: DagRunKey) -> Vec<(TaskId, MapIndex, Option<f64>, String)>;
+    /// The runs of a UUID that are active, for logs.
+    fn is_active(&self, run: RunUuid) -> bool;
+    /// How a run of this type is named when the caller gives no name (Airflow: `DagRunType.generate_run_id`).
+    fn default_run_id(&self, run_type: DagRunType, run_after: Timestamp) -> String {
+        format!("{run_type}__{run_after}")
+    }
+}

@@ -1,0 +1,236 @@
+//! The executor boundary: messages without shared state, so that an executor can be a thread, a process or another machine.
+//! An executor may answer late, twice or never.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::{
+    Cause, DagId, DagRunKey, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey,
+    Timestamp, TryNumber,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Names one dispatch of one try. What carries any but the current dispatch number is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TryId {
+    /// The task instance.
+    pub ti: TiKey,
+    /// The run's globally unique id.
+    pub run_uuid: RunUuid,
+    /// The try.
+    pub try_number: TryNumber,
+    /// The fencing token.
+    pub dispatch: DispatchNumber,
+}
+
+/// What every try of a run shares.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunContext {
+    /// The key.
+    pub key: DagRunKey,
+    /// The globally unique id.
+    pub uuid: RunUuid,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The name within the DAG.
+    pub run_id: RunId,
+    /// See Airflow's logical date.
+    pub logical_date: Option<Timestamp>,
+    /// Start of the data interval.
+    pub data_interval_start: Option<Timestamp>,
+    /// End of the data interval.
+    pub data_interval_end: Option<Timestamp>,
+    /// When the run was due.
+    pub run_after: Timestamp,
+    /// Parameters after defaults were filled in: a JSON object.
+    pub params: Value,
+    /// What the caller passed: a JSON object.
+    pub conf: Value,
+}
+
+/// What every try of a task shares.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Its id in the manifest.
+    pub task_id: TaskId,
+    /// The component's content.
+    pub component: Digest,
+    /// Which task of the component.
+    pub entry: String,
+    /// The input, with templates not yet rendered.
+    pub input: Value,
+    /// What one try may use.
+    pub limits: Limits,
+    /// How many tries there are at the most.
+    pub max_tries: u32,
+}
+
+/// Asks an executor to run one dispatch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TryRequest {
+    /// Which.
+    pub id: TryId,
+    /// What all tries of the run share.
+    pub run: Arc<RunContext>,
+    /// What all tries of the task share.
+    pub task: Arc<TaskSpec>,
+}
+
+/// A reference to a blob inside a JSON value: `{"$blob": digest, "size": n, "media_type": …}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// The content.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it holds, if anybody said.
+    pub media_type: Option<String>,
+}
+
+/// One XCom that a try pushed. The return value has the key `return_value`; a `null` return value is not pushed (Airflow).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XcomPush {
+    /// The key.
+    pub key: String,
+    /// JSON text, as the guest wrote it.
+    pub value: Arc<str>,
+    /// The blobs that the value refers to.
+    pub blobs: Vec<BlobRef>,
+}
+
+/// How a try ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TryOutcome {
+    /// It succeeded. `falsy` says whether its answer counts as false (short-circuit).
+    Done {
+        /// See the variant.
+        falsy: bool,
+    },
+    /// It skipped itself.
+    Skip {
+        /// Why.
+        reason: String,
+    },
+    /// A branch chose these labels.
+    Branch {
+        /// As the guest wrote them; not yet checked.
+        labels: Vec<String>,
+    },
+    /// Not yet: poke again after this.
+    Reschedule {
+        /// The wait.
+        after: Duration,
+    },
+    /// It failed.
+    Failed(TryFailure),
+}
+
+/// Why a try failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryFailure {
+    /// Classified once.
+    pub cause: Cause,
+    /// For people.
+    pub message: String,
+    /// Whether the remaining retries are skipped.
+    pub fatal: bool,
+    /// A stable name, if the task gave one.
+    pub code: Option<String>,
+    /// JSON text, if the task gave any.
+    pub details: Option<String>,
+}
+
+/// What a try used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryUsage {
+    /// CPU time.
+    pub cpu: Duration,
+    /// The largest sum of memories and tables, in bytes.
+    pub peak_memory_bytes: u64,
+    /// What it wrote to its log, in bytes.
+    pub log_bytes: u64,
+}
+
+/// The end of a dispatch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryReport {
+    /// Which.
+    pub id: TryId,
+    /// How.
+    pub outcome: TryOutcome,
+    /// What it published. Empty after a trap, a limit, a timeout or a cancel.
+    pub xcoms: Vec<XcomPush>,
+    /// When the guest started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What it used.
+    pub usage: TryUsage,
+}
+
+/// What an executor says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ExecutorEvent {
+    /// It has the dispatch and starts the guest.
+    Started {
+        /// Which.
+        id: TryId,
+        /// When.
+        at: Timestamp,
+    },
+    /// How far the guest says it is. Not durable.
+    Progress {
+        /// Which.
+        id: TryId,
+        /// From 0 to 1.
+        fraction: Option<f64>,
+        /// For people.
+        note: String,
+    },
+    /// A dispatch ended.
+    Finished(Box<TryReport>),
+    /// The executor shuts down and did not finish this dispatch; it is not a loss.
+    HandedBack {
+        /// Which.
+        id: TryId,
+    },
+}
+
+/// Takes what an executor says. It never blocks: implementations hand the event to a queue.
+pub trait ExecutorEvents: Send + Sync + 'static {
+    /// Takes one event.
+    fn send(&self, event: ExecutorEvent);
+}
+
+/// Runs tries.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Takes a dispatch. It never waits for the guest: the answer comes as events.
+    fn dispatch(&self, request: TryRequest);
+
+    /// Stops a dispatch; unknown ones are ignored. The end comes as `Finished` with the cause `cancelled`.
+    fn cancel(&self, id: TryId);
+
+    /// How many dispatches it can run at a time.
+    fn slots(&self) -> u32;
+
+    /// Takes no further dispatches, waits up to `grace` for the running ones, then stops them and hands them back.
+    async fn shutdown(&self, grace: Duration);
+}
+
+/// The task instance of an id without its index type noise.
+impl TryId {
+    /// The task's position.
+    pub fn task(&self) -> TaskIndex {
+        self.ti.task
+    }
+
+    /// The map index.
+    pub fn map_index(&self) -> MapIndex {
+        self.ti.map_index
+    }
+}

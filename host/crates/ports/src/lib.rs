@@ -1,0 +1,11 @@
+//! The messages and traits that cross crate borders. Whoever implements one and whoever calls it see only this crate;
+//! the binary wires them together. No logic lives here.
+
+pub mod component;
+pub mod control;
+pub mod deploy;
+pub mod executor;
+pub mod log;
+pub mod payload;
+pub mod query;
+pub mod store;

@@ -1,0 +1,122 @@
+//! Where a running try reads and writes values: XComs of other tasks, blobs and its checkpoint.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{Digest, MapIndex, TaskId};
+
+use crate::executor::{BlobRef, TryId};
+
+/// A committed XCom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XcomValue {
+    /// JSON text.
+    pub value: Arc<str>,
+    /// The blobs that it refers to.
+    pub blobs: Vec<BlobRef>,
+}
+
+/// What a pull without a map index finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pulled {
+    /// Nothing under the key.
+    Missing,
+    /// The value of a task instance.
+    One(XcomValue),
+    /// The values of a mapped task's instances, in index order.
+    Mapped(Vec<(MapIndex, XcomValue)>),
+}
+
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+pub enum XcomError {
+    /// The task is not an upstream of the one that pulls.
+    #[error("task `{0}` is not upstream of this task")]
+    NotUpstream(TaskId),
+    /// The try is no longer current.
+    #[error("this try is no longer the current one of its task instance")]
+    Stale,
+    /// The database did not answer.
+    #[error("cannot read XComs")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Reads committed XComs for a running try.
+#[async_trait]
+pub trait XcomBackend: Send + Sync + 'static {
+    /// What `task` published under `key`. `task` must be a direct or transitive upstream of the try's task.
+    async fn pull(&self, id: TryId, task: &TaskId, key: &str, map_index: Option<MapIndex>)
+    -> Result<Pulled, XcomError>;
+}
+
+/// Why a checkpoint call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The try is no longer current.
+    #[error("this try is no longer the current one of its task instance")]
+    Stale,
+    /// The database did not answer.
+    #[error("cannot reach the checkpoint store")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Reads and writes checkpoints, fenced by the dispatch number.
+#[async_trait]
+pub trait CheckpointBackend: Send + Sync + 'static {
+    /// The bytes saved last.
+    async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError>;
+    /// Replaces the bytes (`None` removes them). Durable when it returns.
+    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError>;
+}
+
+/// Why a blob call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// There is none.
+    #[error("blob {0} does not exist")]
+    NotFound(Digest),
+    /// The content does not match its name.
+    #[error("blob {0} is damaged: its content does not match its digest")]
+    Damaged(Digest),
+    /// The storage failed.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A blob being read.
+#[async_trait]
+pub trait BlobReader: Send + 'static {
+    /// The size of the whole blob.
+    fn size(&self) -> u64;
+    /// The next bytes, at most `max`; empty at the end.
+    async fn read(&mut self, max: usize) -> Result<Bytes, BlobError>;
+}
+
+/// A blob being written. Dropped without `finish` it leaves nothing behind.
+#[async_trait]
+pub trait BlobWriter: Send + 'static {
+    /// Appends.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError>;
+    /// Makes the blob durable (content and name) and answers its digest and size.
+    async fn finish(self: Box<Self>) -> Result<(Digest, u64), BlobError>;
+}
+
+/// Content-addressed storage.
+#[async_trait]
+pub trait BlobStore: Send + Sync + 'static {
+    /// Starts a blob.
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError>;
+    /// Opens a blob.
+    async fn open(&self, digest: Digest) -> Result<Box<dyn BlobReader>, BlobError>;
+    /// Its size, if it exists.
+    async fn size(&self, digest: Digest) -> Result<Option<u64>, BlobError>;
+    /// Removes it; missing is fine.
+    async fn delete(&self, digest: Digest) -> Result<(), BlobError>;
+}

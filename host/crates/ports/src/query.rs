@@ -1,0 +1,454 @@
+//! Reading metadata for the API and the command line. Rows are what is committed; `Control::overlay` adds what memory knows.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{
+    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
+    TaskInstanceState, TiKey, Timestamp, TryNumber,
+};
+use uuid::Uuid;
+
+use crate::deploy::DagVersion;
+use crate::executor::TryUsage;
+use crate::payload::XcomValue;
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// At most this many; the caller has bounded it.
+    pub limit: u32,
+    /// After skipping this many.
+    pub offset: u64,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Listed<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+/// One column to order by. Every order ends in the primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderBy<F> {
+    /// The column.
+    pub field: F,
+    /// Descending.
+    pub descending: bool,
+}
+
+/// The database failed.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// Try again.
+    #[error("the database does not answer right now")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A bug or a broken database.
+    #[error("cannot read from the database")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A range of time, both ends optional; `gte`/`lte` include the end, `gt`/`lt` do not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimeRange {
+    /// From, included.
+    pub gte: Option<Timestamp>,
+    /// From, excluded.
+    pub gt: Option<Timestamp>,
+    /// To, included.
+    pub lte: Option<Timestamp>,
+    /// To, excluded.
+    pub lt: Option<Timestamp>,
+}
+
+/// A DAG.
+#[derive(Clone, Debug)]
+pub struct DagRow {
+    /// Its id.
+    pub dag_id: DagId,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Its current version.
+    pub version: DagVersion,
+    /// When it was deployed first.
+    pub created_at: Timestamp,
+    /// When it was deployed last.
+    pub updated_at: Timestamp,
+}
+
+/// Which DAGs.
+#[derive(Clone, Debug, Default)]
+pub struct DagFilter {
+    /// SQL `LIKE` pattern on the id, case-insensitive (`%` any, `_` one).
+    pub dag_id_pattern: Option<String>,
+    /// Paused or not.
+    pub paused: Option<bool>,
+    /// With any (or all) of these tags.
+    pub tags: Vec<String>,
+    /// All tags instead of any.
+    pub tags_match_all: bool,
+    /// With any of these owners.
+    pub owners: Vec<String>,
+    /// The state of the DAG's latest run.
+    pub last_run_state: Option<DagRunState>,
+    /// The order.
+    pub order_by: Vec<OrderBy<DagField>>,
+}
+
+/// A column of the DAG list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DagField {
+    /// `dag_id` (also `dag_display_name`).
+    DagId,
+    /// `is_paused`.
+    Paused,
+    /// `last_run_start_date`.
+    LastRunStartDate,
+    /// `last_run_state`.
+    LastRunState,
+    /// `last_parsed_time`: the last deploy.
+    UpdatedAt,
+}
+
+/// A dag run.
+#[derive(Clone, Debug)]
+pub struct RunRow {
+    /// The key.
+    pub key: DagRunKey,
+    /// The globally unique id.
+    pub uuid: RunUuid,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The name within the DAG.
+    pub run_id: RunId,
+    /// The version that it runs.
+    pub version_uuid: Uuid,
+    /// That version's number.
+    pub version_number: u32,
+    /// Its state.
+    pub state: DagRunState,
+    /// How it came to be.
+    pub run_type: DagRunType,
+    /// The logical date.
+    pub logical_date: Option<Timestamp>,
+    /// Start of the data interval.
+    pub data_interval_start: Option<Timestamp>,
+    /// End of the data interval.
+    pub data_interval_end: Option<Timestamp>,
+    /// Not before this.
+    pub run_after: Timestamp,
+    /// When it was queued.
+    pub queued_at: Timestamp,
+    /// When it started.
+    pub start_date: Option<Timestamp>,
+    /// When it ended.
+    pub end_date: Option<Timestamp>,
+    /// JSON object text.
+    pub conf: Arc<str>,
+    /// For people.
+    pub note: Option<String>,
+    /// Who triggered it.
+    pub triggering_user: Option<String>,
+    /// Why the run was set aside, if it was.
+    pub set_aside: Option<String>,
+}
+
+/// Which dag runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Of this DAG (none is all).
+    pub dag_id: Option<DagId>,
+    /// `LIKE` pattern on the run id.
+    pub run_id_pattern: Option<String>,
+    /// In any of these states.
+    pub states: Vec<DagRunState>,
+    /// Of any of these types.
+    pub run_types: Vec<DagRunType>,
+    /// By version number.
+    pub version_numbers: Vec<u32>,
+    /// By `run_after`.
+    pub run_after: TimeRange,
+    /// By logical date.
+    pub logical_date: TimeRange,
+    /// By start.
+    pub start_date: TimeRange,
+    /// By end.
+    pub end_date: TimeRange,
+    /// By last change.
+    pub updated_at: TimeRange,
+    /// The order; by key when empty.
+    pub order_by: Vec<OrderBy<RunField>>,
+}
+
+/// A column of the run list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunField {
+    /// The key (`id`).
+    Key,
+    /// `dag_id`.
+    DagId,
+    /// `dag_run_id`, `run_id`.
+    RunId,
+    /// `state`.
+    State,
+    /// `logical_date`.
+    LogicalDate,
+    /// `run_after`.
+    RunAfter,
+    /// `start_date`.
+    StartDate,
+    /// `end_date`.
+    EndDate,
+    /// `updated_at`.
+    UpdatedAt,
+    /// `data_interval_start`.
+    DataIntervalStart,
+    /// `data_interval_end`.
+    DataIntervalEnd,
+}
+
+/// A task instance, or one ended try of one.
+#[derive(Clone, Debug)]
+pub struct TiRow {
+    /// The key.
+    pub key: TiKey,
+    /// The run's globally unique id.
+    pub run_uuid: RunUuid,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The run's logical date.
+    pub logical_date: Option<Timestamp>,
+    /// The run's `run_after`.
+    pub run_after: Timestamp,
+    /// The version that the run runs.
+    pub version_uuid: Uuid,
+    /// That version's number.
+    pub version_number: u32,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its state.
+    pub state: TaskInstanceState,
+    /// The try; 0 before the first.
+    pub try_number: TryNumber,
+    /// How many tries there are at the most, counted from the first.
+    pub max_tries: u32,
+    /// The last dispatch.
+    pub dispatch: DispatchNumber,
+    /// Why the last try ended.
+    pub cause: Option<Cause>,
+    /// What the last try said when it failed or skipped.
+    pub message: Option<String>,
+    /// The failure's code, if the task gave one.
+    pub code: Option<String>,
+    /// The failure's details (JSON text), if the task gave any.
+    pub details: Option<String>,
+    /// When its rule let it run.
+    pub scheduled_at: Option<Timestamp>,
+    /// When it was admitted.
+    pub queued_at: Option<Timestamp>,
+    /// When the last try started.
+    pub start_date: Option<Timestamp>,
+    /// When it ended.
+    pub end_date: Option<Timestamp>,
+    /// When the next try or poke is due.
+    pub next_at: Option<Timestamp>,
+    /// What the last try used.
+    pub usage: Option<TryUsage>,
+    /// Its pool.
+    pub pool: String,
+    /// Slots in the pool.
+    pub pool_slots: u32,
+    /// Its priority.
+    pub priority_weight: i32,
+    /// The component as the manifest names it.
+    pub component: String,
+    /// The component's content.
+    pub component_digest: Digest,
+    /// The component's task.
+    pub entry: String,
+}
+
+/// Which task instances.
+#[derive(Clone, Debug, Default)]
+pub struct TiFilter {
+    /// Of this DAG (none is all).
+    pub dag_id: Option<DagId>,
+    /// Of this run (none is all).
+    pub run_id: Option<RunId>,
+    /// Of these tasks.
+    pub task_ids: Vec<TaskId>,
+    /// `LIKE` pattern on the task id.
+    pub task_id_pattern: Option<String>,
+    /// With this map index.
+    pub map_index: Option<MapIndex>,
+    /// In any of these states.
+    pub states: Vec<TaskInstanceState>,
+    /// Whose last try ended for any of these causes.
+    pub causes: Vec<Cause>,
+    /// In any of these pools.
+    pub pools: Vec<String>,
+    /// By start.
+    pub start_date: TimeRange,
+    /// By end.
+    pub end_date: TimeRange,
+    /// By the run's logical date.
+    pub logical_date: TimeRange,
+    /// By the run's `run_after`.
+    pub run_after: TimeRange,
+    /// By last change.
+    pub updated_at: TimeRange,
+    /// By try.
+    pub try_numbers: Vec<u32>,
+    /// The order; by (run, task, map index) when empty.
+    pub order_by: Vec<OrderBy<TiField>>,
+}
+
+/// A column of the task instance list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TiField {
+    /// The key (`id`).
+    Key,
+    /// `task_id`.
+    TaskId,
+    /// `map_index`.
+    MapIndex,
+    /// `state`.
+    State,
+    /// `duration`.
+    Duration,
+    /// `start_date`.
+    StartDate,
+    /// `end_date`.
+    EndDate,
+    /// `logical_date`, `run_after` of the run.
+    RunAfter,
+    /// `logical_date`.
+    LogicalDate,
+    /// `try_number`.
+    TryNumber,
+}
+
+/// An XCom.
+#[derive(Clone, Debug)]
+pub struct XcomRow {
+    /// The task instance.
+    pub ti: TiKey,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The run's logical date.
+    pub logical_date: Option<Timestamp>,
+    /// The run's `run_after`.
+    pub run_after: Timestamp,
+    /// The task.
+    pub task_id: TaskId,
+    /// The key.
+    pub key: String,
+    /// When it was committed.
+    pub timestamp: Timestamp,
+    /// The value; none in lists.
+    pub value: Option<XcomValue>,
+}
+
+/// Which XComs. `~` in a path is none here.
+#[derive(Clone, Debug, Default)]
+pub struct XcomFilter {
+    /// Of this DAG.
+    pub dag_id: Option<DagId>,
+    /// Of this run.
+    pub run_id: Option<RunId>,
+    /// Of this task.
+    pub task_id: Option<TaskId>,
+    /// With this key.
+    pub key: Option<String>,
+    /// With this map index.
+    pub map_index: Option<MapIndex>,
+}
+
+/// A line of the audit log (Airflow: event log).
+#[derive(Clone, Debug)]
+pub struct AuditRow {
+    /// Its id.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// What, for example `trigger_dag_run`.
+    pub event: String,
+    /// Who.
+    pub user: String,
+    /// The DAG.
+    pub dag_id: Option<String>,
+    /// The run.
+    pub run_id: Option<String>,
+    /// The task.
+    pub task_id: Option<String>,
+    /// JSON text.
+    pub extra: Option<String>,
+}
+
+/// A pool with its use.
+#[derive(Clone, Debug)]
+pub struct PoolRow {
+    /// Its name.
+    pub name: String,
+    /// Its slots.
+    pub slots: u32,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// Reads metadata.
+#[async_trait]
+pub trait Metadata: Send + Sync + 'static {
+    /// DAGs.
+    async fn dags(&self, filter: &DagFilter, page: Page) -> Result<Listed<DagRow>, QueryError>;
+    /// One DAG.
+    async fn dag(&self, dag_id: &DagId) -> Result<Option<DagRow>, QueryError>;
+    /// The versions of a DAG, newest first.
+    async fn dag_versions(&self, dag_id: &DagId, page: Page) -> Result<Listed<DagVersion>, QueryError>;
+    /// One version by its number.
+    async fn dag_version(&self, dag_id: &DagId, number: u32) -> Result<Option<DagVersion>, QueryError>;
+    /// All tags in use.
+    async fn dag_tags(&self) -> Result<Vec<String>, QueryError>;
+    /// Runs.
+    async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Listed<RunRow>, QueryError>;
+    /// One run.
+    async fn run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<RunRow>, QueryError>;
+    /// Task instances.
+    async fn task_instances(&self, filter: &TiFilter, page: Page) -> Result<Listed<TiRow>, QueryError>;
+    /// One task instance.
+    async fn task_instance(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        task_id: &TaskId,
+        map_index: MapIndex,
+    ) -> Result<Option<TiRow>, QueryError>;
+    /// The tries of a task instance, oldest first: the ended ones and, last, the current one.
+    async fn tries(&self, ti: TiKey) -> Result<Vec<TiRow>, QueryError>;
+    /// XComs without their values.
+    async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError>;
+    /// One XCom with its value.
+    async fn xcom(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        task_id: &TaskId,
+        map_index: MapIndex,
+        key: &str,
+    ) -> Result<Option<XcomRow>, QueryError>;
+    /// Whether anything refers to the blob.
+    async fn blob_is_referenced(&self, digest: Digest) -> Result<bool, QueryError>;
+    /// The audit log, newest first.
+    async fn audit_log(&self, dag_id: Option<&DagId>, page: Page) -> Result<Listed<AuditRow>, QueryError>;
+    /// The pools.
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError>;
+    /// A cheap read that shows whether the database answers.
+    async fn ping(&self) -> Result<(), QueryError>;
+}

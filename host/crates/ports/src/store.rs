@@ -1,0 +1,372 @@
+//! What the scheduler needs of a database: leases, ticks, recovery. Implemented on SQLite, PostgreSQL and in memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{
+    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskInstanceState, TiKey,
+    Timestamp, TryNumber,
+};
+use uuid::Uuid;
+
+use crate::component::{Component, Inspected, Refusal, Tag};
+use crate::deploy::DagVersion;
+use crate::executor::{RunContext, TryUsage};
+use crate::payload::XcomValue;
+use crate::query::{Listed, Page, QueryError, RunRow, TiRow};
+
+/// The right to schedule. Every tick's transaction checks it under lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub scheduler_id: Uuid,
+    /// Rises with each holder.
+    pub epoch: i64,
+}
+
+/// Why no lease was given.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// Another scheduler holds it and renewed it recently.
+    #[error("database is in use by scheduler {scheduler_id} since {since}")]
+    InUse {
+        /// Who.
+        scheduler_id: Uuid,
+        /// Since when.
+        since: Timestamp,
+        /// When it runs out unless it is renewed.
+        expires_at: Timestamp,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// Why a tick was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A passing reason (busy, serialisation, disk full): nothing was written; try again.
+    #[error("the database cannot commit right now")]
+    Passing(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data cannot be committed (a constraint, a value out of range): nothing was written.
+    #[error("the database refused the data of a tick")]
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection was lost while committing: ask `tick_committed` before anything else.
+    #[error("it is not known whether the tick was committed")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another scheduler took the lease: nothing was written; drop everything.
+    #[error("another scheduler has taken over this database")]
+    Fenced,
+}
+
+/// All that one tick writes. One transaction.
+#[derive(Clone, Debug, Default)]
+pub struct TickWrite {
+    /// Unique; read back after an unknown outcome.
+    pub tick_id: Uuid,
+    /// When the tick happened.
+    pub now: Option<Timestamp>,
+    /// Deploys, pauses, deletions; in order, before the runs.
+    pub dags: Vec<DagWrite>,
+    /// New runs, without their task instances (those are in `task_instances`).
+    pub new_runs: Vec<NewRun>,
+    /// Runs that changed.
+    pub runs: Vec<RunWrite>,
+    /// Task instances that changed (whole rows, upserted).
+    pub task_instances: Vec<TiWrite>,
+    /// Tries that ended (inserted; a repeat replaces).
+    pub tries: Vec<TiWrite>,
+    /// Task instances whose XComs are deleted, before `xcoms` are inserted.
+    pub xcom_deletes: Vec<TiKey>,
+    /// XComs (a repeat replaces).
+    pub xcoms: Vec<XcomWrite>,
+    /// Task instances whose checkpoint is deleted.
+    pub checkpoint_deletes: Vec<TiKey>,
+    /// Runs that are deleted with all that belongs to them.
+    pub run_deletes: Vec<DagRunKey>,
+    /// Lines for the audit log.
+    pub audit: Vec<AuditWrite>,
+}
+
+/// A change to a DAG.
+#[derive(Clone, Debug)]
+pub enum DagWrite {
+    /// Store the version (nothing happens where the digest exists in this DAG) and make it current.
+    Deploy {
+        /// The version, with its number already chosen.
+        version: Arc<DagVersion>,
+        /// Set where the DAG is new.
+        paused: Option<bool>,
+    },
+    /// Pause or unpause.
+    SetPaused {
+        /// The DAG.
+        dag_id: DagId,
+        /// Paused or not.
+        paused: bool,
+    },
+    /// Remove the DAG, its versions and its runs.
+    Delete {
+        /// The DAG.
+        dag_id: DagId,
+    },
+}
+
+/// A new run.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// What its tries share.
+    pub context: Arc<RunContext>,
+    /// Its version.
+    pub version: Uuid,
+    /// How it came to be.
+    pub run_type: DagRunType,
+    /// `conf` as JSON text.
+    pub conf: Arc<str>,
+    /// `params` as JSON text.
+    pub params: Arc<str>,
+    /// For people.
+    pub note: Option<String>,
+    /// Who triggered it.
+    pub triggering_user: Option<String>,
+    /// When it was queued.
+    pub queued_at: Timestamp,
+}
+
+/// A run that changed.
+#[derive(Clone, Debug)]
+pub struct RunWrite {
+    /// Which.
+    pub key: DagRunKey,
+    /// Its state.
+    pub state: DagRunState,
+    /// When it was queued last.
+    pub queued_at: Timestamp,
+    /// When it started.
+    pub start_date: Option<Timestamp>,
+    /// When it ended.
+    pub end_date: Option<Timestamp>,
+    /// A new note, if it was changed.
+    pub note: Option<String>,
+    /// Why it was set aside, if it was.
+    pub set_aside: Option<String>,
+}
+
+/// The row of a task instance, or of an ended try.
+#[derive(Clone, Debug)]
+pub struct TiWrite {
+    /// Which.
+    pub key: TiKey,
+    /// The task's id, for people and filters.
+    pub task_id: TaskId,
+    /// Its state.
+    pub state: TaskInstanceState,
+    /// The try.
+    pub try_number: TryNumber,
+    /// How many tries there are at the most, counted from the first.
+    pub max_tries: u32,
+    /// The last dispatch.
+    pub dispatch: DispatchNumber,
+    /// Infrastructure losses of this try.
+    pub infra_losses: u32,
+    /// Whether an executor acknowledged the last dispatch.
+    pub acknowledged: bool,
+    /// Why the last try ended.
+    pub cause: Option<Cause>,
+    /// See [`TiRow::message`].
+    pub message: Option<String>,
+    /// See [`TiRow::code`].
+    pub code: Option<String>,
+    /// See [`TiRow::details`].
+    pub details: Option<String>,
+    /// When its rule let it run.
+    pub scheduled_at: Option<Timestamp>,
+    /// When it was admitted.
+    pub queued_at: Option<Timestamp>,
+    /// When the last try started.
+    pub start_date: Option<Timestamp>,
+    /// When it ended.
+    pub end_date: Option<Timestamp>,
+    /// When the next try or poke is due.
+    pub next_at: Option<Timestamp>,
+    /// What the last try used.
+    pub usage: Option<TryUsage>,
+    /// Which labels a branch chose, as positions of tasks; needed to recover.
+    pub chosen: Option<Vec<u32>>,
+}
+
+/// An XCom to store.
+#[derive(Clone, Debug)]
+pub struct XcomWrite {
+    /// Of this task instance.
+    pub ti: TiKey,
+    /// The key.
+    pub key: String,
+    /// The value with the blobs it refers to; each becomes a `blob_ref` row.
+    pub value: XcomValue,
+}
+
+/// A line for the audit log.
+#[derive(Clone, Debug)]
+pub struct AuditWrite {
+    /// What.
+    pub event: &'static str,
+    /// Who.
+    pub user: String,
+    /// The DAG.
+    pub dag_id: Option<DagId>,
+    /// The run.
+    pub run_id: Option<RunId>,
+    /// JSON text.
+    pub extra: Option<String>,
+}
+
+/// A run as it was stored, for recovery.
+#[derive(Clone, Debug)]
+pub struct StoredRun {
+    /// The row.
+    pub row: RunRow,
+    /// What its tries share.
+    pub context: Arc<RunContext>,
+    /// Its version.
+    pub version: Uuid,
+    /// Its task instances, ordered by key. A task instance that was never written has no row: it is `no_status`.
+    pub task_instances: Vec<TiWrite>,
+}
+
+/// A DAG as the scheduler knows it.
+#[derive(Clone, Debug)]
+pub struct StoredDag {
+    /// Its id.
+    pub dag_id: DagId,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Its current version.
+    pub version: Arc<DagVersion>,
+}
+
+/// The scheduler's database.
+#[async_trait]
+pub trait SchedulerStore: Send + Sync + 'static {
+    /// Takes the lease if it is free, ran out, or is `scheduler_id`'s own.
+    async fn acquire_lease(
+        &self,
+        scheduler_id: Uuid,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Lease, LeaseError>;
+    /// Renews it. `Fenced` when another scheduler took over.
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError>;
+    /// Gives it back, so that the next process need not wait.
+    async fn release_lease(&self, lease: &Lease) -> Result<(), QueryError>;
+    /// Reserves `count` run keys for this scheduler, durably; answers the first.
+    async fn reserve_run_keys(&self, lease: &Lease, count: u32) -> Result<DagRunKey, CommitError>;
+    /// Writes a tick in one transaction, after checking the lease's epoch under lock.
+    async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError>;
+    /// Whether a tick was committed.
+    async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError>;
+    /// All DAGs.
+    async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError>;
+    /// One version.
+    async fn load_version(&self, version: Uuid) -> Result<Option<Arc<DagVersion>>, QueryError>;
+    /// The version of a DAG with this digest, if there is one, and the highest number in use.
+    async fn find_version(&self, dag_id: &DagId, digest: Digest) -> Result<(Option<Arc<DagVersion>>, u32), QueryError>;
+    /// The keys of the runs that are queued or running, in the order of their keys.
+    async fn active_runs(&self) -> Result<Vec<DagRunKey>, QueryError>;
+    /// Runs with their task instances.
+    async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError>;
+    /// The key of a run by name.
+    async fn find_run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<DagRunKey>, QueryError>;
+    /// The run of a DAG with this logical date.
+    async fn find_run_by_logical_date(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+    ) -> Result<Option<RunId>, QueryError>;
+    /// The keys of a DAG's runs whose logical date (or `run_after`) lies in a range, for clearing; at most `limit`.
+    async fn runs_between(
+        &self,
+        dag_id: &DagId,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<DagRunKey>, QueryError>;
+    /// Committed XComs of a task in a run, in the order of the map index.
+    async fn xcoms(
+        &self,
+        run: DagRunKey,
+        task: model::TaskIndex,
+        key: &str,
+    ) -> Result<Vec<(model::MapIndex, XcomValue)>, QueryError>;
+    /// The checkpoint of a task instance.
+    async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
+    /// Replaces (or removes) a checkpoint, if `dispatch` is still the task instance's stored one; `Ok(false)` if not.
+    async fn save_checkpoint(
+        &self,
+        lease: &Lease,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        bytes: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<bool, CommitError>;
+    /// The rows of task instances as the API shows them, for answers of `Control`.
+    async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError>;
+    /// The row of a run as the API shows it.
+    async fn run_row(&self, key: DagRunKey) -> Result<Option<RunRow>, QueryError>;
+    /// The pools and their slots.
+    async fn pools(&self) -> Result<Vec<crate::query::PoolRow>, QueryError>;
+}
+
+/// Why a tag or a component could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentWriteError {
+    /// The tag names other content already, even if it was deleted.
+    #[error("the tag is taken by {0}")]
+    TagTaken(Digest),
+    /// DAG versions use the component.
+    #[error("the component is in use by {}", .0.join(", "))]
+    InUse(Vec<String>),
+    /// There is none.
+    #[error("there is no such component or tag")]
+    NotFound,
+    /// The database failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// The component tables.
+#[async_trait]
+pub trait ComponentStore: Send + Sync + 'static {
+    /// Adds a component (state `compiling`) unless the digest is known, and the tag if one is given, in one transaction.
+    /// `true` where the content is new.
+    async fn add_component(
+        &self,
+        digest: Digest,
+        size: u64,
+        tag: Option<&Tag>,
+        now: Timestamp,
+    ) -> Result<bool, ComponentWriteError>;
+    /// Stores what the compiler said.
+    async fn finish_component(&self, digest: Digest, result: &Result<Inspected, Refusal>) -> Result<(), QueryError>;
+    /// Sets a refused component back to `compiling`, for another attempt.
+    async fn restart_component(&self, digest: Digest) -> Result<(), QueryError>;
+    /// One component.
+    async fn component(&self, digest: Digest) -> Result<Option<Component>, QueryError>;
+    /// What a tag names; deleted tags name nothing.
+    async fn resolve_tag(&self, tag: &Tag) -> Result<Option<Digest>, QueryError>;
+    /// All, newest first.
+    async fn components(&self, page: Page) -> Result<Listed<Component>, QueryError>;
+    /// Those in the state `compiling`, for recovery.
+    async fn compiling_components(&self) -> Result<Vec<Digest>, QueryError>;
+    /// Deletes a tag; its name stays taken. Refuses where a DAG's current version names it and no other tag or digest does.
+    async fn delete_tag(&self, tag: &Tag) -> Result<(), ComponentWriteError>;
+    /// Deletes a component and its tags (their names stay taken). Refuses while any DAG version uses it.
+    async fn delete_component(&self, digest: Digest) -> Result<(), ComponentWriteError>;
+}
+
+/// Blobs that nothing refers to.
+#[async_trait]
+pub trait BlobRefs: Send + Sync + 'static {
+    /// Of these digests, those that no row refers to.
+    async fn unreferenced(&self, digests: &[Digest]) -> Result<Vec<Digest>, QueryError>;
+}

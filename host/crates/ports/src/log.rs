@@ -54,9 +54,11 @@ pub struct LogLine {
 
 /// Takes log lines. It never blocks the guest for long: the queue is bounded, and what does not fit is dropped and counted.
 pub trait LogSink: Send + Sync + 'static {
+    /// A dispatch starts: from now on the log of its try is live, and lines of earlier dispatches are refused.
+    fn open(&self, id: TryId);
     /// Appends lines to the try's log.
     fn append(&self, id: TryId, lines: Vec<LogLine>);
-    /// The try ended: everything appended before is readable from now on, and followers see the end.
+    /// The dispatch ended: everything appended before is readable from now on, and followers see the end.
     fn close(&self, id: TryId);
 }
 
@@ -84,12 +86,24 @@ pub struct LogKey {
     pub try_number: model::TryNumber,
 }
 
+impl LogKey {
+    /// The log that a dispatch writes to.
+    pub fn of(id: TryId) -> Self {
+        Self {
+            run_uuid: id.run_uuid,
+            task: id.ti.task,
+            map_index: id.ti.map_index,
+            try_number: id.try_number,
+        }
+    }
+}
+
 /// Reads logs.
 #[async_trait]
 pub trait LogReader: Send + Sync + 'static {
     /// Up to `max_lines` from a position (0 is the start). A log that was never written is empty.
     async fn read(&self, key: LogKey, from: u64, max_lines: usize) -> std::io::Result<LogPart>;
-    /// Waits until there is something after `from` or the log has ended.
+    /// Waits until there is something after `from` or the log has ended (at once where it is not live).
     async fn wait(&self, key: LogKey, from: u64);
     /// Removes all logs of a run.
     async fn delete_run(&self, run: model::RunUuid) -> std::io::Result<()>;

@@ -1,0 +1,244 @@
+//! The directory: where blobs lie, and what happens to one as a whole.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use model::Digest;
+use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter};
+
+use crate::reader::FileReader;
+use crate::writer::FileWriter;
+
+/// Blobs in a local directory: `<dir>/<first two digits>/<the other 62>`, and `<dir>/tmp` for what is not finished.
+#[derive(Clone)]
+pub struct FileBlobStore {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    dir: PathBuf,
+    /// Held shared while a finished blob takes its name, exclusively while the sweep judges and removes one: so a blob that is
+    /// written again just now is never removed under its writer.
+    pub(crate) naming: RwLock<()>,
+}
+
+impl FileBlobStore {
+    /// Opens (or creates) the directory and removes what an earlier process left unfinished. One process at a time may use a
+    /// directory; the caller holds the lock of the data directory.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let temporary = dir.join("tmp");
+        fs::create_dir_all(&temporary)?;
+        for entry in fs::read_dir(&temporary)? {
+            let path = entry?.path();
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished blob");
+            }
+        }
+        for shard in 0..=255_u8 {
+            let path = dir.join(format!("{shard:02x}"));
+            if !path.is_dir() {
+                fs::create_dir(&path)?;
+            }
+        }
+        sync_dir(dir)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir: dir.to_owned(),
+                naming: RwLock::new(()),
+            }),
+        })
+    }
+
+    /// Where the blob lies if it exists.
+    pub fn path(&self, digest: Digest) -> PathBuf {
+        self.inner.path(digest)
+    }
+
+    /// The blobs of one shard (0 to 255) with the time of their last write.
+    pub(crate) fn shard(&self, shard: u8) -> io::Result<Vec<(Digest, SystemTime)>> {
+        let prefix = format!("{shard:02x}");
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(self.inner.dir.join(&prefix))? {
+            let entry = entry?;
+            let name = format!("sha256:{prefix}{}", entry.file_name().to_string_lossy());
+            if let Ok(digest) = name.parse() {
+                blobs.push((digest, entry.metadata()?.modified()?));
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// Removes a blob unless it was written again after `cutoff`.
+    pub(crate) fn remove_if_older(&self, digest: Digest, cutoff: SystemTime) -> io::Result<bool> {
+        let _naming = self
+            .inner
+            .naming
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let path = self.inner.path(digest);
+        if fs::metadata(&path)?.modified()? >= cutoff {
+            return Ok(false);
+        }
+        fs::remove_file(path)?;
+        Ok(true)
+    }
+}
+
+impl Inner {
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        let (shard, rest) = hex.split_at(2);
+        self.dir.join(shard).join(rest)
+    }
+
+    pub(crate) fn temporary_dir(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+pub(crate) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> BlobError {
+    move |source| BlobError::Io { doing, source }
+}
+
+/// Runs blocking file work; a panic of it is an error, not a panic of the caller.
+pub(crate) async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, BlobError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(io_error(doing)),
+        Err(error) => Err(BlobError::Io {
+            doing,
+            source: io::Error::other(error),
+        }),
+    }
+}
+
+#[async_trait]
+impl BlobStore for FileBlobStore {
+    async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError> {
+        let inner = Arc::clone(&self.inner);
+        Ok(Box::new(FileWriter::create(inner).await?))
+    }
+
+    async fn open(&self, digest: Digest) -> Result<Box<dyn BlobReader>, BlobError> {
+        let path = self.inner.path(digest);
+        let opened = blocking("open a blob", move || match fs::File::open(path) {
+            Ok(file) => Ok(Some((file.metadata()?.len(), file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await?;
+        let (size, file) = opened.ok_or(BlobError::NotFound(digest))?;
+        Ok(Box::new(FileReader::new(digest, file, size)))
+    }
+
+    async fn size(&self, digest: Digest) -> Result<Option<u64>, BlobError> {
+        let path = self.inner.path(digest);
+        blocking("look up a blob", move || match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
+        let path = self.inner.path(digest);
+        blocking("delete a blob", move || match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    async fn put(store: &FileBlobStore, parts: &[&[u8]]) -> (Digest, u64) {
+        let mut writer = store.create().await.unwrap();
+        for part in parts {
+            writer.write(Bytes::copy_from_slice(part)).await.unwrap();
+        }
+        writer.finish().await.unwrap()
+    }
+
+    async fn get(store: &FileBlobStore, digest: Digest, max: usize) -> Vec<u8> {
+        let mut reader = store.open(digest).await.unwrap();
+        let mut all = Vec::new();
+        loop {
+            let bytes = reader.read(max).await.unwrap();
+            assert!(bytes.len() <= max);
+            if bytes.is_empty() {
+                return all;
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let parts: Vec<&[u8]> = large.chunks(70_001).collect();
+        let (digest, size) = put(&store, &parts).await;
+        assert_eq!((digest, size), (Digest::of(&large), 3_000_000));
+        assert_eq!(get(&store, digest, 100_000).await, large);
+        assert_eq!(store.size(digest).await.unwrap(), Some(size));
+        let (empty, _) = put(&store, &[]).await;
+        assert_eq!(empty, Digest::of(b""));
+        assert!(get(&store, empty, 10).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_blob_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let mut writer = store.create().await.unwrap();
+        writer.write(Bytes::from_static(b"abc")).await.unwrap();
+        drop(writer);
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        assert!(matches!(
+            store.open(Digest::of(b"abc")).await,
+            Err(BlobError::NotFound(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_restart_removes_what_was_not_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        FileBlobStore::open(dir.path()).unwrap();
+        fs::write(dir.path().join("tmp/left"), b"half").unwrap();
+        FileBlobStore::open(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_truncated_file_is_damaged_not_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let (digest, _) = put(&store, &[b"0123456789"]).await;
+        let mut reader = store.open(digest).await.unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(store.path(digest))
+            .unwrap()
+            .set_len(3)
+            .unwrap();
+        assert!(matches!(reader.read(100).await, Err(BlobError::Damaged(_))));
+    }
+}

@@ -5,6 +5,7 @@
 
 pub mod cause;
 pub mod dag;
+pub mod graph;
 pub mod id;
 pub mod limits;
 pub mod run;

@@ -62,6 +62,9 @@ pub struct Task {
     pub digest: Digest,
     /// Which task of the component.
     pub entry: String,
+    /// Markdown for people (Airflow: `doc_md`).
+    #[serde(default)]
+    pub doc_md: Option<String>,
     /// The input, with templates not yet rendered.
     pub input: Value,
     /// When it may run.

@@ -7,8 +7,11 @@ pub mod cause;
 pub mod dag;
 pub mod graph;
 pub mod id;
+pub mod json;
 pub mod limits;
+pub mod manifest;
 pub mod run;
+pub mod schema;
 pub mod state;
 pub mod time;
 pub mod trigger_rule;
@@ -19,6 +22,7 @@ pub use id::{
     ComponentName, ComponentVersion, DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
     TaskIndex, TiKey, TryNumber,
 };
+pub use json::BlobRef;
 pub use limits::Limits;
 pub use state::{DagRunState, DagRunType, TaskInstanceState};
 pub use time::{Clock, Timestamp};

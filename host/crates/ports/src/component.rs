@@ -2,41 +2,9 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use model::manifest::{Descriptor, TaskDescriptor};
 use model::{ComponentName, ComponentVersion, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-/// What `describe` answered, after it was checked (`format: 1`; unknown members were dropped).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Descriptor {
-    /// Always 1.
-    pub format: u32,
-    /// The SDK that built it, for people: `airtight-sdk 0.1.0`.
-    #[serde(default)]
-    pub sdk: Option<String>,
-    /// Its tasks.
-    pub tasks: Vec<TaskDescriptor>,
-}
-
-/// One task of a component.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskDescriptor {
-    /// Its name, unique in the component.
-    pub name: String,
-    /// One line or more for people.
-    #[serde(default)]
-    pub doc: String,
-    /// JSON Schema of its input.
-    pub input: Value,
-    /// JSON Schema of its return value.
-    pub output: Value,
-    /// Host capabilities that it needs: `gpu`, `http`, `storage`, …
-    #[serde(default)]
-    pub needs: Vec<String>,
-    /// The labels of a branch task; none for other tasks.
-    #[serde(default)]
-    pub labels: Option<Vec<String>>,
-}
 
 /// Where an uploaded component stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use model::BlobRef;
 use model::{
     Cause, DagId, DagRunKey, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey,
     Timestamp, TryNumber,
@@ -76,17 +77,6 @@ pub struct TryRequest {
     pub run: Arc<RunContext>,
     /// What all tries of the task share.
     pub task: Arc<TaskSpec>,
-}
-
-/// A reference to a blob inside a JSON value: `{"$blob": digest, "size": n, "media_type": …}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobRef {
-    /// The content.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// What it holds, if anybody said.
-    pub media_type: Option<String>,
 }
 
 /// One XCom that a try pushed. The return value has the key `return_value`; a `null` return value is not pushed (Airflow).

@@ -1,0 +1,5 @@
+//! JSON Schemas: a validator under limits, and the check whether what one task publishes can be what another one takes.
+
+mod validator;
+
+pub use validator::{Finding, MAX_SCHEMA_BYTES, SchemaError, Validator};

@@ -1,0 +1,167 @@
+//! [`Failure`]: how a task says that it failed.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Error;
+
+/// Whether another try makes sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Another try may succeed: the task's retries apply.
+    Retryable,
+    /// It would fail again: the remaining retries are skipped.
+    Fatal,
+}
+
+/// A failure that a task returns.
+///
+/// Every error converts into one by `?`: retryable, with the error and its sources as the message. Errors of the host keep their
+/// code; those that would come again in every try (`denied`, `not_upstream`, `invalid`, `too_large`) are fatal.
+///
+/// `Failure` is not itself a `std::error::Error`, since only so can every error convert into it.
+///
+/// ```
+/// use airtight_sdk::prelude::*;
+///
+/// fn parse(text: &str) -> Result<f64> {
+///     if text.is_empty() {
+///         return Err(Failure::fatal("the file has no rows").code("no_rows").details(json!({"rows": 0})));
+///     }
+///     Ok(text.parse::<f64>()?)
+/// }
+///
+/// assert_eq!(parse("x").unwrap_err().message(), "invalid float literal");
+/// assert!(parse("").unwrap_err().is_fatal());
+/// ```
+#[derive(Clone, PartialEq)]
+#[must_use = "a failure does nothing unless the task returns it"]
+pub struct Failure {
+    message: String,
+    kind: FailureKind,
+    code: Option<String>,
+    details: Option<Value>,
+}
+
+impl Failure {
+    /// A failure that may pass: the task's retries apply.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            kind: FailureKind::Retryable,
+            code: None,
+            details: None,
+        }
+    }
+
+    /// A failure that would come again: the remaining retries are skipped.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self {
+            kind: FailureKind::Fatal,
+            ..Self::retryable(message)
+        }
+    }
+
+    /// Adds a stable name for programs, in `snake_case`.
+    pub fn code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Adds anything machine-readable. A value that is no JSON is replaced by the reason why it is not.
+    pub fn details(mut self, details: impl Serialize) -> Self {
+        self.details = Some(
+            serde_json::to_value(details)
+                .unwrap_or_else(|error| Value::String(format!("the details cannot be written as JSON: {error}"))),
+        );
+        self
+    }
+
+    /// Puts what was being done before the message: `cannot read the model: …`.
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// What people read.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether another try makes sense.
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// Whether the remaining retries are skipped.
+    pub fn is_fatal(&self) -> bool {
+        self.kind == FailureKind::Fatal
+    }
+
+    /// The stable name, if it has one.
+    pub fn get_code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// The details, if it has any.
+    pub fn get_details(&self) -> Option<&Value> {
+        self.details.as_ref()
+    }
+
+    fn from_error(error: &(dyn StdError + 'static)) -> Self {
+        let mut failure = Self::retryable(error.to_string());
+        let mut at = Some(error);
+        while let Some(error) = at {
+            if let Some(host) = host_error(error) {
+                if host.is_permanent() {
+                    failure.kind = FailureKind::Fatal;
+                }
+                failure.code.get_or_insert_with(|| host.code().to_owned());
+            }
+            at = error.source();
+            if let Some(source) = at {
+                let text = source.to_string();
+                // Many errors repeat their source in their own text.
+                if !failure.message.ends_with(&text) {
+                    failure.message.push_str(": ");
+                    failure.message.push_str(&text);
+                }
+            }
+        }
+        failure
+    }
+}
+
+/// `io::Error` hides the error inside it from `source`, and the blob streams return `io::Error`.
+fn host_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    error.downcast_ref::<Error>().or_else(|| {
+        let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+        inner.downcast_ref::<Error>()
+    })
+}
+
+impl<E: StdError + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::from_error(&error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("message", &self.message)
+            .field("kind", &self.kind)
+            .field("code", &self.code)
+            .field("details", &self.details.as_ref().map(Value::to_string))
+            .finish()
+    }
+}

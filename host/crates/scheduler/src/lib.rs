@@ -1,1 +1,38 @@
+//! The scheduler: one inbox, one tick, one commit. It decides with `model`, writes with a `SchedulerStore`, and releases
+//! effects (dispatches, answers, events) only after the commit is known to have succeeded.
+//!
+//! ```ignore
+//! let scheduler = Scheduler::new(Config::new(id), store, clock);
+//! let handle = scheduler.handle();                       // Control, ExecutorEvents, XcomBackend, CheckpointBackend
+//! let executor = make_executor(Arc::new(handle.clone()));
+//! let running = scheduler.start(executor).await?;        // lease, recovery, loop
+//! handle.shutdown(grace).await;
+//! running.await?;
+//! ```
 
+mod checkpoint;
+mod config;
+mod control;
+mod error;
+mod handle;
+mod inbox;
+mod keys;
+mod lease;
+mod live;
+mod memory;
+mod metrics;
+mod names;
+mod params;
+mod queue;
+mod service;
+mod shared;
+mod version;
+mod xcom;
+mod xcom_cache;
+
+pub use config::Config;
+pub use error::{StartError, Stopped};
+pub use handle::Handle;
+pub use memory::MemoryStore;
+pub use metrics::{Metrics, MetricsSnapshot};
+pub use service::{Running, Scheduler};

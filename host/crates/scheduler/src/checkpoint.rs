@@ -1,0 +1,37 @@
+//! Checkpoints of running tries. They are durable when the call returns, outside of the ticks, and fenced by the dispatch
+//! number, here and in the database.
+
+use async_trait::async_trait;
+use ports::executor::TryId;
+use ports::payload::{CheckpointBackend, CheckpointError};
+use ports::store::CommitError;
+
+use crate::handle::Handle;
+
+#[async_trait]
+impl CheckpointBackend for Handle {
+    async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError> {
+        self.current(&id).ok_or(CheckpointError::Stale)?;
+        self.shared
+            .store
+            .load_checkpoint(id.ti)
+            .await
+            .map_err(|error| CheckpointError::Backend(Box::new(error)))
+    }
+
+    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+        self.current(&id).ok_or(CheckpointError::Stale)?;
+        let lease = self.shared.lease.get().ok_or(CheckpointError::Stale)?;
+        let now = self.shared.clock.now();
+        let saved = self
+            .shared
+            .store
+            .save_checkpoint(lease, id.ti, id.dispatch, bytes.as_deref(), now)
+            .await;
+        match saved {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(CommitError::Fenced) => Err(CheckpointError::Stale),
+            Err(error) => Err(CheckpointError::Backend(Box::new(error))),
+        }
+    }
+}

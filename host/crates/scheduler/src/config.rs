@@ -1,0 +1,48 @@
+//! What can be set about a scheduler. Every value has a default that suits one process on one database.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// The settings of a scheduler.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Names this scheduler in the lease; a process that starts again may keep its id and takes its own lease at once.
+    pub scheduler_id: Uuid,
+    /// How long a lease holds without being renewed. It is renewed three times in that time.
+    pub lease_ttl: Duration,
+    /// How many task instances may be dispatched at a time. None: as many as the executor has slots.
+    pub parallelism: Option<u32>,
+    /// How long `running` marks and start times wait for a tick to ride on before they get a write of their own.
+    pub run_mark_delay: Duration,
+    /// After this many transitions a tick takes no further work.
+    pub max_transitions_per_tick: usize,
+    /// How many run keys are reserved at a time.
+    pub run_key_block: u32,
+    /// How long commits may fail for passing reasons before waiting requests are answered "unavailable".
+    pub unavailable_after: Duration,
+    /// The first pause after a commit that failed for a passing reason; it doubles up to `backoff_max`.
+    pub backoff: Duration,
+    /// The longest pause between two attempts.
+    pub backoff_max: Duration,
+    /// How many events a slow subscriber may lag behind.
+    pub event_buffer: usize,
+}
+
+impl Config {
+    /// The defaults, for a scheduler with this id.
+    pub fn new(scheduler_id: Uuid) -> Self {
+        Self {
+            scheduler_id,
+            lease_ttl: Duration::from_secs(15),
+            parallelism: None,
+            run_mark_delay: Duration::from_millis(500),
+            max_transitions_per_tick: 5_000,
+            run_key_block: 1_000,
+            unavailable_after: Duration::from_secs(1),
+            backoff: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(2),
+            event_buffer: 4_096,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Storing a checked manifest as a version. The same content is the same version; new content gets the next number.
+
+use std::sync::Arc;
+
+use ports::control::ControlError;
+use ports::deploy::{CheckedManifest, DagVersion, Deployed};
+use uuid::Uuid;
+
+use crate::inbox::{DagOp, Message};
+use crate::shared::{Name, Shared, query_failed};
+
+pub(super) async fn deploy(
+    shared: &Arc<Shared>,
+    manifest: CheckedManifest,
+    replace: bool,
+    user: &str,
+) -> Result<Deployed, ControlError> {
+    let (shared, user) = (Arc::clone(shared), user.to_owned());
+    // In a task of its own, so that a caller who leaves does not let go of the name before the commit.
+    tokio::spawn(async move { deploy_named(&shared, manifest, replace, user).await })
+        .await
+        .map_err(|error| ControlError::Internal(Box::new(error)))?
+}
+
+async fn deploy_named(
+    shared: &Shared,
+    manifest: CheckedManifest,
+    replace: bool,
+    user: String,
+) -> Result<Deployed, ControlError> {
+    shared.check_open()?;
+    let dag_id = manifest.dag.id.clone();
+    let _turn = shared.names.lock(Name::Dag(dag_id.clone())).await;
+    let (known, highest) = shared
+        .store
+        .find_version(&dag_id, manifest.digest)
+        .await
+        .map_err(query_failed)?;
+    let new_version = known.is_none();
+    let version = known.unwrap_or_else(|| {
+        Arc::new(DagVersion {
+            digest: manifest.digest,
+            uuid: Uuid::now_v7(),
+            number: highest.saturating_add(1),
+            source: manifest.source,
+            dag: manifest.dag,
+            created_at: shared.clock.now(),
+        })
+    });
+    let new_dag = shared
+        .ask(|reply| {
+            Message::Dag(DagOp::Deploy {
+                version: Arc::clone(&version),
+                paused: manifest.paused,
+                user,
+                reply,
+                replace,
+            })
+        })
+        .await?;
+    Ok(Deployed {
+        dag_id,
+        version: version.uuid,
+        version_number: version.number,
+        digest: version.digest,
+        new_dag,
+        new_version,
+        diagnostics: manifest.diagnostics,
+    })
+}

@@ -1,0 +1,207 @@
+//! Triggering a run: its parameters are resolved, its name is made sure of and its key is taken here, so that the loop has
+//! nothing to read.
+
+use std::sync::Arc;
+
+use model::{DagRunType, RunId, RunUuid, Timestamp};
+use ports::control::{ControlError, TriggerRequest};
+use ports::executor::RunContext;
+use ports::query::RunRow;
+use ports::store::{CommitError, NewRun};
+use serde_json::Value;
+use uuid::{NoContext, Uuid};
+
+use crate::inbox::{Message, NewRunOp};
+use crate::params::resolve_params;
+use crate::shared::{Name, Shared, query_failed};
+use crate::version::Version;
+
+/// How often another generated name is tried when one turns out to be taken.
+const NAME_ATTEMPTS: u32 = 8;
+
+pub(super) async fn trigger(shared: &Arc<Shared>, request: TriggerRequest) -> Result<RunRow, ControlError> {
+    let shared = Arc::clone(shared);
+    // In a task of its own, so that a caller who leaves does not let go of the name before the commit.
+    tokio::spawn(async move { trigger_named(&shared, request).await })
+        .await
+        .map_err(|error| ControlError::Internal(Box::new(error)))?
+}
+
+async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<RunRow, ControlError> {
+    shared.check_open()?;
+    let dag = shared
+        .dag(&request.dag_id)
+        .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
+    let params = resolve_params(dag.version.dag(), &request.conf)
+        .map_err(|problems| ControlError::InvalidParams { problems })?;
+    let conf = match &request.conf {
+        Value::Null => Value::Object(serde_json::Map::new()),
+        conf => conf.clone(),
+    };
+
+    let _date = match request.logical_date {
+        Some(date) => Some(reserve_logical_date(shared, &request, date).await?),
+        None => None,
+    };
+    if let Some(run_id) = request.run_id.clone() {
+        let _name = shared
+            .names
+            .lock(Name::RunId(request.dag_id.clone(), run_id.clone()))
+            .await;
+        if is_taken(shared, &request, &run_id).await? {
+            return Err(run_exists(&request, &run_id));
+        }
+        let run_after = request.run_after.unwrap_or_else(|| shared.clock.now());
+        return create(shared, &request, run_id, run_after, &dag.version, params, conf).await;
+    }
+    let mut attempt = 1;
+    loop {
+        let run_after = request.run_after.unwrap_or_else(|| shared.unique_now());
+        let run_id = generated_name(
+            run_after,
+            (request.run_after.is_some() && attempt > 1).then_some(attempt),
+        )?;
+        let _name = shared
+            .names
+            .lock(Name::RunId(request.dag_id.clone(), run_id.clone()))
+            .await;
+        // A name out of this process's own clock is new; any other may have been used.
+        let taken = request.run_after.is_some() && is_taken(shared, &request, &run_id).await?;
+        if !taken {
+            let created = create(
+                shared,
+                &request,
+                run_id,
+                run_after,
+                &dag.version,
+                params.clone(),
+                conf.clone(),
+            )
+            .await;
+            match created {
+                Err(ControlError::RunExists(_)) if attempt < NAME_ATTEMPTS => {}
+                done => return done,
+            }
+        } else if attempt >= 1_000 {
+            return Err(run_exists(&request, &run_id));
+        }
+        attempt += 1;
+    }
+}
+
+fn generated_name(run_after: Timestamp, attempt: Option<u32>) -> Result<RunId, ControlError> {
+    let suffix = attempt.map(|attempt| format!("_{attempt}")).unwrap_or_default();
+    RunId::new(&format!("{}__{run_after}{suffix}", DagRunType::Manual))
+        .map_err(|error| ControlError::Internal(Box::new(error)))
+}
+
+async fn is_taken(shared: &Shared, request: &TriggerRequest, run_id: &RunId) -> Result<bool, ControlError> {
+    let found = shared.store.find_run(&request.dag_id, run_id).await;
+    Ok(found.map_err(query_failed)?.is_some())
+}
+
+async fn reserve_logical_date(
+    shared: &Shared,
+    request: &TriggerRequest,
+    date: Timestamp,
+) -> Result<impl Sized + use<>, ControlError> {
+    let turn = shared.names.lock(Name::LogicalDate(request.dag_id.clone(), date)).await;
+    let found = shared
+        .store
+        .find_run_by_logical_date(&request.dag_id, date)
+        .await
+        .map_err(query_failed)?;
+    match found {
+        Some(run_id) => Err(ControlError::RunExists(format!(
+            "DAG `{}` has a run with the logical date {date} already: `{run_id}`",
+            request.dag_id
+        ))),
+        None => Ok(turn),
+    }
+}
+
+fn run_exists(request: &TriggerRequest, run_id: &RunId) -> ControlError {
+    ControlError::RunExists(format!("DAG `{}` has a run `{run_id}` already", request.dag_id))
+}
+
+async fn create(
+    shared: &Arc<Shared>,
+    request: &TriggerRequest,
+    run_id: RunId,
+    run_after: Timestamp,
+    version: &Arc<Version>,
+    params: Value,
+    conf: Value,
+) -> Result<RunRow, ControlError> {
+    let now = shared.clock.now();
+    let key = take_key(shared).await?;
+    let interval = request
+        .data_interval
+        .or_else(|| request.logical_date.map(|date| (date, date)));
+    let context = RunContext {
+        key,
+        uuid: RunUuid(uuid_v7(now)),
+        dag_id: request.dag_id.clone(),
+        run_id,
+        logical_date: request.logical_date,
+        data_interval_start: interval.map(|(start, _)| start),
+        data_interval_end: interval.map(|(_, end)| end),
+        run_after,
+        params,
+        conf,
+    };
+    let new = NewRun {
+        version: version.uuid(),
+        run_type: DagRunType::Manual,
+        conf: context.conf.to_string().into(),
+        params: context.params.to_string().into(),
+        note: request.note.clone(),
+        triggering_user: Some(request.user.clone()),
+        queued_at: now,
+        context: Arc::new(context),
+    };
+    shared
+        .ask(|reply| {
+            Message::New(Box::new(NewRunOp {
+                new,
+                version: Arc::clone(version),
+                user: request.user.clone(),
+                reply,
+            }))
+        })
+        .await
+}
+
+fn uuid_v7(now: Timestamp) -> Uuid {
+    let micros = u64::try_from(now.0).unwrap_or(0);
+    let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, micros / 1_000_000, nanos))
+}
+
+async fn take_key(shared: &Arc<Shared>) -> Result<model::DagRunKey, ControlError> {
+    let lease = shared.lease.get().ok_or(ControlError::Stopping)?;
+    let (key, low) = shared.keys.take();
+    if let Some(key) = key {
+        if low {
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move {
+                if let Some(lease) = shared.lease.get()
+                    && let Err(error) = shared.keys.refill(&*shared.store, lease).await
+                {
+                    tracing::debug!(%error, "could not reserve run keys ahead of time");
+                }
+            });
+        }
+        return Ok(key);
+    }
+    shared
+        .keys
+        .refill(&*shared.store, lease)
+        .await
+        .map_err(|error| match error {
+            CommitError::Fenced => ControlError::Stopping,
+            CommitError::Passing(_) | CommitError::Unknown(_) => ControlError::Unavailable,
+            CommitError::Data(source) => ControlError::Internal(source),
+        })?;
+    shared.keys.take().0.ok_or(ControlError::Unavailable)
+}

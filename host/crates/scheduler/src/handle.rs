@@ -1,0 +1,121 @@
+//! The handle of a scheduler: cheap to clone, usable from anywhere. What it implements of `ports` lies in `control`,
+//! `xcom`, `checkpoint` and here (`ExecutorEvents`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::control::RunEvent;
+use ports::executor::{ExecutorEvent, ExecutorEvents, TryId};
+
+use crate::inbox::Message;
+use crate::live::LiveRun;
+use crate::metrics::MetricsSnapshot;
+use crate::shared::Shared;
+
+/// A scheduler, from outside.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Stops gracefully: takes no further work, lets running tries end for up to `grace`, commits what came of it, hands
+    /// the rest back and releases the lease. Returns when that is done.
+    pub async fn shutdown(&self, grace: Duration) {
+        let mut ended = self.shared.ended.subscribe();
+        if self.shared.inbox.send(Message::Shutdown { grace }).is_ok() {
+            // An error means that the loop is gone already.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.shared.metrics.snapshot()
+    }
+
+    /// The run of a dispatch, if the dispatch is the current one of its task instance.
+    pub(crate) fn current(&self, id: &TryId) -> Option<Arc<LiveRun>> {
+        let run = self.shared.active().get(id.ti.run).cloned()?;
+        (run.context.uuid == id.run_uuid && run.is_current(id.ti.task, id.ti.map_index, id.dispatch)).then_some(run)
+    }
+
+    fn note_started(&self, id: &TryId, at: model::Timestamp) {
+        let Some(run) = self.shared.active().get(id.ti.run).cloned() else {
+            return;
+        };
+        {
+            let mut tries = run.tries();
+            match tries.get_mut(&(id.ti.task, id.ti.map_index)) {
+                Some(live) if live.dispatch == id.dispatch && live.started_at.is_none() => live.started_at = Some(at),
+                _ => return,
+            }
+        }
+        self.announce(|| {
+            let task = run.version.dag().task(id.ti.task)?;
+            Some(RunEvent::TaskInstance {
+                dag_id: run.context.dag_id.clone(),
+                run_id: run.context.run_id.clone(),
+                task_id: task.id.clone(),
+                map_index: id.ti.map_index,
+                try_number: id.try_number.0,
+                state: model::TaskInstanceState::Running,
+                cause: None,
+                at,
+            })
+        });
+    }
+
+    fn note_progress(&self, id: &TryId, fraction: Option<f64>, note: String) {
+        let Some(run) = self.current(id) else { return };
+        if let Some(live) = run.tries().get_mut(&(id.ti.task, id.ti.map_index)) {
+            live.progress = Some((fraction, note.clone()));
+        }
+        self.announce(|| {
+            let task = run.version.dag().task(id.ti.task)?;
+            Some(RunEvent::Progress {
+                dag_id: run.context.dag_id.clone(),
+                run_id: run.context.run_id.clone(),
+                task_id: task.id.clone(),
+                map_index: id.ti.map_index,
+                fraction,
+                note,
+            })
+        });
+    }
+
+    /// Broadcasts an event, made only if somebody listens.
+    fn announce(&self, event: impl FnOnce() -> Option<RunEvent>) {
+        if self.shared.events.receiver_count() > 0
+            && let Some(event) = event()
+        {
+            let _ = self.shared.events.send(event);
+        }
+    }
+}
+
+impl ExecutorEvents for Handle {
+    fn send(&self, event: ExecutorEvent) {
+        match event {
+            ExecutorEvent::Progress { id, fraction, note } => self.note_progress(&id, fraction, note),
+            ExecutorEvent::Started { id, at } => {
+                // The mark is shown at once and written with the next tick.
+                self.note_started(&id, at);
+                let _ = self
+                    .shared
+                    .inbox
+                    .send(Message::Executor(ExecutorEvent::Started { id, at }));
+            }
+            event @ (ExecutorEvent::Finished(_) | ExecutorEvent::HandedBack { .. }) => {
+                let _ = self.shared.inbox.send(Message::Executor(event));
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What arrives at the loop. Everything comes through one channel; nothing here decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, Timestamp};
+use ports::control::ControlError;
+use ports::deploy::DagVersion;
+use ports::executor::{ExecutorEvent, TryReport};
+use ports::query::{QueryError, RunRow};
+use ports::store::{NewRun, StoredRun};
+use tokio::sync::oneshot;
+
+use crate::version::Version;
+
+/// Where an answer goes, once what it says is committed.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// A message to the loop.
+pub(crate) enum Message {
+    /// The executor says something of a dispatch.
+    Executor(ExecutorEvent),
+    /// A change to a DAG.
+    Dag(DagOp),
+    /// A new run.
+    New(Box<NewRunOp>),
+    /// A change to a run that exists.
+    Run(DagRunKey, RunOp),
+    /// A run that was asked for has been read (or not).
+    Loaded(DagRunKey, Result<Option<LoadedRun>, QueryError>),
+    /// The lease could not be renewed: another scheduler has it.
+    Fenced,
+    /// Stop gracefully.
+    Shutdown {
+        /// How long running tries may go on.
+        grace: Duration,
+    },
+    /// The executor has stopped; nothing follows from it.
+    ExecutorStopped,
+}
+
+/// A run as it was stored, with its version.
+pub(crate) struct LoadedRun {
+    pub(crate) stored: StoredRun,
+    pub(crate) version: Arc<Version>,
+}
+
+/// A change to a DAG.
+pub(crate) enum DagOp {
+    Deploy {
+        version: Arc<DagVersion>,
+        paused: Option<bool>,
+        user: String,
+        /// Whether the DAG was new.
+        reply: Reply<bool>,
+        /// Whether an existing DAG may be replaced.
+        replace: bool,
+    },
+    SetPaused {
+        dag_id: DagId,
+        paused: bool,
+        user: String,
+        reply: Reply<()>,
+    },
+    Delete {
+        dag_id: DagId,
+        user: String,
+        reply: Reply<()>,
+    },
+}
+
+/// A new run, complete but for its state.
+pub(crate) struct NewRunOp {
+    pub(crate) new: NewRun,
+    pub(crate) version: Arc<Version>,
+    pub(crate) user: String,
+    pub(crate) reply: Reply<RunRow>,
+}
+
+/// A change to a run that exists.
+pub(crate) enum RunOp {
+    Clear {
+        task_instances: Vec<(TaskIndex, MapIndex)>,
+        only_failed: bool,
+        only_running: bool,
+        user: String,
+        reply: Reply<()>,
+    },
+    SetState {
+        state: DagRunState,
+        user: String,
+        reply: Reply<()>,
+    },
+    Note {
+        note: String,
+        user: String,
+        reply: Reply<()>,
+    },
+    Delete {
+        user: String,
+        reply: Reply<()>,
+    },
+}
+
+impl RunOp {
+    /// Answers that it cannot be done.
+    pub(crate) fn refuse(self, error: ControlError) {
+        let (Self::Clear { reply, .. }
+        | Self::SetState { reply, .. }
+        | Self::Note { reply, .. }
+        | Self::Delete { reply, .. }) = self;
+        let _ = reply.send(Err(error));
+    }
+}
+
+impl DagOp {
+    /// Answers that it cannot be done.
+    pub(crate) fn refuse(self, error: ControlError) {
+        match self {
+            Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
+            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Work for one run, in the order of arrival.
+pub(crate) enum Item {
+    /// The run itself.
+    New(Box<NewRunOp>),
+    /// An executor acknowledged a dispatch.
+    Started {
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+        at: Timestamp,
+    },
+    /// A dispatch ended.
+    Finished(Box<TryReport>),
+    /// The executor gave a dispatch back.
+    HandedBack {
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+    },
+    /// Something of the run is due.
+    Timer,
+    /// Found at start: a dispatch of the last process.
+    Lost {
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+        acknowledged: bool,
+    },
+    /// Found at start: nothing happened, but its rows may lag behind its rules.
+    Recovered,
+    /// A request.
+    Op(RunOp),
+}
+
+impl Item {
+    /// Whether it can wait for something else to make a tick.
+    pub(crate) fn is_soft(&self) -> bool {
+        matches!(self, Self::Started { .. })
+    }
+
+    /// Whether somebody waits for the answer.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self, Self::New(_) | Self::Op(_))
+    }
+
+    /// Answers that it cannot be done; work that nobody waits for is dropped.
+    pub(crate) fn refuse(self, error: ControlError) {
+        match self {
+            Self::New(op) => drop(op.reply.send(Err(error))),
+            Self::Op(op) => op.refuse(error),
+            Self::Started { .. }
+            | Self::Finished(_)
+            | Self::HandedBack { .. }
+            | Self::Timer
+            | Self::Lost { .. }
+            | Self::Recovered => {}
+        }
+    }
+}

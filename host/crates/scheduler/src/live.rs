@@ -1,0 +1,98 @@
+//! What the outside may know of active runs without asking the loop: which dispatches are current, when they started, how
+//! far they say they are, and whether a run has ended. The loop writes here after each commit; the handle reads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskIndex, Timestamp};
+use ports::executor::RunContext;
+use tokio::sync::watch;
+
+use crate::version::Version;
+
+/// A dispatch that is out.
+#[derive(Debug)]
+pub(crate) struct LiveTry {
+    pub(crate) dispatch: DispatchNumber,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) progress: Option<(Option<f64>, String)>,
+}
+
+/// An active run.
+#[derive(Debug)]
+pub(crate) struct LiveRun {
+    pub(crate) context: Arc<RunContext>,
+    pub(crate) version: Arc<Version>,
+    /// The committed state; waiters watch it.
+    pub(crate) state: watch::Sender<DagRunState>,
+    tries: Mutex<HashMap<(TaskIndex, MapIndex), LiveTry>>,
+}
+
+impl LiveRun {
+    pub(crate) fn new(context: Arc<RunContext>, version: Arc<Version>, state: DagRunState) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            version,
+            state: watch::Sender::new(state),
+            tries: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn tries(&self) -> MutexGuard<'_, HashMap<(TaskIndex, MapIndex), LiveTry>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the current dispatch of the task instance.
+    pub(crate) fn is_current(&self, task: TaskIndex, map_index: MapIndex, dispatch: DispatchNumber) -> bool {
+        self.tries()
+            .get(&(task, map_index))
+            .is_some_and(|live| live.dispatch == dispatch)
+    }
+}
+
+/// The active runs.
+#[derive(Debug, Default)]
+pub(crate) struct Active {
+    by_key: HashMap<DagRunKey, Arc<LiveRun>>,
+    by_name: HashMap<(DagId, RunId), DagRunKey>,
+    by_uuid: HashMap<RunUuid, DagRunKey>,
+}
+
+impl Active {
+    pub(crate) fn insert(&mut self, run: Arc<LiveRun>) {
+        let context = &run.context;
+        self.by_name
+            .insert((context.dag_id.clone(), context.run_id.clone()), context.key);
+        self.by_uuid.insert(context.uuid, context.key);
+        self.by_key.insert(context.key, run);
+    }
+
+    pub(crate) fn remove(&mut self, key: DagRunKey) {
+        if let Some(run) = self.by_key.remove(&key) {
+            let context = &run.context;
+            self.by_name.remove(&(context.dag_id.clone(), context.run_id.clone()));
+            self.by_uuid.remove(&context.uuid);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn get(&self, key: DagRunKey) -> Option<&Arc<LiveRun>> {
+        self.by_key.get(&key)
+    }
+
+    pub(crate) fn find(&self, dag_id: &DagId, run_id: &RunId) -> Option<&Arc<LiveRun>> {
+        let key = self.by_name.get(&(dag_id.clone(), run_id.clone()))?;
+        self.by_key.get(key)
+    }
+
+    pub(crate) fn has_uuid(&self, uuid: RunUuid) -> bool {
+        self.by_uuid.contains_key(&uuid)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}

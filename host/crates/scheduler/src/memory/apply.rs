@@ -1,0 +1,194 @@
+//! A tick, whole or not at all: everything that can be refused is checked before anything is changed.
+
+use std::collections::HashSet;
+
+use model::{DagRunKey, DispatchNumber, TiKey};
+use ports::store::{CommitError, DagWrite, TickWrite};
+
+use super::tables::{MemoryDag, MemoryRun, Tables};
+
+fn refuse(reason: String) -> CommitError {
+    CommitError::Data(reason.into())
+}
+
+impl Tables {
+    pub(super) fn commit(&mut self, tick: &TickWrite) -> Result<(), CommitError> {
+        self.check(tick)?;
+        self.apply_dags(tick);
+        self.apply_runs(tick);
+        for delete in &tick.run_deletes {
+            self.remove_run(*delete);
+        }
+        self.audit.extend(tick.audit.iter().cloned());
+        self.remember_tick(tick.tick_id);
+        Ok(())
+    }
+
+    fn check(&self, tick: &TickWrite) -> Result<(), CommitError> {
+        if self.knows_tick(tick.tick_id) {
+            return Err(refuse(format!("tick {} exists", tick.tick_id)));
+        }
+        let mut versions: HashSet<_> = HashSet::new();
+        for dag in &tick.dags {
+            if let DagWrite::Deploy { version, .. } = dag {
+                versions.insert(version.uuid);
+            }
+        }
+        let mut new: HashSet<DagRunKey> = HashSet::new();
+        let mut names = HashSet::new();
+        let mut dates = HashSet::new();
+        for run in &tick.new_runs {
+            let context = &run.context;
+            if self.runs.contains_key(&context.key) || !new.insert(context.key) {
+                return Err(refuse(format!("run key {} exists", context.key)));
+            }
+            let name = (context.dag_id.clone(), context.run_id.clone());
+            if self.names.contains_key(&name) || !names.insert(name) {
+                return Err(refuse(format!("run `{}` exists", context.run_id)));
+            }
+            if let Some(date) = context.logical_date {
+                let date = (context.dag_id.clone(), date);
+                if self.logical_dates.contains_key(&date) || !dates.insert(date) {
+                    return Err(refuse(format!("logical date of `{}` exists", context.run_id)));
+                }
+            }
+            if !versions.contains(&run.version) && !self.versions.contains_key(&run.version) {
+                return Err(refuse(format!("version {} does not exist", run.version)));
+            }
+        }
+        let keys = tick
+            .runs
+            .iter()
+            .map(|run| run.key)
+            .chain(tick.task_instances.iter().map(|ti| ti.key.run))
+            .chain(tick.tries.iter().map(|ti| ti.key.run))
+            .chain(tick.xcoms.iter().map(|xcom| xcom.ti.run));
+        for key in keys {
+            if !new.contains(&key) && !self.runs.contains_key(&key) {
+                return Err(refuse(format!("run {key} does not exist")));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_dags(&mut self, tick: &TickWrite) {
+        for dag in &tick.dags {
+            match dag {
+                DagWrite::Deploy { version, paused } => {
+                    self.versions
+                        .entry(version.uuid)
+                        .or_insert_with(|| std::sync::Arc::clone(version));
+                    let entry = self.dags.entry(version.dag.id.clone()).or_insert(MemoryDag {
+                        paused: false,
+                        current: version.uuid,
+                    });
+                    entry.current = version.uuid;
+                    if let Some(paused) = paused {
+                        entry.paused = *paused;
+                    }
+                }
+                DagWrite::SetPaused { dag_id, paused } => {
+                    if let Some(dag) = self.dags.get_mut(dag_id) {
+                        dag.paused = *paused;
+                    }
+                }
+                DagWrite::Delete { dag_id } => {
+                    self.dags.remove(dag_id);
+                    self.versions.retain(|_, version| version.dag.id != *dag_id);
+                    let runs: Vec<DagRunKey> = self
+                        .runs
+                        .iter()
+                        .filter(|(_, run)| run.new.context.dag_id == *dag_id)
+                        .map(|(key, _)| *key)
+                        .collect();
+                    for run in runs {
+                        self.remove_run(run);
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply_runs(&mut self, tick: &TickWrite) {
+        for new in &tick.new_runs {
+            let context = &new.context;
+            self.names
+                .insert((context.dag_id.clone(), context.run_id.clone()), context.key);
+            if let Some(date) = context.logical_date {
+                self.logical_dates.insert((context.dag_id.clone(), date), context.key);
+            }
+            self.runs.insert(
+                context.key,
+                MemoryRun {
+                    state: model::DagRunState::Queued,
+                    queued_at: new.queued_at,
+                    start_date: None,
+                    end_date: None,
+                    note: new.note.clone(),
+                    set_aside: None,
+                    task_instances: Default::default(),
+                    tries: Default::default(),
+                    xcoms: Default::default(),
+                    checkpoints: Default::default(),
+                    new: new.clone(),
+                },
+            );
+        }
+        for write in &tick.runs {
+            if let Some(run) = self.runs.get_mut(&write.key) {
+                run.state = write.state;
+                run.queued_at = write.queued_at;
+                run.start_date = write.start_date;
+                run.end_date = write.end_date;
+                run.set_aside.clone_from(&write.set_aside);
+                if write.note.is_some() {
+                    run.note.clone_from(&write.note);
+                }
+            }
+        }
+        for ti in &tick.task_instances {
+            if let Some(run) = self.runs.get_mut(&ti.key.run) {
+                run.task_instances.insert((ti.key.task, ti.key.map_index), ti.clone());
+            }
+        }
+        for ti in &tick.tries {
+            if let Some(run) = self.runs.get_mut(&ti.key.run) {
+                run.tries
+                    .insert((ti.key.task, ti.key.map_index, ti.try_number), ti.clone());
+            }
+        }
+        for ti in &tick.xcom_deletes {
+            if let Some(run) = self.runs.get_mut(&ti.run) {
+                run.xcoms
+                    .retain(|(task, map_index, _), _| (*task, *map_index) != (ti.task, ti.map_index));
+            }
+        }
+        for xcom in &tick.xcoms {
+            if let Some(run) = self.runs.get_mut(&xcom.ti.run) {
+                run.xcoms
+                    .insert((xcom.ti.task, xcom.ti.map_index, xcom.key.clone()), xcom.value.clone());
+            }
+        }
+        for ti in &tick.checkpoint_deletes {
+            if let Some(run) = self.runs.get_mut(&ti.run) {
+                run.checkpoints.remove(&(ti.task, ti.map_index));
+            }
+        }
+    }
+
+    pub(super) fn save_checkpoint(&mut self, ti: TiKey, dispatch: DispatchNumber, bytes: Option<&[u8]>) -> bool {
+        let Some(run) = self.runs.get_mut(&ti.run) else {
+            return false;
+        };
+        let place = (ti.task, ti.map_index);
+        match run.task_instances.get(&place) {
+            Some(stored) if stored.dispatch == dispatch && stored.state.is_dispatched() => {}
+            _ => return false,
+        }
+        match bytes {
+            Some(bytes) => drop(run.checkpoints.insert(place, bytes.to_vec())),
+            None => drop(run.checkpoints.remove(&place)),
+        }
+        true
+    }
+}

@@ -1,0 +1,233 @@
+//! A database in memory: for `airtight dags test`, simulation and tests. It checks what a real one would check (unique
+//! names, rows that must exist, the lease's epoch) and applies a tick whole or not at all.
+
+mod apply;
+mod read;
+mod tables;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::deploy::DagVersion;
+use ports::payload::XcomValue;
+use ports::query::{PoolRow, QueryError, RunRow, TiRow};
+use ports::store::{
+    AuditWrite, CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite, TickWrite,
+};
+use std::sync::Arc;
+use uuid::Uuid;
+
+use tables::Tables;
+
+/// The store. Share it by `Arc`; it outlives the schedulers that use it.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+impl MemoryStore {
+    /// An empty store with one pool, `default_pool`, of 128 slots.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many ticks were committed.
+    pub fn commits(&self) -> u64 {
+        self.tables().commits
+    }
+
+    /// All runs, by key.
+    pub fn runs(&self) -> Vec<RunRow> {
+        let tables = self.tables();
+        tables.runs.values().filter_map(|run| tables.run_row(run)).collect()
+    }
+
+    /// The task instances of a run as they are stored.
+    pub fn task_instances(&self, run: DagRunKey) -> Vec<TiWrite> {
+        let tables = self.tables();
+        tables
+            .runs
+            .get(&run)
+            .map(|run| run.task_instances.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// The ended tries of a run, by task instance and try.
+    pub fn tries(&self, run: DagRunKey) -> Vec<TiWrite> {
+        let tables = self.tables();
+        tables
+            .runs
+            .get(&run)
+            .map(|run| run.tries.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// All XComs of a run.
+    pub fn xcoms_of(&self, run: DagRunKey) -> Vec<(TaskIndex, MapIndex, String, XcomValue)> {
+        let tables = self.tables();
+        let Some(run) = tables.runs.get(&run) else {
+            return Vec::new();
+        };
+        run.xcoms
+            .iter()
+            .map(|((task, map_index, key), value)| (*task, *map_index, key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The audit log, oldest first.
+    pub fn audit_log(&self) -> Vec<AuditWrite> {
+        self.tables().audit.clone()
+    }
+
+    /// Who holds the lease.
+    pub fn lease(&self) -> Option<Lease> {
+        self.tables().lease.as_ref().map(|held| held.lease.clone())
+    }
+}
+
+#[async_trait]
+impl SchedulerStore for MemoryStore {
+    async fn acquire_lease(
+        &self,
+        scheduler_id: Uuid,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Lease, LeaseError> {
+        self.tables().acquire_lease(scheduler_id, now, expires_at)
+    }
+
+    async fn renew_lease(&self, lease: &Lease, _now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        if let Some(held) = &mut tables.lease {
+            held.expires_at = expires_at;
+        }
+        Ok(())
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), QueryError> {
+        let mut tables = self.tables();
+        if tables.check_lease(lease).is_ok() {
+            tables.lease = None;
+        }
+        Ok(())
+    }
+
+    async fn reserve_run_keys(&self, lease: &Lease, count: u32) -> Result<DagRunKey, CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        let first = tables.next_run_key + 1;
+        tables.next_run_key += i64::from(count);
+        Ok(DagRunKey(first))
+    }
+
+    async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        tables.commit(tick)
+    }
+
+    async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError> {
+        Ok(self.tables().knows_tick(tick_id))
+    }
+
+    async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError> {
+        Ok(self.tables().stored_dags())
+    }
+
+    async fn load_version(&self, version: Uuid) -> Result<Option<Arc<DagVersion>>, QueryError> {
+        Ok(self.tables().versions.get(&version).cloned())
+    }
+
+    async fn find_version(&self, dag_id: &DagId, digest: Digest) -> Result<(Option<Arc<DagVersion>>, u32), QueryError> {
+        Ok(self.tables().find_version(dag_id, digest))
+    }
+
+    async fn active_runs(&self) -> Result<Vec<DagRunKey>, QueryError> {
+        let tables = self.tables();
+        Ok(tables
+            .runs
+            .iter()
+            .filter(|(_, run)| !run.state.is_finished())
+            .map(|(key, _)| *key)
+            .collect())
+    }
+
+    async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {
+        Ok(self.tables().stored_run(key))
+    }
+
+    async fn find_run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<DagRunKey>, QueryError> {
+        Ok(self.tables().find_run(dag_id, run_id))
+    }
+
+    async fn find_run_by_logical_date(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+    ) -> Result<Option<RunId>, QueryError> {
+        Ok(self.tables().find_run_by_logical_date(dag_id, logical_date))
+    }
+
+    async fn runs_between(
+        &self,
+        dag_id: &DagId,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<DagRunKey>, QueryError> {
+        Ok(self.tables().runs_between(dag_id, start, end, limit))
+    }
+
+    async fn xcoms(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        key: &str,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
+        Ok(self.tables().xcoms(run, task, key))
+    }
+
+    async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
+        let tables = self.tables();
+        Ok(tables
+            .runs
+            .get(&ti.run)
+            .and_then(|run| run.checkpoints.get(&(ti.task, ti.map_index)).cloned()))
+    }
+
+    async fn save_checkpoint(
+        &self,
+        lease: &Lease,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        bytes: Option<&[u8]>,
+        _now: Timestamp,
+    ) -> Result<bool, CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        Ok(tables.save_checkpoint(ti, dispatch, bytes))
+    }
+
+    async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
+        Ok(self.tables().ti_rows(run))
+    }
+
+    async fn run_row(&self, key: DagRunKey) -> Result<Option<RunRow>, QueryError> {
+        let tables = self.tables();
+        Ok(tables.runs.get(&key).and_then(|run| tables.run_row(run)))
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
+        Ok(vec![PoolRow {
+            name: model::dag::DEFAULT_POOL.to_owned(),
+            slots: 128,
+            description: None,
+        }])
+    }
+}

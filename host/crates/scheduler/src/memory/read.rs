@@ -1,0 +1,161 @@
+//! Reading the store in memory.
+
+use std::sync::Arc;
+
+use model::{DagId, DagRunKey, Digest, MapIndex, RunId, TaskIndex, Timestamp};
+use ports::deploy::DagVersion;
+use ports::payload::XcomValue;
+use ports::query::{RunRow, TiRow};
+use ports::store::{StoredDag, StoredRun};
+
+use super::tables::{MemoryRun, Tables};
+
+impl Tables {
+    pub(super) fn stored_dags(&self) -> Vec<StoredDag> {
+        self.dags
+            .iter()
+            .filter_map(|(dag_id, dag)| {
+                Some(StoredDag {
+                    dag_id: dag_id.clone(),
+                    paused: dag.paused,
+                    version: Arc::clone(self.versions.get(&dag.current)?),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn find_version(&self, dag_id: &DagId, digest: Digest) -> (Option<Arc<DagVersion>>, u32) {
+        let mut found = None;
+        let mut highest = 0;
+        for version in self.versions.values().filter(|version| version.dag.id == *dag_id) {
+            highest = highest.max(version.number);
+            if version.digest == digest {
+                found = Some(Arc::clone(version));
+            }
+        }
+        (found, highest)
+    }
+
+    pub(super) fn stored_run(&self, key: DagRunKey) -> Option<StoredRun> {
+        let run = self.runs.get(&key)?;
+        Some(StoredRun {
+            row: self.run_row(run)?,
+            context: Arc::clone(&run.new.context),
+            version: run.new.version,
+            task_instances: run.task_instances.values().cloned().collect(),
+        })
+    }
+
+    pub(super) fn find_run(&self, dag_id: &DagId, run_id: &RunId) -> Option<DagRunKey> {
+        self.names.get(&(dag_id.clone(), run_id.clone())).copied()
+    }
+
+    pub(super) fn find_run_by_logical_date(&self, dag_id: &DagId, date: Timestamp) -> Option<RunId> {
+        let key = self.logical_dates.get(&(dag_id.clone(), date))?;
+        Some(self.runs.get(key)?.new.context.run_id.clone())
+    }
+
+    pub(super) fn runs_between(
+        &self,
+        dag_id: &DagId,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+        limit: u32,
+    ) -> Vec<DagRunKey> {
+        self.runs
+            .iter()
+            .filter(|(_, run)| {
+                let context = &run.new.context;
+                let at = context.logical_date.unwrap_or(context.run_after);
+                context.dag_id == *dag_id && start.is_none_or(|start| at >= start) && end.is_none_or(|end| at <= end)
+            })
+            .map(|(key, _)| *key)
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .collect()
+    }
+
+    pub(super) fn xcoms(&self, run: DagRunKey, task: TaskIndex, key: &str) -> Vec<(MapIndex, XcomValue)> {
+        let Some(run) = self.runs.get(&run) else {
+            return Vec::new();
+        };
+        run.xcoms
+            .range((task, MapIndex(i32::MIN), String::new())..)
+            .take_while(|((at, ..), _)| *at == task)
+            .filter(|((_, _, name), _)| name == key)
+            .map(|((_, map_index, _), value)| (*map_index, value.clone()))
+            .collect()
+    }
+
+    pub(super) fn run_row(&self, run: &MemoryRun) -> Option<RunRow> {
+        let version = self.versions.get(&run.new.version)?;
+        let context = &run.new.context;
+        Some(RunRow {
+            key: context.key,
+            uuid: context.uuid,
+            dag_id: context.dag_id.clone(),
+            run_id: context.run_id.clone(),
+            version_uuid: version.uuid,
+            version_number: version.number,
+            state: run.state,
+            run_type: run.new.run_type,
+            logical_date: context.logical_date,
+            data_interval_start: context.data_interval_start,
+            data_interval_end: context.data_interval_end,
+            run_after: context.run_after,
+            queued_at: run.queued_at,
+            start_date: run.start_date,
+            end_date: run.end_date,
+            conf: Arc::clone(&run.new.conf),
+            note: run.note.clone(),
+            triggering_user: run.new.triggering_user.clone(),
+            set_aside: run.set_aside.clone(),
+        })
+    }
+
+    pub(super) fn ti_rows(&self, key: DagRunKey) -> Vec<TiRow> {
+        let Some(run) = self.runs.get(&key) else {
+            return Vec::new();
+        };
+        let Some(version) = self.versions.get(&run.new.version) else {
+            return Vec::new();
+        };
+        let context = &run.new.context;
+        run.task_instances
+            .values()
+            .filter_map(|ti| {
+                let task = version.dag.task(ti.key.task)?;
+                Some(TiRow {
+                    key: ti.key,
+                    run_uuid: context.uuid,
+                    dag_id: context.dag_id.clone(),
+                    run_id: context.run_id.clone(),
+                    logical_date: context.logical_date,
+                    run_after: context.run_after,
+                    version_uuid: version.uuid,
+                    version_number: version.number,
+                    task_id: ti.task_id.clone(),
+                    state: ti.state,
+                    try_number: ti.try_number,
+                    max_tries: ti.max_tries,
+                    dispatch: ti.dispatch,
+                    cause: ti.cause,
+                    message: ti.message.clone(),
+                    code: ti.code.clone(),
+                    details: ti.details.clone(),
+                    scheduled_at: ti.scheduled_at,
+                    queued_at: ti.queued_at,
+                    start_date: ti.start_date,
+                    end_date: ti.end_date,
+                    next_at: ti.next_at,
+                    usage: ti.usage,
+                    pool: task.pool.clone(),
+                    pool_slots: task.pool_slots,
+                    priority_weight: task.priority_weight,
+                    component: task.component.clone(),
+                    component_digest: task.digest,
+                    entry: task.entry.clone(),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,120 @@
+//! The tables of the store in memory, and the lease.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
+use ports::deploy::DagVersion;
+use ports::payload::XcomValue;
+use ports::store::{AuditWrite, CommitError, Lease, LeaseError, NewRun, TiWrite};
+use uuid::Uuid;
+
+/// How many tick ids are remembered; only the last is ever asked for.
+const TICKS: usize = 1_024;
+
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) commits: u64,
+    pub(super) lease: Option<HeldLease>,
+    epoch: i64,
+    pub(super) next_run_key: i64,
+    pub(super) dags: BTreeMap<DagId, MemoryDag>,
+    pub(super) versions: HashMap<Uuid, Arc<DagVersion>>,
+    pub(super) runs: BTreeMap<DagRunKey, MemoryRun>,
+    pub(super) names: HashMap<(DagId, RunId), DagRunKey>,
+    pub(super) logical_dates: HashMap<(DagId, Timestamp), DagRunKey>,
+    pub(super) audit: Vec<AuditWrite>,
+    ticks: HashSet<Uuid>,
+    tick_order: VecDeque<Uuid>,
+}
+
+#[derive(Debug)]
+pub(super) struct HeldLease {
+    pub(super) lease: Lease,
+    pub(super) since: Timestamp,
+    pub(super) expires_at: Timestamp,
+}
+
+#[derive(Debug)]
+pub(super) struct MemoryDag {
+    pub(super) paused: bool,
+    pub(super) current: Uuid,
+}
+
+#[derive(Debug)]
+pub(super) struct MemoryRun {
+    pub(super) new: NewRun,
+    pub(super) state: DagRunState,
+    pub(super) queued_at: Timestamp,
+    pub(super) start_date: Option<Timestamp>,
+    pub(super) end_date: Option<Timestamp>,
+    pub(super) note: Option<String>,
+    pub(super) set_aside: Option<String>,
+    pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
+    pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
+    pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
+    pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Vec<u8>>,
+}
+
+impl Tables {
+    pub(super) fn acquire_lease(
+        &mut self,
+        scheduler_id: Uuid,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Lease, LeaseError> {
+        if let Some(held) = &self.lease
+            && held.lease.scheduler_id != scheduler_id
+            && held.expires_at > now
+        {
+            return Err(LeaseError::InUse {
+                scheduler_id: held.lease.scheduler_id,
+                since: held.since,
+                expires_at: held.expires_at,
+            });
+        }
+        self.epoch += 1;
+        let lease = Lease {
+            scheduler_id,
+            epoch: self.epoch,
+        };
+        self.lease = Some(HeldLease {
+            lease: lease.clone(),
+            since: now,
+            expires_at,
+        });
+        Ok(lease)
+    }
+
+    pub(super) fn check_lease(&self, lease: &Lease) -> Result<(), CommitError> {
+        match &self.lease {
+            Some(held) if held.lease == *lease => Ok(()),
+            _ => Err(CommitError::Fenced),
+        }
+    }
+
+    pub(super) fn remember_tick(&mut self, tick: Uuid) {
+        self.commits += 1;
+        self.ticks.insert(tick);
+        self.tick_order.push_back(tick);
+        if self.tick_order.len() > TICKS
+            && let Some(old) = self.tick_order.pop_front()
+        {
+            self.ticks.remove(&old);
+        }
+    }
+
+    pub(super) fn knows_tick(&self, tick: Uuid) -> bool {
+        self.ticks.contains(&tick)
+    }
+
+    pub(super) fn remove_run(&mut self, key: DagRunKey) {
+        if let Some(run) = self.runs.remove(&key) {
+            let context = &run.new.context;
+            self.names.remove(&(context.dag_id.clone(), context.run_id.clone()));
+            if let Some(date) = context.logical_date {
+                self.logical_dates.remove(&(context.dag_id.clone(), date));
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the handle and the loop share. Every lock here is held for a few instructions and never across an await.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use model::{Clock, DagId, RunId, Timestamp};
+use ports::control::{ControlError, RunEvent};
+use ports::query::QueryError;
+use ports::store::{Lease, SchedulerStore};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::inbox::{Message, Reply};
+use crate::keys::RunKeys;
+use crate::live::Active;
+use crate::metrics::Metrics;
+use crate::names::KeyedLocks;
+use crate::version::{Version, VersionCache};
+use crate::xcom_cache::XcomCache;
+
+/// What a request locks while it checks that a name is free and creates what bears it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Name {
+    RunId(DagId, RunId),
+    LogicalDate(DagId, Timestamp),
+    Dag(DagId),
+}
+
+/// A DAG as the handle knows it: what is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownDag {
+    pub(crate) paused: bool,
+    pub(crate) version: Arc<Version>,
+}
+
+/// How commits are going.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Condition {
+    pub(crate) problem: Option<String>,
+    pub(crate) failing_since: Option<Timestamp>,
+    pub(crate) heartbeat: Option<Timestamp>,
+    pub(crate) set_aside: Vec<(model::DagRunKey, String)>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn SchedulerStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) inbox: mpsc::UnboundedSender<Message>,
+    pub(crate) lease: OnceLock<Lease>,
+    pub(crate) metrics: Metrics,
+    pub(crate) names: KeyedLocks<Name>,
+    pub(crate) keys: RunKeys,
+    pub(crate) events: broadcast::Sender<RunEvent>,
+    /// Whether requests are refused because commits fail.
+    pub(crate) refusing: AtomicBool,
+    /// Whether requests are refused because the scheduler stops (or has not started).
+    pub(crate) stopping: AtomicBool,
+    /// True once the loop has ended.
+    pub(crate) ended: watch::Sender<bool>,
+    last_run_after: AtomicI64,
+    active: RwLock<Active>,
+    dags: RwLock<HashMap<DagId, KnownDag>>,
+    versions: Mutex<VersionCache>,
+    xcoms: Mutex<XcomCache>,
+    condition: Mutex<Condition>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        store: Arc<dyn SchedulerStore>,
+        clock: Arc<dyn Clock>,
+        inbox: mpsc::UnboundedSender<Message>,
+    ) -> Self {
+        Self {
+            keys: RunKeys::new(config.run_key_block),
+            events: broadcast::Sender::new(config.event_buffer.max(1)),
+            config,
+            store,
+            clock,
+            inbox,
+            lease: OnceLock::new(),
+            metrics: Metrics::default(),
+            names: KeyedLocks::default(),
+            refusing: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+            last_run_after: AtomicI64::new(i64::MIN),
+            active: RwLock::default(),
+            dags: RwLock::default(),
+            versions: Mutex::default(),
+            xcoms: Mutex::default(),
+            condition: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn active(&self) -> RwLockReadGuard<'_, Active> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn active_mut(&self) -> RwLockWriteGuard<'_, Active> {
+        self.active.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn dag(&self, dag_id: &DagId) -> Option<KnownDag> {
+        self.dags
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(dag_id)
+            .cloned()
+    }
+
+    pub(crate) fn dags_mut(&self) -> RwLockWriteGuard<'_, HashMap<DagId, KnownDag>> {
+        self.dags.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn versions(&self) -> MutexGuard<'_, VersionCache> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn xcoms(&self) -> MutexGuard<'_, XcomCache> {
+        self.xcoms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A version from memory or from the database.
+    pub(crate) async fn version(&self, uuid: Uuid) -> Result<Option<Arc<Version>>, QueryError> {
+        if let Some(version) = self.versions().get(uuid) {
+            return Ok(Some(version));
+        }
+        let stored = self.store.load_version(uuid).await?;
+        Ok(stored.map(|stored| self.versions().insert(stored)))
+    }
+
+    /// The time now, moved forward by microseconds where needed so that it was never answered before.
+    pub(crate) fn unique_now(&self) -> Timestamp {
+        let now = self.clock.now().0;
+        let before = self
+            .last_run_after
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| {
+                Some(now.max(last.saturating_add(1)))
+            })
+            .unwrap_or(now);
+        Timestamp(now.max(before.saturating_add(1)))
+    }
+
+    /// Whether new requests are taken.
+    pub(crate) fn check_open(&self) -> Result<(), ControlError> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(ControlError::Stopping);
+        }
+        if self.refusing.load(Ordering::Acquire) {
+            return Err(ControlError::Unavailable);
+        }
+        Ok(())
+    }
+
+    /// Sends a request to the loop and waits for its answer, which comes after the commit.
+    pub(crate) async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, ControlError> {
+        self.check_open()?;
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(message(reply)).map_err(|_| ControlError::Stopping)?;
+        answer.await.map_err(|_| ControlError::Stopping)?
+    }
+}
+
+/// A read that failed, as an answer to a request.
+pub(crate) fn query_failed(error: QueryError) -> ControlError {
+    match error {
+        QueryError::Unavailable(_) => ControlError::Unavailable,
+        QueryError::Internal(source) => ControlError::Internal(source),
+    }
+}

@@ -1,1 +1,72 @@
-fn main() {}
+//! `cargo xtask …`: the tasks of this repository. Each does all the set-up that it needs.
+
+mod bench;
+mod client;
+mod demo;
+mod process;
+mod server;
+mod setup;
+mod suite;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The tasks of this repository; each does all the set-up that it needs."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up, start a server and run the example pipeline on it, over REST.
+    Demo(demo::Options),
+    /// Set up and run all tests.
+    Test(suite::Options),
+    /// Check the formatting and the lints.
+    Lint,
+    /// Build the example components for WebAssembly.
+    Guests,
+    /// Measure, each figure beside its floor.
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => suite::run(&options),
+        Command::Lint => suite::lint(),
+        Command::Guests => setup::wasm_target()
+            .and_then(|()| setup::build_components())
+            .map(|built| {
+                for (name, path) in built {
+                    println!("{name:<28} {}", path.display());
+                }
+            }),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map_or(manifest.clone(), PathBuf::from)
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}

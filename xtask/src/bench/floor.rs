@@ -1,0 +1,89 @@
+//! The floors: what the disk and wasmtime take by themselves, on this machine, now.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::figure::quantile;
+use crate::process::cargo;
+
+/// What no figure can be below.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Floors {
+    /// A 4 KiB write and fdatasync in the data directory.
+    pub(crate) fdatasync_ms: f64,
+    /// The median commit of one small tick on SQLite.
+    pub(crate) commit_ms: f64,
+    /// Raw wasmtime: store, instantiate, call, drop, of the bench component.
+    pub(crate) instantiate_us: f64,
+    /// From a dispatch to the end of a no-op task in the executor, component in memory.
+    pub(crate) warm_start_us: f64,
+    /// The same with the compiled code on disk only.
+    pub(crate) cold_start_us: f64,
+    /// From a cancel to the end of an endless loop.
+    pub(crate) cancel_ms: f64,
+    /// Cranelift's time for the component that the upload is measured with.
+    pub(crate) compile_ms: f64,
+    /// sha256 + write + fdatasync of 10 MB.
+    pub(crate) blob_ms: f64,
+}
+
+/// Measures all floors.
+pub(crate) fn measure(dir: &Path, component: &Path) -> Result<Floors> {
+    let commit = example("db", "commit_time", dir)?;
+    let runtime = example("runtime", "task_start", component)?;
+    let blob = example("blobs", "write_floor", dir)?;
+    let number = |value: &Value, name: &str| {
+        value[name]
+            .as_f64()
+            .with_context(|| format!("an example printed no `{name}`: {value}"))
+    };
+    Ok(Floors {
+        fdatasync_ms: fdatasync(dir)?,
+        commit_ms: number(&commit, "commit_ms")?,
+        instantiate_us: number(&runtime, "instantiate_us")?,
+        warm_start_us: number(&runtime, "warm_start_us")?,
+        cold_start_us: number(&runtime, "cold_start_us")?,
+        cancel_ms: number(&runtime, "cancel_ms")?,
+        compile_ms: number(&runtime, "compile_ms")?,
+        blob_ms: number(&blob, "write_ms")?,
+    })
+}
+
+/// Runs an example program of a package in its release build; it prints one JSON object.
+fn example(package: &str, name: &str, argument: &Path) -> Result<Value> {
+    let mut command = cargo(&[
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        package,
+        "--example",
+        name,
+        "--",
+    ]);
+    let output = command.arg(argument).stderr(std::process::Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run the example {name} of {package}"))?;
+    if !output.status.success() {
+        bail!("the example {name} of {package} failed ({})", output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim()).with_context(|| format!("the example {name} printed no JSON: {text}"))
+}
+
+fn fdatasync(dir: &Path) -> Result<f64> {
+    let mut file = File::create(dir.join("fdatasync")).context("cannot create a file in the data directory")?;
+    let mut samples = Vec::new();
+    for _ in 0..300 {
+        let begin = Instant::now();
+        file.write_all(&[7; 4096]).context("cannot write")?;
+        file.sync_data().context("cannot sync")?;
+        samples.push(begin.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(quantile(&mut samples, 0.5))
+}

@@ -1,0 +1,150 @@
+//! A small client of the REST API.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::blocking::{Client as Http, RequestBuilder, Response};
+use serde_json::{Value, json};
+
+/// A logged-in client.
+pub(crate) struct Client {
+    http: Http,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    /// Logs in by `POST /auth/token`.
+    pub(crate) fn login(url: &str, username: &str, password: &str) -> Result<Self> {
+        let http = Http::builder()
+            .timeout(Duration::from_secs(600))
+            .build()
+            .context("cannot make an HTTP client")?;
+        let answer = http
+            .post(format!("{url}/auth/token"))
+            .json(&json!({"username": username, "password": password}))
+            .send()
+            .context("cannot log in")?;
+        let token = body(answer, "log in")?["access_token"]
+            .as_str()
+            .context("the login answered no token")?
+            .to_owned();
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+            token,
+        })
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}/api/v2{path}", self.url))
+            .bearer_auth(&self.token)
+    }
+
+    /// `GET`.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        body(
+            self.request(reqwest::Method::GET, path)
+                .send()
+                .with_context(|| format!("cannot get {path}"))?,
+            path,
+        )
+    }
+
+    /// `POST` of a JSON body.
+    pub(crate) fn post(&self, path: &str, json: &Value) -> Result<Value> {
+        let request = self.request(reqwest::Method::POST, path).json(json);
+        body(request.send().with_context(|| format!("cannot post to {path}"))?, path)
+    }
+
+    /// Uploads a component under a tag and waits until it can be used.
+    pub(crate) fn push_component(&self, tag: &str, wasm: &Path) -> Result<Value> {
+        let (name, version) = tag.split_once('@').context("a tag is name@version")?;
+        let path = format!("/components?name={name}&version={version}&wait=true");
+        let file = std::fs::File::open(wasm).with_context(|| format!("cannot open {}", wasm.display()))?;
+        let request = self
+            .request(reqwest::Method::POST, &path)
+            .header(reqwest::header::CONTENT_TYPE, "application/wasm")
+            .body(file);
+        let component = body(request.send().with_context(|| format!("cannot upload {tag}"))?, &path)?;
+        if component["state"] != "ready" {
+            bail!("component {tag} is `{}`: {}", component["state"], component["refusal"]);
+        }
+        Ok(component)
+    }
+
+    /// Deploys a manifest; a DAG that exists gets a new version.
+    pub(crate) fn deploy(&self, manifest: &str) -> Result<Value> {
+        let request = self
+            .request(reqwest::Method::PUT, "/dags")
+            .header(reqwest::header::CONTENT_TYPE, "application/yaml")
+            .body(manifest.to_owned());
+        body(request.send().context("cannot deploy")?, "/dags")
+    }
+
+    /// Triggers a run; answers it.
+    pub(crate) fn trigger(&self, dag_id: &str, conf: &Value) -> Result<Value> {
+        self.post(
+            &format!("/dags/{dag_id}/dagRuns"),
+            &json!({"logical_date": null, "conf": conf}),
+        )
+    }
+
+    /// Waits until a run has ended; answers its state.
+    pub(crate) fn wait(&self, dag_id: &str, run_id: &str) -> Result<String> {
+        let path = format!("/dags/{dag_id}/dagRuns/{run_id}/wait?interval=1");
+        let answer = self
+            .request(reqwest::Method::GET, &path)
+            .send()
+            .with_context(|| format!("cannot get {path}"))?;
+        if !answer.status().is_success() {
+            body(answer, &path)?;
+            bail!("{path} answered nothing");
+        }
+        let mut state = String::new();
+        for line in BufReader::new(answer).lines() {
+            let line = line.context("the connection broke while waiting for the run")?;
+            if let Ok(value) = serde_json::from_str::<Value>(&line) {
+                state = value["state"].as_str().unwrap_or_default().to_owned();
+            }
+        }
+        Ok(state)
+    }
+
+    /// The server-sent events of a run, one call an event, until the callback answers false or the stream ends.
+    pub(crate) fn events(&self, path: &str, mut each: impl FnMut(&Value) -> bool) -> Result<()> {
+        let answer = self
+            .request(reqwest::Method::GET, path)
+            .send()
+            .with_context(|| format!("cannot get {path}"))?;
+        if !answer.status().is_success() {
+            body(answer, path)?;
+            return Ok(());
+        }
+        for line in BufReader::new(answer).lines() {
+            let line = line.context("the event stream broke")?;
+            if let Some(data) = line.strip_prefix("data:")
+                && let Ok(event) = serde_json::from_str(data.trim())
+                && !each(&event)
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The JSON of an answer, or an error that shows what the server said.
+fn body(answer: Response, what: &str) -> Result<Value> {
+    let status = answer.status();
+    let text = answer
+        .text()
+        .with_context(|| format!("the answer to {what} broke off"))?;
+    if !status.is_success() {
+        bail!("{what} answered {status}: {text}");
+    }
+    serde_json::from_str(&text).with_context(|| format!("the answer to {what} is not JSON: {text}"))
+}

@@ -1,7 +1,7 @@
 //! A DAG version, compiled: the graph and everything that a run of it needs to know. It is made from a checked manifest and
 //! the digests of its components (`manifest`), and never changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -39,7 +39,7 @@ pub struct Dag {
     pub dagrun_timeout: Option<Duration>,
     /// The tasks, in the order of the manifest.
     pub tasks: Vec<Task>,
-    by_id: HashMap<TaskId, TaskIndex>,
+    derived: Derived,
 }
 
 /// One parameter of a DAG.
@@ -75,6 +75,9 @@ pub struct Task {
     pub downstream: Vec<TaskIndex>,
     /// What the task is.
     pub kind: TaskKind,
+    /// Work, setup or teardown.
+    #[serde(default)]
+    pub role: TaskRole,
     /// What happens after a failed try.
     pub retry: RetryPolicy,
     /// What one try may use.
@@ -106,6 +109,22 @@ pub enum TaskKind {
     ShortCircuit {
         /// Skip everything downstream, not just the direct downstream tasks.
         ignore_downstream_trigger_rules: bool,
+    },
+}
+
+/// The part that a task plays for the others (Airflow: `as_setup`, `as_teardown`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TaskRole {
+    /// An ordinary task.
+    #[default]
+    Work,
+    /// Prepares something for the tasks between it and its teardowns.
+    Setup,
+    /// Cleans up what its setups (upstream tasks with the role `Setup`) prepared. Its trigger rule is `all_done_setup_success`.
+    Teardown {
+        /// Whether its failure fails the run.
+        on_failure_fail_dagrun: bool,
     },
 }
 
@@ -160,12 +179,6 @@ pub struct DagParts {
 
 impl From<DagParts> for Dag {
     fn from(parts: DagParts) -> Self {
-        let by_id = parts
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(index, task)| (task.id.clone(), TaskIndex(u32::try_from(index).unwrap_or(u32::MAX))))
-            .collect();
         let DagParts {
             id,
             description,
@@ -178,6 +191,7 @@ impl From<DagParts> for Dag {
             dagrun_timeout,
             tasks,
         } = parts;
+        let derived = Derived::of(&tasks);
         Self {
             id,
             description,
@@ -189,7 +203,7 @@ impl From<DagParts> for Dag {
             max_active_tasks,
             dagrun_timeout,
             tasks,
-            by_id,
+            derived,
         }
     }
 }
@@ -207,7 +221,7 @@ impl From<Dag> for DagParts {
             max_active_tasks,
             dagrun_timeout,
             tasks,
-            by_id: _,
+            derived: _,
         } = dag;
         Self {
             id,
@@ -227,11 +241,122 @@ impl From<Dag> for DagParts {
 impl Dag {
     /// The position of a task.
     pub fn index_of(&self, task: &str) -> Option<TaskIndex> {
-        self.by_id.get(task).copied()
+        self.derived.by_id.get(task).copied()
     }
 
     /// The task at a position.
     pub fn task(&self, index: TaskIndex) -> Option<&Task> {
         self.tasks.get(index.at())
+    }
+
+    /// Whether the task's state counts for the state of the run.
+    ///
+    /// Airflow: `DagRun._tis_for_dagrun_state`. A task counts unless something that counts follows it; teardowns count only with
+    /// `on_failure_fail_dagrun`; in a DAG of nothing but teardowns, the last ones count.
+    pub fn is_leaf(&self, index: TaskIndex) -> bool {
+        self.derived.leaves.get(index.at()).copied().unwrap_or(false)
+    }
+
+    /// The tasks for which this setup counts: its direct teardowns, and the tasks within its scope that it is not a direct
+    /// upstream of. Empty for anything but a setup.
+    pub fn setup_watchers(&self, index: TaskIndex) -> &[TaskIndex] {
+        self.derived.setup_watchers.get(index.at()).map_or(&[], Vec::as_slice)
+    }
+
+    /// All tasks that `starts` lead to, ascending; a start is among them only if another one leads to it.
+    pub fn descendants(&self, starts: &[TaskIndex]) -> BTreeSet<TaskIndex> {
+        reach(&self.tasks, starts, |task| &task.downstream)
+    }
+
+    /// All tasks that lead to `ends`, ascending.
+    pub fn ancestors(&self, ends: &[TaskIndex]) -> BTreeSet<TaskIndex> {
+        reach(&self.tasks, ends, |task| &task.upstream)
+    }
+}
+
+fn reach(tasks: &[Task], from: &[TaskIndex], next: fn(&Task) -> &Vec<TaskIndex>) -> BTreeSet<TaskIndex> {
+    let mut seen = BTreeSet::new();
+    let mut stack = from.to_vec();
+    while let Some(task) = stack.pop().and_then(|index| tasks.get(index.at())) {
+        stack.extend(next(task).iter().filter(|index| seen.insert(**index)));
+    }
+    seen
+}
+
+/// What follows from the tasks alone.
+#[derive(Clone, Debug)]
+struct Derived {
+    by_id: HashMap<TaskId, TaskIndex>,
+    leaves: Vec<bool>,
+    setup_watchers: Vec<Vec<TaskIndex>>,
+}
+
+impl Derived {
+    fn of(tasks: &[Task]) -> Self {
+        let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
+        let by_id = tasks
+            .iter()
+            .enumerate()
+            .map(|(at, task)| (task.id.clone(), index(at)))
+            .collect();
+        Self {
+            by_id,
+            leaves: Self::leaves(tasks),
+            setup_watchers: Self::setup_watchers(tasks),
+        }
+    }
+
+    fn leaves(tasks: &[Task]) -> Vec<bool> {
+        let counts = |task: &Task| {
+            !matches!(
+                task.role,
+                TaskRole::Teardown {
+                    on_failure_fail_dagrun: false
+                }
+            )
+        };
+        let leaves: Vec<bool> = tasks
+            .iter()
+            .map(|task| counts(task) && !task.downstream.iter().filter_map(|at| tasks.get(at.at())).any(counts))
+            .collect();
+        if leaves.contains(&true) {
+            return leaves;
+        }
+        tasks.iter().map(|task| task.downstream.is_empty()).collect()
+    }
+
+    /// Airflow: `get_upstreams_only_setups`. A setup counts for a task further down if one of its teardowns is downstream of that
+    /// task, or if it has none. Direct upstream setups are judged by the trigger rule alone.
+    fn setup_watchers(tasks: &[Task]) -> Vec<Vec<TaskIndex>> {
+        if tasks.iter().all(|task| task.role != TaskRole::Setup) {
+            return Vec::new();
+        }
+        let is_teardown = |at: &TaskIndex| tasks.get(at.at()).is_some_and(Task::is_teardown);
+        tasks
+            .iter()
+            .enumerate()
+            .map(|(at, setup)| {
+                if setup.role != TaskRole::Setup {
+                    return Vec::new();
+                }
+                let at = TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
+                let teardowns: Vec<TaskIndex> = setup.downstream.iter().copied().filter(is_teardown).collect();
+                let guarded = reach(tasks, &teardowns, |task| &task.upstream);
+                let mut watchers: Vec<TaskIndex> = reach(tasks, &[at], |task| &task.downstream)
+                    .into_iter()
+                    .filter(|task| !is_teardown(task) && setup.downstream.binary_search(task).is_err())
+                    .filter(|task| teardowns.is_empty() || guarded.contains(task))
+                    .collect();
+                watchers.extend(teardowns);
+                watchers
+            })
+            .collect()
+    }
+}
+
+impl Task {
+    /// Whether it cleans up.
+    pub fn is_teardown(&self) -> bool {
+        matches!(self.role, TaskRole::Teardown { .. })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cause::Cause;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
+use crate::time::Timestamp;
 
 /// Something that happened to one run. Each is judged on the state that it finds; what does not fit (a result with a stale
 /// dispatch number, a timer that was overtaken) changes nothing.
@@ -27,8 +28,11 @@ pub enum Event {
         map_index: MapIndex,
         /// The fencing token.
         dispatch: DispatchNumber,
+        /// When the guest started, by the executor's clock.
+        at: Timestamp,
     },
-    /// A try, or one poke of it, ended.
+    /// A try, or one poke of it, ended. Ask [`RunState::accepts_result`](super::RunState::accepts_result) first: what the try
+    /// published counts only where the answer is yes.
     TryFinished {
         /// Its task.
         task: TaskIndex,
@@ -38,6 +42,10 @@ pub enum Event {
         dispatch: DispatchNumber,
         /// How.
         end: TryEnd,
+        /// When the guest started, by the executor's clock.
+        started_at: Timestamp,
+        /// When it ended.
+        ended_at: Timestamp,
     },
     /// The executor that had the dispatch is gone, or handed it back.
     TryLost {
@@ -52,13 +60,14 @@ pub enum Event {
     },
     /// Time has passed: retries, pokes and the run's timeout that are due by `now` happen.
     Timer,
-    /// Run these task instances again (Airflow: clear). Running ones are cancelled and restart once they have stopped. The run
-    /// goes back to queued. Their tries go on counting.
+    /// Run these task instances again (Airflow: clear). Dispatched ones are cancelled and restart once they have stopped. A run
+    /// that has ended goes back to queued. Their tries go on counting.
     Clear {
         /// Which; an empty list is none.
         task_instances: Vec<(TaskIndex, MapIndex)>,
     },
-    /// A person sets the state of the run: `success` or `failed` stop what runs; `queued` starts the run over.
+    /// A person sets the state of the run: `success` or `failed` stop what runs; `queued` puts the run back in the queue and
+    /// leaves its task instances as they are (to run them again, clear them). `running` is not for people.
     SetRunState {
         /// The new state.
         state: DagRunState,

@@ -1,9 +1,24 @@
-//! The run state machine: `advance` turns (state, event, now) into transitions. Pure, deterministic and total.
+//! The run state machine: [`advance`] turns (state, event, now) into transitions. Pure, deterministic and total.
 //!
 //! A [`RunState`] holds indices, states and counters, never values. Cloning one is cheap, so that a tick can work on drafts.
+//! Readiness is counted: the end of a task instance raises a counter at each task that follows, and only those are looked at.
 
+mod advance;
+mod chunked;
+mod evaluate;
 mod event;
+mod mark;
+mod restore;
+mod retry;
+mod state;
+mod ti;
 mod transition;
+mod tries;
 
+pub use advance::advance;
 pub use event::{Event, Loss, TryEnd};
+pub use restore::{RunSnapshot, TiSnapshot};
+pub use retry::retry_delay;
+pub use state::RunState;
+pub use ti::Ti;
 pub use transition::Transition;

@@ -1,0 +1,145 @@
+//! One step of a run: an event is judged, its consequences are followed to their end.
+
+use std::collections::VecDeque;
+
+use super::event::Event;
+use super::state::RunState;
+use super::ti::Ti;
+use super::transition::Transition;
+use crate::cause::Cause;
+use crate::id::TaskIndex;
+use crate::state::{DagRunState, TaskInstanceState};
+use crate::time::Timestamp;
+
+/// Applies an event to a run and answers everything that it changes, in order. An event that does not fit the state that it
+/// finds (a stale result, a timer that was overtaken, an unknown task) changes nothing and answers nothing.
+pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transition> {
+    let mut step = Step {
+        run,
+        now,
+        transitions: Vec::new(),
+        to_evaluate: VecDeque::new(),
+    };
+    match event {
+        Event::Start => step.start(),
+        Event::Admit { task, map_index } => step.admit(task, map_index),
+        Event::TryStarted {
+            task,
+            map_index,
+            dispatch,
+            at,
+        } => step.try_started(task, map_index, dispatch, at),
+        Event::TryFinished {
+            task,
+            map_index,
+            dispatch,
+            end,
+            started_at,
+            ended_at,
+        } => step.try_finished(task, map_index, dispatch, end, started_at, ended_at),
+        Event::TryLost {
+            task,
+            map_index,
+            dispatch,
+            loss,
+        } => step.try_lost(task, map_index, dispatch, loss),
+        Event::Timer => step.timer(),
+        Event::Clear { task_instances } => step.clear(&task_instances),
+        Event::SetRunState { state } => step.set_run_state(state),
+        Event::SetTaskInstanceState { task, map_index, state } => step.set_ti_state(task, map_index, state),
+    }
+    step.settle();
+    step.transitions
+}
+
+/// The work on one event.
+pub(super) struct Step<'a> {
+    pub(super) run: &'a mut RunState,
+    pub(super) now: Timestamp,
+    pub(super) transitions: Vec<Transition>,
+    /// Tasks whose upstream changed.
+    pub(super) to_evaluate: VecDeque<TaskIndex>,
+}
+
+impl Step<'_> {
+    /// Changes a task instance, reports it, and notes who has to be looked at because of it.
+    pub(super) fn change(&mut self, at: usize, edit: impl FnOnce(&mut Ti)) {
+        let Some((task, map_index)) = self.run.tis.get(at).map(|slot| (slot.task, slot.map_index)) else {
+            return;
+        };
+        let Some((from, to)) = self.run.edit(at, edit) else {
+            return;
+        };
+        self.transitions.push(Transition::TaskInstance {
+            task,
+            map_index,
+            from,
+            to,
+        });
+        if to.is_finished() && from != to {
+            let followers = self.run.dag.task(task).map_or(&[][..], |task| &task.downstream);
+            self.to_evaluate.extend(followers);
+            self.to_evaluate.extend(self.run.dag.setup_watchers(task));
+        }
+    }
+
+    /// Changes the state of the run, with the times that go with it (Airflow: `DagRun.set_state`).
+    pub(super) fn change_run(&mut self, to: DagRunState) {
+        let from = self.run.state;
+        match to {
+            DagRunState::Queued => {
+                self.run.queued_at = self.now;
+                self.run.start_date = None;
+                self.run.end_date = None;
+            }
+            DagRunState::Running => {
+                self.run.start_date = Some(self.now);
+                self.run.end_date = None;
+            }
+            DagRunState::Success | DagRunState::Failed => self.run.end_date = Some(self.now),
+        }
+        self.run.state = to;
+        self.transitions.push(Transition::Run { from, to });
+    }
+
+    /// Ends a task instance here and now: what is with an executor is cancelled, a try that is open ends.
+    pub(super) fn stop(&mut self, at: usize, state: TaskInstanceState, cause: Option<Cause>) {
+        let Some(slot) = self.run.tis.get(at) else { return };
+        let (task, map_index, dispatch, try_number) = (slot.task, slot.map_index, slot.ti.dispatch, slot.ti.try_number);
+        let open = slot.ti.try_is_open();
+        // A restarting one was cancelled when it was cleared.
+        let out = matches!(slot.ti.state, TaskInstanceState::Queued | TaskInstanceState::Running);
+        let now = self.now;
+        self.change(at, |ti| {
+            ti.state = state;
+            ti.cause = if open { cause } else { ti.cause };
+            ti.next_at = None;
+            ti.chosen = None;
+            ti.start_date = ti.start_date.or(Some(now));
+            ti.end_date = ti.end_date.filter(|_| !open).or(Some(now));
+        });
+        if open {
+            // Airflow's history shows a try that did not end by itself as failed.
+            let state = if state.is_finished() {
+                state
+            } else {
+                TaskInstanceState::Failed
+            };
+            self.transitions.push(Transition::TryEnded {
+                task,
+                map_index,
+                try_number,
+                dispatch,
+                state,
+                cause,
+            });
+        }
+        if out {
+            self.transitions.push(Transition::Cancel {
+                task,
+                map_index,
+                dispatch,
+            });
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Vectors that are cheap to clone and to change in few places: chunks behind `Arc`, copied when they are written to.
+
+use std::sync::Arc;
+
+use super::ti::{Slot, Ti};
+use crate::state::TaskInstanceState;
+use crate::time::Timestamp;
+
+/// Entries in a chunk: small enough to copy for one change, large enough that cloning the vector of chunks costs little.
+const CHUNK: usize = 64;
+
+/// A copy-on-write vector.
+#[derive(Clone, Debug)]
+pub(super) struct Chunked<T> {
+    chunks: Vec<Arc<Vec<T>>>,
+}
+
+impl<T: Clone> Chunked<T> {
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
+        self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        Arc::make_mut(self.chunks.get_mut(at / CHUNK)?).get_mut(at % CHUNK)
+    }
+}
+
+impl<T> FromIterator<T> for Chunked<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut items = items.into_iter();
+        let mut chunks = Vec::new();
+        loop {
+            let chunk: Vec<T> = items.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Self { chunks };
+            }
+            chunks.push(Arc::new(chunk));
+        }
+    }
+}
+
+/// The task instances of a run, with a summary of each chunk, so that the few that matter are found without a look at all.
+#[derive(Clone, Debug)]
+pub(super) struct TiTable {
+    chunks: Vec<TiChunk>,
+}
+
+#[derive(Clone, Debug)]
+struct TiChunk {
+    slots: Arc<Vec<Slot>>,
+    summary: Summary,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Summary {
+    next_at: Option<Timestamp>,
+    scheduled: u16,
+    dispatched: u16,
+    unfinished: u16,
+}
+
+impl Summary {
+    fn of(slots: &[Slot]) -> Self {
+        let count = |test: fn(&Ti) -> bool| {
+            u16::try_from(slots.iter().filter(|slot| test(&slot.ti)).count()).expect("a chunk is small")
+        };
+        Self {
+            next_at: slots.iter().filter_map(|slot| slot.ti.next_at).min(),
+            scheduled: count(is_scheduled),
+            dispatched: count(is_dispatched),
+            unfinished: count(is_unfinished),
+        }
+    }
+}
+
+fn is_scheduled(ti: &Ti) -> bool {
+    ti.state == TaskInstanceState::Scheduled
+}
+
+fn is_dispatched(ti: &Ti) -> bool {
+    ti.state.is_dispatched()
+}
+
+fn is_unfinished(ti: &Ti) -> bool {
+    !ti.state.is_finished()
+}
+
+impl FromIterator<Slot> for TiTable {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        let chunks = Chunked::from_iter(slots)
+            .chunks
+            .into_iter()
+            .map(|slots| TiChunk {
+                summary: Summary::of(&slots),
+                slots,
+            })
+            .collect();
+        Self { chunks }
+    }
+}
+
+impl TiTable {
+    pub(super) fn get(&self, at: usize) -> Option<&Slot> {
+        self.chunks.get(at / CHUNK)?.slots.get(at % CHUNK)
+    }
+
+    /// Changes one task instance and the summary of its chunk.
+    pub(super) fn edit(&mut self, at: usize, edit: impl FnOnce(&mut Ti)) {
+        let Some(chunk) = self.chunks.get_mut(at / CHUNK) else {
+            return;
+        };
+        let Some(slot) = Arc::make_mut(&mut chunk.slots).get_mut(at % CHUNK) else {
+            return;
+        };
+        let ti = &mut slot.ti;
+        let before = (is_scheduled(ti), is_dispatched(ti), is_unfinished(ti), ti.next_at);
+        edit(ti);
+        let after = (is_scheduled(ti), is_dispatched(ti), is_unfinished(ti), ti.next_at);
+        let summary = &mut chunk.summary;
+        let recount = |counter: &mut u16, before: bool, after: bool| {
+            *counter = counter
+                .saturating_add(u16::from(after))
+                .saturating_sub(u16::from(before));
+        };
+        recount(&mut summary.scheduled, before.0, after.0);
+        recount(&mut summary.dispatched, before.1, after.1);
+        recount(&mut summary.unfinished, before.2, after.2);
+        if before.3 != after.3 {
+            if before.3 == summary.next_at {
+                summary.next_at = chunk.slots.iter().filter_map(|slot| slot.ti.next_at).min();
+            } else {
+                summary.next_at = summary.next_at.into_iter().chain(after.3).min();
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.matching(|_| true, |_| true)
+    }
+
+    pub(super) fn scheduled(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.matching(|summary| summary.scheduled > 0, is_scheduled)
+    }
+
+    pub(super) fn dispatched(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.matching(|summary| summary.dispatched > 0, is_dispatched)
+    }
+
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.matching(|summary| summary.unfinished > 0, is_unfinished)
+    }
+
+    /// Those that are due by `now`, the longest due first.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<usize> {
+        let mut due: Vec<(Timestamp, usize)> = self
+            .matching(move |summary| summary.next_at.is_some_and(|at| at <= now), |_| true)
+            .filter_map(|(at, slot)| {
+                slot.ti
+                    .next_at
+                    .filter(|next_at| *next_at <= now)
+                    .map(|next_at| (next_at, at))
+            })
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, at)| at).collect()
+    }
+
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.chunks.iter().filter_map(|chunk| chunk.summary.next_at).min()
+    }
+
+    fn matching(
+        &self,
+        chunk_matches: impl Fn(&Summary) -> bool,
+        matches: fn(&Ti) -> bool,
+    ) -> impl Iterator<Item = (usize, &Slot)> {
+        self.chunks
+            .iter()
+            .enumerate()
+            .filter(move |(_, chunk)| chunk_matches(&chunk.summary))
+            .flat_map(move |(at, chunk)| {
+                let first = at * CHUNK;
+                let slots = chunk.slots.iter().enumerate();
+                slots.filter_map(move |(at, slot)| matches(&slot.ti).then_some((first + at, slot)))
+            })
+    }
+}

@@ -1,0 +1,143 @@
+//! What people do to a run: clear, mark, cancel. And what the run's timeout does.
+
+use super::advance::Step;
+use crate::cause::Cause;
+use crate::id::{MapIndex, TaskIndex};
+use crate::state::{DagRunState, TaskInstanceState};
+
+impl Step<'_> {
+    /// Airflow: `clear_task_instances`.
+    pub(super) fn clear(&mut self, task_instances: &[(TaskIndex, MapIndex)]) {
+        let mut cleared = false;
+        for (task, map_index) in task_instances {
+            if let Some(at) = self.run.slot_of(*task, *map_index) {
+                cleared = true;
+                self.clear_one(at);
+            }
+        }
+        if cleared && self.run.state.is_finished() {
+            self.change_run(DagRunState::Queued);
+        }
+    }
+
+    fn clear_one(&mut self, at: usize) {
+        match self.state_at(at) {
+            None | Some(TaskInstanceState::Restarting | TaskInstanceState::Removed) => {}
+            Some(TaskInstanceState::Queued | TaskInstanceState::Running) => {
+                self.stop(at, TaskInstanceState::Restarting, Some(Cause::Cancelled));
+            }
+            Some(_) => {
+                // Between two pokes a try is open: it ends here, for the history.
+                if self.run.tis.get(at).is_some_and(|slot| slot.ti.try_is_open()) {
+                    self.stop(at, TaskInstanceState::Failed, Some(Cause::Cancelled));
+                }
+                self.reset(at);
+                self.evaluate_later(at);
+            }
+        }
+    }
+
+    pub(super) fn set_run_state(&mut self, state: DagRunState) {
+        match state {
+            DagRunState::Queued if self.run.state != DagRunState::Queued => self.change_run(DagRunState::Queued),
+            DagRunState::Failed => self.fail_run(),
+            DagRunState::Success => self.succeed_run(),
+            DagRunState::Queued | DagRunState::Running => {}
+        }
+    }
+
+    /// Airflow: `set_dag_run_state_to_failed`. What runs fails, what waits is skipped; teardowns still do their work, and the run
+    /// then ends after them.
+    fn fail_run(&mut self) {
+        let mut teardowns = false;
+        for at in self.unfinished() {
+            let Some((slot, task)) = self.run.task(at) else {
+                continue;
+            };
+            if task.is_teardown() {
+                teardowns = true;
+                continue;
+            }
+            match slot.ti.state {
+                TaskInstanceState::Running
+                | TaskInstanceState::Restarting
+                | TaskInstanceState::Deferred
+                | TaskInstanceState::AwaitingInput
+                | TaskInstanceState::UpForReschedule => {
+                    self.stop(at, TaskInstanceState::Failed, Some(Cause::Cancelled))
+                }
+                _ => self.stop(at, TaskInstanceState::Skipped, Some(Cause::Cancelled)),
+            }
+        }
+        if self.run.state != DagRunState::Failed && (!teardowns || self.run.state != DagRunState::Running) {
+            self.change_run(DagRunState::Failed);
+        }
+    }
+
+    /// Airflow: `set_dag_run_state_to_success`: every task instance but those of teardowns becomes a success.
+    fn succeed_run(&mut self) {
+        let mut teardowns = false;
+        let all: Vec<usize> = self.run.tis.iter().map(|(at, _)| at).collect();
+        for at in all {
+            let Some((slot, task)) = self.run.task(at) else {
+                continue;
+            };
+            let state = slot.ti.state;
+            if task.is_teardown() {
+                teardowns |= !state.is_finished();
+            } else if !matches!(state, TaskInstanceState::Success | TaskInstanceState::Removed) {
+                self.stop(at, TaskInstanceState::Success, Some(Cause::Cancelled));
+            }
+        }
+        if self.run.state != DagRunState::Success && (!teardowns || self.run.state != DagRunState::Running) {
+            self.change_run(DagRunState::Success);
+        }
+    }
+
+    /// Airflow: `SchedulerJobRunner._schedule_dag_run`: a run over `dagrun_timeout` fails, everything unfinished is skipped.
+    pub(super) fn time_out_run(&mut self) {
+        for at in self.unfinished() {
+            self.stop(at, TaskInstanceState::Skipped, Some(Cause::TimedOut));
+        }
+        self.change_run(DagRunState::Failed);
+    }
+
+    /// Airflow: `DAG.set_task_instance_state`: what failed or could not run further down is cleared, so that it follows the new
+    /// state.
+    pub(super) fn set_ti_state(&mut self, task: TaskIndex, map_index: MapIndex, state: TaskInstanceState) {
+        let settable = matches!(
+            state,
+            TaskInstanceState::Success | TaskInstanceState::Failed | TaskInstanceState::Skipped
+        );
+        let Some(at) = self.run.slot_of(task, map_index).filter(|_| settable) else {
+            return;
+        };
+        if self.state_at(at) == Some(state) || self.state_at(at) == Some(TaskInstanceState::Removed) {
+            return;
+        }
+        self.stop(at, state, Some(Cause::Cancelled));
+        let mut to_clear = Vec::new();
+        for task in self.run.dag.descendants(&[task]) {
+            let Some(node) = self.run.nodes.get(task.at()) else {
+                continue;
+            };
+            let (first, count) = (node.first as usize, node.count as usize);
+            to_clear.extend((first..first + count).filter(|at| {
+                matches!(
+                    self.state_at(*at),
+                    Some(TaskInstanceState::Failed | TaskInstanceState::UpstreamFailed)
+                )
+            }));
+        }
+        for at in &to_clear {
+            self.clear_one(*at);
+        }
+        if !to_clear.is_empty() && self.run.state.is_finished() {
+            self.change_run(DagRunState::Queued);
+        }
+    }
+
+    fn unfinished(&self) -> Vec<usize> {
+        self.run.tis.unfinished().map(|(at, _)| at).collect()
+    }
+}

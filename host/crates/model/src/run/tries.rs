@@ -1,0 +1,274 @@
+//! The life of tries: admitted, started, ended, lost, due again.
+
+use std::sync::Arc;
+
+use super::advance::Step;
+use super::event::{Loss, TryEnd};
+use super::retry::retry_delay;
+use super::transition::Transition;
+use crate::cause::Cause;
+use crate::dag::TaskKind;
+use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
+use crate::state::{DagRunState, TaskInstanceState};
+use crate::time::Timestamp;
+
+impl Step<'_> {
+    /// Capacity was found. A new try begins, unless an open one goes on with its next poke.
+    pub(super) fn admit(&mut self, task: TaskIndex, map_index: MapIndex) {
+        let Some(at) = self.run.slot_of(task, map_index) else {
+            return;
+        };
+        let Some(slot) = self.run.tis.get(at) else { return };
+        if slot.ti.state != TaskInstanceState::Scheduled || self.run.state != DagRunState::Running {
+            return;
+        }
+        let first_of_try = !slot.ti.try_is_open();
+        self.change(at, |ti| {
+            if first_of_try {
+                ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
+                ti.infra_losses = 0;
+                ti.start_date = None;
+                ti.end_date = None;
+                ti.cause = None;
+            }
+        });
+        self.dispatch(at, first_of_try);
+    }
+
+    /// Sends the task instance to an executor, under the next dispatch number.
+    fn dispatch(&mut self, at: usize, first_of_try: bool) {
+        let now = self.now;
+        self.change(at, |ti| {
+            ti.state = TaskInstanceState::Queued;
+            ti.dispatch = DispatchNumber(ti.dispatch.0.saturating_add(1));
+            ti.acknowledged = false;
+            ti.queued_at = Some(now);
+        });
+        let Some(slot) = self.run.tis.get(at) else { return };
+        self.transitions.push(Transition::Dispatch {
+            task: slot.task,
+            map_index: slot.map_index,
+            try_number: slot.ti.try_number,
+            dispatch: slot.ti.dispatch,
+            first_of_try,
+        });
+    }
+
+    /// The place of a dispatch, if it is the current one.
+    fn current(&self, task: TaskIndex, map_index: MapIndex, dispatch: DispatchNumber) -> Option<usize> {
+        let at = self.run.slot_of(task, map_index)?;
+        let ti = &self.run.tis.get(at)?.ti;
+        (ti.dispatch == dispatch && ti.state.is_dispatched()).then_some(at)
+    }
+
+    pub(super) fn try_started(
+        &mut self,
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+        at: Timestamp,
+    ) {
+        let Some(place) = self.current(task, map_index, dispatch) else {
+            return;
+        };
+        if self.state_at(place) != Some(TaskInstanceState::Queued) {
+            return;
+        }
+        let started_at = at.min(self.now);
+        self.change(place, |ti| {
+            ti.state = TaskInstanceState::Running;
+            ti.acknowledged = true;
+            ti.start_date = ti.start_date.or(Some(started_at));
+        });
+    }
+
+    pub(super) fn try_finished(
+        &mut self,
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+        end: TryEnd,
+        started_at: Timestamp,
+        ended_at: Timestamp,
+    ) {
+        let Some(at) = self.current(task, map_index, dispatch) else {
+            return;
+        };
+        if self.state_at(at) == Some(TaskInstanceState::Restarting) {
+            return self.restart(at);
+        }
+        // The start may not have been heard of: messages can be merged or lost.
+        self.try_started(task, map_index, dispatch, started_at);
+        let ended_at = ended_at.min(self.now);
+        let Some((slot, definition)) = self.run.task(at) else {
+            return;
+        };
+        let ended_at = slot.ti.start_date.map_or(ended_at, |start| ended_at.max(start));
+        match (end, &definition.kind) {
+            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Plain) | (TryEnd::Done, TaskKind::ShortCircuit { .. }) => {
+                self.end_try(at, TaskInstanceState::Success, Cause::Returned, ended_at);
+            }
+            (TryEnd::DoneFalsy, TaskKind::ShortCircuit { .. }) => self.succeed_choosing(at, &[], ended_at),
+            (TryEnd::Branch(chosen), TaskKind::Branch { .. }) => {
+                let downstream = &definition.downstream;
+                let mut chosen: Vec<u32> = chosen
+                    .into_iter()
+                    .filter(|task| downstream.binary_search(task).is_ok())
+                    .map(|task| task.0)
+                    .collect();
+                chosen.sort_unstable();
+                chosen.dedup();
+                self.succeed_choosing(at, &chosen, ended_at);
+            }
+            (TryEnd::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::Returned, ended_at),
+            (TryEnd::Reschedule(after), _) => {
+                let next_at = self.now.plus(after);
+                self.change(at, |ti| {
+                    ti.state = TaskInstanceState::UpForReschedule;
+                    ti.cause = Some(Cause::Returned);
+                    ti.next_at = Some(next_at);
+                });
+            }
+            (TryEnd::Failed { cause, fatal }, _) => self.fail_try(at, cause, fatal, ended_at),
+            // A branch that chooses nothing by name, or a choice of a task that is no branch.
+            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. }) | (TryEnd::Branch(_), _) => {
+                self.fail_try(at, Cause::ContractViolation, false, ended_at);
+            }
+        }
+    }
+
+    /// What is not chosen is skipped before the success lets anything run.
+    fn succeed_choosing(&mut self, at: usize, chosen: &[u32], ended_at: Timestamp) {
+        let Some(task) = self.run.tis.get(at).map(|slot| slot.task) else {
+            return;
+        };
+        self.skip_not_chosen(task, chosen);
+        let chosen: Arc<[u32]> = chosen.into();
+        // Nothing refers to the choice before the state is success: both are counted then.
+        self.run.edit(at, |ti| ti.chosen = Some(chosen));
+        self.end_try(at, TaskInstanceState::Success, Cause::Returned, ended_at);
+    }
+
+    fn end_try(&mut self, at: usize, state: TaskInstanceState, cause: Cause, ended_at: Timestamp) {
+        let Some(slot) = self.run.tis.get(at) else { return };
+        let (task, map_index, try_number, dispatch) = (slot.task, slot.map_index, slot.ti.try_number, slot.ti.dispatch);
+        self.change(at, |ti| {
+            ti.state = state;
+            ti.cause = Some(cause);
+            ti.next_at = None;
+            ti.end_date = Some(ended_at);
+        });
+        self.transitions.push(Transition::TryEnded {
+            task,
+            map_index,
+            try_number,
+            dispatch,
+            state,
+            cause: Some(cause),
+        });
+    }
+
+    /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`.
+    fn fail_try(&mut self, at: usize, cause: Cause, fatal: bool, ended_at: Timestamp) {
+        let Some((slot, task)) = self.run.task(at) else { return };
+        let ti = &slot.ti;
+        if fatal || ti.try_number.0 >= ti.max_tries {
+            return self.end_try(at, TaskInstanceState::Failed, cause, ended_at);
+        }
+        let (run, dag) = (self.run.key, &self.run.dag.id);
+        let delay = retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number);
+        self.end_try(at, TaskInstanceState::UpForRetry, cause, ended_at);
+        let next_at = ended_at.plus(delay);
+        if next_at > self.now {
+            self.run.edit(at, |ti| ti.next_at = Some(next_at));
+        } else {
+            self.evaluate_later(at);
+        }
+    }
+
+    /// The executor is gone or gave the dispatch back. The slots that it holds stay its own.
+    pub(super) fn try_lost(&mut self, task: TaskIndex, map_index: MapIndex, dispatch: DispatchNumber, loss: Loss) {
+        let Some(at) = self.current(task, map_index, dispatch) else {
+            return;
+        };
+        let Some((slot, definition)) = self.run.task(at) else {
+            return;
+        };
+        if slot.ti.state == TaskInstanceState::Restarting {
+            return self.restart(at);
+        }
+        let started = slot.ti.start_date.is_some();
+        let may_have_run = slot.ti.acknowledged || loss == Loss::Acknowledged;
+        let losses = slot
+            .ti
+            .infra_losses
+            .saturating_add(u32::from(loss == Loss::Acknowledged));
+        let too_often = loss == Loss::Acknowledged && losses > definition.max_infra_retries;
+        // Code that must not run twice in one try does not, however gently it was stopped.
+        let give_up = loss != Loss::NotAcknowledged && may_have_run && (too_often || !definition.rerun_on_loss);
+        let now = self.now;
+        self.run.edit(at, |ti| {
+            ti.infra_losses = losses;
+            if may_have_run {
+                ti.start_date = ti.start_date.or(Some(now));
+            }
+        });
+        if give_up {
+            self.fail_try(at, Cause::InfrastructureLost, false, now);
+        } else {
+            self.dispatch(at, !started && !may_have_run);
+        }
+    }
+
+    /// A cleared dispatch has stopped: the task instance starts from nothing.
+    fn restart(&mut self, at: usize) {
+        self.reset(at);
+        self.evaluate_later(at);
+    }
+
+    /// Back to no status, with tries to come (Airflow: `clear_task_instances`: `max_tries = try_number + retries`).
+    pub(super) fn reset(&mut self, at: usize) {
+        let Some((_, task)) = self.run.task(at) else { return };
+        let retries = task.retry.retries;
+        self.change(at, |ti| {
+            ti.state = TaskInstanceState::NoStatus;
+            ti.max_tries = ti.try_number.0.saturating_add(retries).saturating_add(1);
+            ti.cause = None;
+            ti.acknowledged = false;
+            ti.infra_losses = 0;
+            ti.scheduled_at = None;
+            ti.queued_at = None;
+            ti.start_date = None;
+            ti.end_date = None;
+            ti.next_at = None;
+            ti.chosen = None;
+        });
+    }
+
+    pub(super) fn timer(&mut self) {
+        if self.run.state != DagRunState::Running {
+            return;
+        }
+        if self.run.deadline().is_some_and(|deadline| deadline <= self.now) {
+            return self.time_out_run();
+        }
+        self.fall_due();
+    }
+
+    /// Retries and pokes that are due wait for their trigger rule again, which mostly lets them go on at once. (It may not where
+    /// an upstream task was cleared meanwhile; Airflow looks at the rule again too.)
+    pub(super) fn fall_due(&mut self) {
+        for at in self.run.tis.due(self.now) {
+            self.run.edit(at, |ti| ti.next_at = None);
+            self.evaluate_later(at);
+        }
+    }
+
+    pub(super) fn evaluate_later(&mut self, at: usize) {
+        self.to_evaluate.extend(self.run.tis.get(at).map(|slot| slot.task));
+    }
+
+    pub(super) fn state_at(&self, at: usize) -> Option<TaskInstanceState> {
+        self.run.tis.get(at).map(|slot| slot.ti.state)
+    }
+}

@@ -11,6 +11,8 @@ mod mark;
 mod restore;
 mod retry;
 mod state;
+#[cfg(test)]
+pub(crate) mod testing;
 mod ti;
 mod transition;
 mod tries;

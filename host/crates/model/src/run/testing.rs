@@ -1,0 +1,63 @@
+//! Small DAGs for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use crate::id::{DagId, Digest, TaskId, TaskIndex};
+use crate::limits::Limits;
+use crate::trigger_rule::TriggerRule;
+
+/// A plain task after these positions.
+pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
+    Task {
+        id: TaskId::new(id).unwrap(),
+        component: "c@1".to_owned(),
+        digest: Digest([0; 32]),
+        entry: "t".to_owned(),
+        doc_md: None,
+        input: serde_json::Value::Null,
+        trigger_rule: TriggerRule::AllSuccess,
+        upstream: upstream.iter().copied().map(TaskIndex).collect(),
+        downstream: Vec::new(),
+        kind: TaskKind::Plain,
+        role: TaskRole::Work,
+        retry: RetryPolicy {
+            delay: Duration::ZERO,
+            ..RetryPolicy::default()
+        },
+        limits: Limits::default(),
+        rerun_on_loss: true,
+        max_infra_retries: 3,
+        pool: DEFAULT_POOL.to_owned(),
+        pool_slots: 1,
+        priority_weight: 1,
+    }
+}
+
+/// A DAG of these tasks; the downstream lists are filled in.
+pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc<Dag> {
+    for at in 0..tasks.len() {
+        for upstream in tasks[at].upstream.clone() {
+            tasks[upstream.at()]
+                .downstream
+                .push(TaskIndex(u32::try_from(at).unwrap()));
+        }
+    }
+    let mut parts = DagParts {
+        id: DagId::new("d").unwrap(),
+        description: None,
+        doc_md: None,
+        owner: "airtight".to_owned(),
+        tags: Vec::new(),
+        params: IndexMap::new(),
+        max_active_runs: 16,
+        max_active_tasks: 16,
+        dagrun_timeout: None,
+        tasks,
+    };
+    edit(&mut parts);
+    Arc::new(Dag::from(parts))
+}

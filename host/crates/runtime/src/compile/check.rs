@@ -1,0 +1,150 @@
+//! Whether a component fits this server: its kind, its size, its imports and its exports, each refused by name.
+
+use ports::component::Refusal;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::protocol::refusal;
+use crate::bindings::TaskPre;
+use crate::engine::{MAX_MEMORIES, MAX_TABLES};
+
+/// Our package, without its version.
+const PACKAGE: &str = "airtight:task/";
+/// What a component must export.
+const GUEST: &str = "airtight:task/guest@0.1.0";
+/// Interfaces of ours that need no mention: they say which try this is and write its log.
+const QUIET: [&str; 3] = ["context", "log", "types"];
+
+/// Refuses what is no component by its first bytes, with a word on what it is instead.
+pub(super) fn is_component(wasm: &[u8]) -> Result<(), Refusal> {
+    match wasm {
+        [b'\0', b'a', b's', b'm', 0x01, 0x00, 0x00, 0x00, ..] => Err(refusal(
+            "component_is_core_module",
+            "this is a core module, not a component; build it with `--target wasm32-wasip2`",
+        )),
+        [b'\0', b'a', b's', b'm', _, _, 0x01, 0x00, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', ..] => Err(refusal(
+            "component_invalid",
+            "this file starts like WebAssembly but ends early or has an unknown version",
+        )),
+        _ => Err(refusal("component_not_wasm", "this is not a WebAssembly file")),
+    }
+}
+
+/// Checks imports, exports and sizes; answers all imports, and those that mean something in readable words.
+pub(super) fn world(engine: &Engine, component: &Component) -> Result<(Vec<String>, Vec<String>), Refusal> {
+    let world = component.component_type();
+    let imports: Vec<String> = world.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    let linker = crate::linker::task_linker(engine)
+        .map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
+    if let Some(unknown) = imports.iter().find(|import| !is_known(import)) {
+        return Err(refusal(
+            "component_import_unknown",
+            format!("the component imports `{unknown}`, which this server does not provide"),
+        ));
+    }
+    let pre = linker.instantiate_pre(component).map_err(|error| {
+        refusal(
+            "component_import_unknown",
+            format!("the component needs something that this server does not provide: {error:#}"),
+        )
+    })?;
+    let exports: Vec<String> = world.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    if let Err(error) = TaskPre::new(pre) {
+        return Err(wrong_export(&exports, &error));
+    }
+    size(component)?;
+    let capabilities = capabilities(&imports);
+    Ok((imports, capabilities))
+}
+
+fn is_known(import: &str) -> bool {
+    const WASI: [&str; 6] = [
+        "wasi:cli/",
+        "wasi:clocks/",
+        "wasi:filesystem/",
+        "wasi:io/",
+        "wasi:random/",
+        "wasi:sockets/",
+    ];
+    WASI.iter()
+        .any(|package| import.starts_with(package) && import.contains("@0.2."))
+        || (import.starts_with(PACKAGE) && import.contains("@0.1."))
+}
+
+fn wrong_export(exports: &[String], error: &wasmtime::Error) -> Refusal {
+    if exports.iter().any(|name| name.starts_with("airtight:task/guest@0.1.")) {
+        return refusal(
+            "component_world_mismatch",
+            format!("the component's `{GUEST}` is not the one of this server: {error:#}"),
+        );
+    }
+    let found = if exports.is_empty() {
+        "it exports nothing".to_owned()
+    } else if exports.iter().any(|name| name.starts_with("wasi:cli/run@")) {
+        "it is a command with a `main`; a task component exports tasks instead".to_owned()
+    } else {
+        format!("it exports {}", exports.join(", "))
+    };
+    refusal(
+        "component_world_mismatch",
+        format!("the component does not export `{GUEST}`: {found}"),
+    )
+}
+
+/// What the server's pool can hold, whatever the allocation of this process.
+fn size(component: &Component) -> Result<(), Refusal> {
+    let Some(needs) = component.resources_required() else {
+        return Ok(());
+    };
+    for (found, limit, what) in [
+        (needs.num_memories, MAX_MEMORIES, "linear memories"),
+        (needs.num_tables, MAX_TABLES, "tables"),
+    ] {
+        if found > limit {
+            return Err(refusal(
+                "component_too_large",
+                format!("the component has {found} {what}; this server runs components with at most {limit}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn capabilities(imports: &[String]) -> Vec<String> {
+    let mut capabilities: Vec<String> = imports
+        .iter()
+        .filter_map(|import| import.strip_prefix(PACKAGE)?.split('@').next())
+        .filter(|interface| !QUIET.contains(interface))
+        .map(str::to_owned)
+        .collect();
+    capabilities.sort();
+    capabilities.dedup();
+    capabilities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_a_file_is_instead() {
+        let code = |bytes: &[u8]| is_component(bytes).unwrap_err().code;
+        assert_eq!(code(b"hello"), "component_not_wasm");
+        assert_eq!(code(b""), "component_not_wasm");
+        assert_eq!(code(b"\0asm\x01\0\0\0"), "component_is_core_module");
+        assert_eq!(code(b"\0asm\x0d\0"), "component_invalid");
+        assert!(is_component(b"\0asm\x0d\0\x01\0").is_ok());
+    }
+
+    #[test]
+    fn capabilities_leave_out_the_noise() {
+        let imports = [
+            "wasi:cli/stdout@0.2.6",
+            "airtight:task/log@0.1.0",
+            "airtight:task/xcom@0.1.0",
+            "airtight:task/blobs@0.1.0",
+        ];
+        assert_eq!(capabilities(&imports.map(str::to_owned)), ["blobs", "xcom"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! The compiler child: compiles one component, asks it to describe itself, writes the compiled code and answers. It limits
+//! itself before it looks at a byte of the component.
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+use ports::component::{Inspected, Refusal};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use wasmtime::component::Component;
+
+use super::protocol::{Answer, Job, refusal};
+use super::{check, describe, descriptor};
+use crate::engine;
+
+/// Cranelift recurses on deeply nested code.
+const STACK_BYTES: usize = 64 << 20;
+
+/// The main function of a process that was started with [`super::INTERNAL_COMPILE`] as its first argument; `args` are those
+/// after it. The binary calls it before it does anything else.
+pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Some(job) = Job::from_args(args) else {
+        return ExitCode::from(2);
+    };
+    let answer = match limit(&job) {
+        Ok(()) => {
+            exit_with_parent();
+            compile_on_large_stack(job)
+        }
+        Err(error) => Answer::Failed {
+            message: format!("cannot limit the compiler: {error}"),
+        },
+    };
+    let written = serde_json::to_vec(&answer).is_ok_and(|bytes| {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&bytes).and_then(|()| stdout.flush()).is_ok()
+    });
+    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `RLIMIT_DATA` counts private writable memory, and not the gigabytes of address space that wasmtime reserves and never touches.
+fn limit(job: &Job) -> rustix::io::Result<()> {
+    let set = |resource, value| {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            },
+        )
+    };
+    set(Resource::Data, job.memory)?;
+    set(Resource::Cpu, job.cpu.as_secs().max(1))?;
+    set(Resource::Core, 0)?;
+    set(Resource::Nofile, 64)
+}
+
+/// The server holds the other end of standard input and never writes: its end is the server's end.
+fn exit_with_parent() {
+    let watch = || {
+        let mut byte = [0];
+        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+        std::process::exit(1);
+    };
+    // Without the thread the server's own limits still hold.
+    let _ = std::thread::Builder::new().name("parent-watch".to_owned()).spawn(watch);
+}
+
+fn compile_on_large_stack(job: Job) -> Answer {
+    let thread = std::thread::Builder::new()
+        .name("compile".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || match compile(&job) {
+            Ok(Ok(inspected)) => Answer::Ready(inspected),
+            Ok(Err(refusal)) => Answer::Refused(refusal),
+            Err(error) => Answer::Failed {
+                message: error.to_string(),
+            },
+        });
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Answer::Refused(refusal(
+            "component_not_compilable",
+            "the compiler crashed on this component",
+        )),
+        Err(error) => Answer::Failed {
+            message: format!("cannot start the compiler's thread: {error}"),
+        },
+    }
+}
+
+fn compile(job: &Job) -> std::io::Result<Result<Inspected, Refusal>> {
+    let wasm = std::fs::read(&job.wasm)?;
+    Ok(match inspect(&wasm) {
+        Ok((component, inspected)) => {
+            let code = component.serialize().map_err(std::io::Error::other)?;
+            std::fs::write(&job.code, code)?;
+            Ok(inspected)
+        }
+        Err(refusal) => Err(refusal),
+    })
+}
+
+fn inspect(wasm: &[u8]) -> Result<(Component, Inspected), Refusal> {
+    check::is_component(wasm)?;
+    let engine =
+        engine::on_demand_engine().map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
+    let component = Component::from_binary(&engine, wasm)
+        .map_err(|error| refusal("component_invalid", format!("not a valid component: {error:#}")))?;
+    let (imports, capabilities) = check::world(&engine, &component)?;
+    let text = describe::describe(&engine, &component)?;
+    let descriptor = descriptor::parse(&text)?;
+    let inspected = Inspected {
+        descriptor,
+        capabilities,
+        imports,
+    };
+    Ok((component, inspected))
+}

@@ -1,0 +1,136 @@
+//! Asks a component to describe itself: no grants, frozen clock, fixed seed, 64 MiB, 5 s, 1 MiB of answer; every import of
+//! ours is a trap.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use model::Limits;
+use ports::component::Refusal;
+use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::{Engine, Store, Trap};
+use wasmtime_wasi::random::Deterministic;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use super::protocol::refusal;
+use crate::limits::{Account, MachineMemory, TryLimiter};
+use crate::outcome::bytes;
+
+const MEMORY_BYTES: u64 = 64 << 20;
+const TIME: Duration = Duration::from_secs(5);
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Every component sees the same "random" numbers.
+const SEED: &[u8] = b"airtight";
+
+struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limiter: TryLimiter,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// A clock that stands still. A guest that waits for it to move runs into the time limit.
+struct Frozen;
+
+impl HostWallClock for Frozen {
+    fn resolution(&self) -> Duration {
+        Duration::from_micros(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl HostMonotonicClock for Frozen {
+    fn resolution(&self) -> u64 {
+        1000
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+/// The text that `describe` answers.
+pub(super) fn describe(engine: &Engine, component: &Component) -> Result<String, Refusal> {
+    let (done, watch) = mpsc::channel::<()>();
+    let ticker = engine.clone();
+    let watchdog = std::thread::spawn(move || {
+        if watch.recv_timeout(TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+            ticker.increment_epoch();
+        }
+    });
+    let answer = call(engine, component);
+    drop(done);
+    // It only waited.
+    let _ = watchdog.join();
+    let text = answer?;
+    if text.len() > MAX_ANSWER_BYTES {
+        return Err(refusal(
+            "component_describe_failed",
+            format!("`describe` answered more than {}", bytes(MAX_ANSWER_BYTES as u64)),
+        ));
+    }
+    Ok(text)
+}
+
+fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
+    let mut linker: Linker<State> = Linker::new(engine);
+    let machine = |error: wasmtime::Error| refusal("component_describe_failed", format!("{error:#}"));
+    wasmtime_wasi::p2::add_to_linker_sync(&mut linker).map_err(machine)?;
+    linker.define_unknown_imports_as_traps(component).map_err(machine)?;
+
+    let account = Arc::new(Account::new(Arc::new(MachineMemory::new(u64::MAX)), MEMORY_BYTES));
+    let state = State {
+        wasi: WasiCtx::builder()
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_blocking_current_thread(true)
+            .wall_clock(Frozen)
+            .monotonic_clock(Frozen)
+            .secure_random(Deterministic::new(SEED.to_vec()))
+            .insecure_random(Deterministic::new(SEED.to_vec()))
+            .insecure_random_seed(0)
+            .build(),
+        table: ResourceTable::new(),
+        limiter: TryLimiter::new(Arc::clone(&account), &Limits::default()),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_epoch_deadline(1);
+    store.set_hostcall_fuel(MAX_ANSWER_BYTES * 4);
+    let failed = |error: wasmtime::Error| refusal("component_describe_failed", why(&error, &account));
+
+    let instance = linker.instantiate(&mut store, component).map_err(failed)?;
+    let function = instance
+        .get_export_index(&mut store, None, "airtight:task/guest@0.1.0")
+        .and_then(|guest| instance.get_export_index(&mut store, Some(&guest), "describe"))
+        .ok_or_else(|| refusal("component_world_mismatch", "the component does not export `describe`"))?;
+    let function = instance
+        .get_typed_func::<(), (String,)>(&mut store, function)
+        .map_err(machine)?;
+    let (text,) = function.call(&mut store, ()).map_err(failed)?;
+    Ok(text)
+}
+
+fn why(error: &wasmtime::Error, account: &Account) -> String {
+    if account.refusal().is_some() {
+        return format!(
+            "the component needs more than {} of memory to start and describe itself",
+            bytes(MEMORY_BYTES)
+        );
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => format!("the component took longer than {} s to describe itself", TIME.as_secs()),
+        Some(trap) => format!("the component trapped when it was asked to describe itself: {trap}"),
+        None => format!("the component could not describe itself: {}", error.root_cause()),
+    }
+}

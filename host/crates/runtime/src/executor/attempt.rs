@@ -1,0 +1,198 @@
+//! One try from its input to its answer: load, render, instantiate, call, check.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::json;
+use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
+use serde_json::Value;
+use wasmtime::Store;
+use wasmtime::component::ResourceTable;
+
+use super::input::{self, Input};
+use super::local::Services;
+use crate::bindings::types::{Failure, Outcome};
+use crate::bindings::xcom;
+use crate::cache::{ComponentCache, Entry, Ready};
+use crate::ctx::{Openable, Progress, Pushes, TaskCtx, TryState};
+use crate::engine::TaskEngine;
+use crate::gate::Gate;
+use crate::limits::{Account, TryLimiter};
+use crate::outcome::{Death, Evidence, classify};
+use crate::try_log::TryLog;
+
+/// The key of a task's return value (Airflow: `XCOM_RETURN_KEY`).
+const RETURN_VALUE: &str = "return_value";
+/// The longest reason of a skip, in bytes.
+const MAX_REASON_BYTES: usize = 16 << 10;
+/// What a guest may hand to the host in one call, beyond its limits.
+const HOSTCALL_BYTES: u64 = 64 << 20;
+
+/// What every step of a try needs.
+pub(super) struct Attempt {
+    pub(super) engine: Arc<TaskEngine>,
+    pub(super) components: Arc<ComponentCache>,
+    pub(super) services: Arc<Services>,
+    pub(super) request: Arc<TryRequest>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) log: Arc<TryLog>,
+    pub(super) account: Arc<Account>,
+}
+
+/// How a try ended, with what it publishes.
+pub(super) struct Ended {
+    pub(super) outcome: TryOutcome,
+    pub(super) xcoms: Vec<XcomPush>,
+}
+
+impl Attempt {
+    pub(super) fn evidence(&self) -> Evidence<'_> {
+        Evidence {
+            limits: &self.request.task.limits,
+            account: &self.account,
+            log: &self.log,
+            gate: &self.gate,
+        }
+    }
+
+    /// Runs the try. It is dropped where the try is stopped from outside.
+    pub(super) async fn run(&self) -> Result<Ended, Death> {
+        let task = &self.request.task;
+        let ready = self
+            .components
+            .get(task.component)
+            .await
+            .map_err(|error| Death::Load(error.to_string()))?;
+        let entry = ready.entry(&task.entry).ok_or_else(|| {
+            Death::Load(format!(
+                "the component has no task `{}`; it has: {}",
+                task.entry,
+                ready.names()
+            ))
+        })?;
+        let input = input::prepare(&self.request, self.services.xcoms.as_ref(), entry).await?;
+        self.call(&ready, entry, input).await
+    }
+
+    async fn call(&self, ready: &Ready, entry: &Entry, input: Input) -> Result<Ended, Death> {
+        let mut store = self.store(&input);
+        let unwound = |starting| move |error| Death::Unwound { error, starting };
+        let task = ready.pre.instantiate_async(&mut store).await.map_err(unwound(true))?;
+        let answer = task
+            .airtight_task_guest()
+            .call_run(&mut store, &self.request.task.entry, &input.text)
+            .await
+            .map_err(unwound(false))?;
+        self.gate.pass().map_err(|ended| Death::Unwound {
+            error: ended.into(),
+            starting: false,
+        })?;
+        let ctx = &mut store.data_mut().ctx;
+        ctx.flush_progress();
+        match answer {
+            Ok(outcome) => self.answered(ctx, entry, outcome),
+            Err(failure) => Ok(Ended {
+                outcome: TryOutcome::Failed(self.failed(failure)),
+                xcoms: ctx.pushes.take(),
+            }),
+        }
+    }
+
+    fn store(&self, input: &Input) -> Store<TryState> {
+        let limits = &self.request.task.limits;
+        let mut table = ResourceTable::new();
+        let resources = usize::try_from(limits.resources).unwrap_or(usize::MAX);
+        table.set_max_capacity(resources);
+        let mut openable = Openable::default();
+        openable.allow(&input.blobs);
+        let state = TryState {
+            wasi: crate::wasi::context(&self.log, &self.gate),
+            table,
+            limiter: TryLimiter::new(Arc::clone(&self.account), limits),
+            ctx: TaskCtx {
+                request: Arc::clone(&self.request),
+                services: Arc::clone(&self.services),
+                log: Arc::clone(&self.log),
+                gate: Arc::clone(&self.gate),
+                account: Arc::clone(&self.account),
+                pushes: Pushes::default(),
+                openable,
+                blob_bytes: 0,
+                progress: Progress::default(),
+            },
+        };
+        let mut store = Store::new(self.engine.wasmtime(), state);
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store.set_max_component_handles(resources);
+        let largest = limits
+            .xcom_value_bytes
+            .max(limits.checkpoint_bytes)
+            .saturating_add(HOSTCALL_BYTES);
+        store.set_hostcall_fuel(usize::try_from(largest).unwrap_or(usize::MAX));
+        store
+    }
+
+    fn failed(&self, failure: Failure) -> TryFailure {
+        classify(Death::Failed(failure), &self.evidence())
+    }
+
+    fn answered(&self, ctx: &mut TaskCtx, entry: &Entry, outcome: Outcome) -> Result<Ended, Death> {
+        let outcome = match outcome {
+            Outcome::Done(text) => self.done(ctx, entry, text)?,
+            Outcome::Skip(mut reason) => {
+                reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+                TryOutcome::Skip { reason }
+            }
+            Outcome::Branch(labels) => TryOutcome::Branch { labels },
+            Outcome::Reschedule(millis) => TryOutcome::Reschedule {
+                after: Duration::from_millis(millis),
+            },
+        };
+        Ok(Ended {
+            outcome,
+            xcoms: ctx.pushes.take(),
+        })
+    }
+
+    fn done(&self, ctx: &mut TaskCtx, entry: &Entry, text: String) -> Result<TryOutcome, Death> {
+        let limit = self.request.task.limits.xcom_value_bytes;
+        let size = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if size > limit {
+            return Err(Death::OutputTooLarge { size, limit });
+        }
+        let refused = |why: &dyn std::fmt::Display| Death::Contract(format!("the return value is refused: {why}"));
+        json::check(&text, limit).map_err(|error| refused(&error))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| refused(&error))?;
+        let problems = entry.output.validate(&value);
+        if !problems.is_empty() {
+            return Err(Death::Contract(format!(
+                "the return value does not match the output schema of task `{}`: {}",
+                self.request.task.entry,
+                problems.join("; ")
+            )));
+        }
+        let falsy = json::is_falsy(&text);
+        if !value.is_null() {
+            ctx.push_xcom(RETURN_VALUE.to_owned(), text)
+                .map_err(|error| match error {
+                    xcom::Error::TooLarge(limit) => Death::OutputTooLarge {
+                        size: ctx.pushes.bytes.saturating_add(size),
+                        limit,
+                    },
+                    xcom::Error::Denied(why)
+                    | xcom::Error::NotUpstream(why)
+                    | xcom::Error::Invalid(why)
+                    | xcom::Error::Other(why) => refused(&why),
+                })?;
+        }
+        Ok(TryOutcome::Done { falsy })
+    }
+}
+
+impl Pushes {
+    fn take(&mut self) -> Vec<XcomPush> {
+        std::mem::take(&mut self.by_key).into_values().collect()
+    }
+}

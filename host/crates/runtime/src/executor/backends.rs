@@ -1,0 +1,52 @@
+//! Moves calls of the database's traits to the control plane's runtime: their connections belong to it, and a thread that is
+//! busy with guests must not hold them up. Giving up the call (a cancel) does not give up the work that was started.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{MapIndex, TaskId};
+use ports::executor::TryId;
+use ports::payload::{CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError};
+use tokio::runtime::Handle;
+
+/// A backend that is called on another runtime.
+pub(super) struct OnControlPlane<B: ?Sized> {
+    pub(super) backend: Arc<B>,
+    pub(super) control: Handle,
+}
+
+#[async_trait]
+impl XcomBackend for OnControlPlane<dyn XcomBackend> {
+    async fn pull(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        map_index: Option<MapIndex>,
+    ) -> Result<Pulled, XcomError> {
+        let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
+        self.control
+            .spawn(async move { backend.pull(id, &task, &key, map_index).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+}
+
+#[async_trait]
+impl CheckpointBackend for OnControlPlane<dyn CheckpointBackend> {
+    async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError> {
+        let backend = Arc::clone(&self.backend);
+        self.control
+            .spawn(async move { backend.load(id).await })
+            .await
+            .unwrap_or_else(|aborted| Err(CheckpointError::Backend(Box::new(aborted))))
+    }
+
+    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+        let backend = Arc::clone(&self.backend);
+        self.control
+            .spawn(async move { backend.save(id, bytes).await })
+            .await
+            .unwrap_or_else(|aborted| Err(CheckpointError::Backend(Box::new(aborted))))
+    }
+}

@@ -1,0 +1,315 @@
+//! Dispatch, cancel and shutdown of tries that run in this process.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use model::{Cause, Clock, Timestamp};
+use ports::component::ComponentCompiler;
+use ports::executor::{
+    Executor, ExecutorEvent, ExecutorEvents, TryFailure, TryId, TryOutcome, TryReport, TryRequest, TryUsage,
+};
+use ports::log::{LogLevel, LogSink};
+use ports::payload::{BlobStore, CheckpointBackend, XcomBackend};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::attempt::{Attempt, Ended};
+use super::backends::OnControlPlane;
+use super::slots::{Held, Hold, NotTaken};
+use crate::cache::ComponentCache;
+use crate::code::CodeCache;
+use crate::engine::TaskEngine;
+use crate::gate::Stop;
+use crate::limits::Account;
+use crate::meter::{CpuClock, Metered};
+use crate::outcome::{Death, classify};
+use crate::try_log::TryLog;
+
+/// How long stopped tries get to unwind at shutdown.
+const UNWIND: Duration = Duration::from_secs(5);
+
+/// What tries reach outside of themselves.
+pub struct Services {
+    /// Committed XComs.
+    pub xcoms: Arc<dyn XcomBackend>,
+    /// Checkpoints.
+    pub checkpoints: Arc<dyn CheckpointBackend>,
+    /// Blobs; components lie there too.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Logs of tries.
+    pub logs: Arc<dyn LogSink>,
+    /// What the executor says.
+    pub events: Arc<dyn ExecutorEvents>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How tries are run.
+#[derive(Clone, Debug, Default)]
+pub struct ExecutorConfig {
+    /// Threads that run guests; none takes one a core.
+    pub threads: Option<usize>,
+}
+
+/// Runs tries in this process, on threads of their own, so that a busy guest never delays the control plane.
+pub struct LocalExecutor {
+    inner: Arc<Inner>,
+    /// Taken when the executor is dropped.
+    runtime: Option<Runtime>,
+}
+
+struct Inner {
+    engine: Arc<TaskEngine>,
+    components: Arc<ComponentCache>,
+    services: Arc<Services>,
+    slots: Semaphore,
+    held: Arc<Held>,
+}
+
+impl LocalExecutor {
+    /// Starts the threads. Call it on the control plane's tokio runtime: calls of `xcoms` and `checkpoints` are made there.
+    pub fn new(
+        engine: Arc<TaskEngine>,
+        code: Arc<CodeCache>,
+        compiler: Arc<dyn ComponentCompiler>,
+        services: Services,
+        config: &ExecutorConfig,
+    ) -> io::Result<Self> {
+        let control = Handle::try_current().map_err(io::Error::other)?;
+        let threads = config
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("airtight-guest")
+            // A busy guest is polled for a whole epoch tick; timers, IO and new dispatches must not wait for dozens of those.
+            .event_interval(1)
+            .global_queue_interval(1)
+            .enable_all()
+            .build()?;
+        let components = ComponentCache::new(Arc::clone(&engine), code, compiler, Arc::clone(&services.blobs));
+        let services = Services {
+            xcoms: Arc::new(OnControlPlane {
+                backend: services.xcoms,
+                control: control.clone(),
+            }),
+            checkpoints: Arc::new(OnControlPlane {
+                backend: services.checkpoints,
+                control,
+            }),
+            ..services
+        };
+        let slots = usize::try_from(engine.slots()).unwrap_or(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                components: Arc::new(components),
+                services: Arc::new(services),
+                slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+                held: Arc::default(),
+            }),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Runs one try and answers its report, for tools that have no scheduler. None where the executor shuts down, or has the
+    /// same dispatch already.
+    pub async fn run(&self, request: TryRequest) -> Option<TryReport> {
+        let hold = self.inner.held.take(request.id).ok()?;
+        let inner = Arc::clone(&self.inner);
+        let handle = self.runtime.as_ref()?.handle();
+        handle
+            .spawn(async move { inner.run(Arc::new(request), &hold).await })
+            .await
+            .ok()?
+    }
+}
+
+impl Drop for LocalExecutor {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            self.inner.held.close();
+            self.inner.held.stop_all(Stop::HandedBack);
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for LocalExecutor {
+    fn dispatch(&self, request: TryRequest) {
+        let id = request.id;
+        let hold = match self.inner.held.take(id) {
+            Ok(hold) => hold,
+            Err(NotTaken::Known) => return,
+            Err(NotTaken::Closed) => {
+                self.inner.services.events.send(ExecutorEvent::HandedBack { id });
+                return;
+            }
+        };
+        let inner = Arc::clone(&self.inner);
+        let Some(runtime) = &self.runtime else { return };
+        runtime.spawn(async move {
+            let run = AssertUnwindSafe(inner.run(Arc::new(request), &hold));
+            let report = run.catch_unwind().await.unwrap_or_else(|_| Some(inner.lost(id)));
+            // The dispatch is forgotten before anyone hears of its end.
+            drop(hold);
+            inner.services.events.send(match report {
+                Some(report) => ExecutorEvent::Finished(Box::new(report)),
+                None => ExecutorEvent::HandedBack { id },
+            });
+        });
+    }
+
+    fn cancel(&self, id: TryId) {
+        self.inner.held.stop(id, Stop::Cancelled);
+    }
+
+    fn slots(&self) -> u32 {
+        self.inner.engine.slots()
+    }
+
+    async fn shutdown(&self, grace: Duration) {
+        let held = &self.inner.held;
+        held.close();
+        // Whoever waits for a slot is handed back at once.
+        self.inner.slots.close();
+        if tokio::time::timeout(grace, held.empty()).await.is_err() {
+            held.stop_all(Stop::HandedBack);
+            if tokio::time::timeout(UNWIND, held.empty()).await.is_err() {
+                tracing::warn!("some tasks did not stop in time at shutdown");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The report of a try whose executor code panicked outside of the guest's future.
+    fn lost(&self, id: TryId) -> TryReport {
+        self.services.logs.close(id);
+        let message = "the server failed while it served this try (a bug in Airtight)";
+        failed_now(id, self.services.clock.now(), Cause::InfrastructureLost, message)
+    }
+
+    /// Waits for a slot and runs the try. None where it was handed back.
+    async fn run(&self, request: Arc<TryRequest>, hold: &Hold) -> Option<TryReport> {
+        let id = request.id;
+        let clock = &self.services.clock;
+        let gate = &hold.gate;
+        let slot = tokio::select! {
+            biased;
+            () = gate.stopped() => None,
+            slot = self.slots.acquire() => Some(slot.ok()?),
+        };
+        if slot.is_none() {
+            let message = "the try was cancelled before it started";
+            return match gate.stop_reason() {
+                Some(Stop::HandedBack) => None,
+                Some(Stop::Cancelled) | None => Some(failed_now(id, clock.now(), Cause::Cancelled, message)),
+            };
+        }
+        let started_at = clock.now();
+        self.services.events.send(ExecutorEvent::Started { id, at: started_at });
+        self.services.logs.open(id);
+        let limits = &request.task.limits;
+        let log = Arc::new(TryLog::new(
+            id,
+            Arc::clone(&self.services.logs),
+            Arc::clone(clock),
+            limits.log_bytes,
+        ));
+        let attempt = Attempt {
+            engine: Arc::clone(&self.engine),
+            components: Arc::clone(&self.components),
+            services: Arc::clone(&self.services),
+            gate: Arc::clone(gate),
+            account: Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes)),
+            log: Arc::clone(&log),
+            request: Arc::clone(&request),
+        };
+        let cpu = Arc::new(CpuClock::default());
+        let Some(ended) = self.watch(&attempt, &cpu).await else {
+            log.close();
+            return None;
+        };
+        let (outcome, xcoms) = match ended {
+            Ok(Ended { outcome, xcoms }) => (outcome, xcoms),
+            Err(death) => (TryOutcome::Failed(classify(death, &attempt.evidence())), Vec::new()),
+        };
+        if let TryOutcome::Failed(failure) = &outcome {
+            log.system(LogLevel::Error, &format!("{}: {}", failure.cause, failure.message));
+        }
+        log.close();
+        Some(TryReport {
+            id,
+            outcome,
+            xcoms,
+            started_at,
+            ended_at: clock.now(),
+            usage: TryUsage {
+                cpu: cpu.used(),
+                peak_memory_bytes: attempt.account.peak(),
+                log_bytes: log.used(),
+            },
+        })
+    }
+
+    /// Runs the try until it answers, dies or is stopped; its store is gone when this returns. None where it is handed back.
+    async fn watch(&self, attempt: &Attempt, cpu: &Arc<CpuClock>) -> Option<Result<Ended, Death>> {
+        let limits = &attempt.request.task.limits;
+        let gate = &attempt.gate;
+        let deadline = Instant::now().checked_add(limits.timeout);
+        let guest = Metered::new(
+            attempt.run(),
+            Arc::clone(&self.engine),
+            Arc::clone(cpu),
+            limits.cpu_time,
+        );
+        let timed = async {
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, guest).await.unwrap_or_else(|_| {
+                    gate.close();
+                    Ok(Err(Death::TimedOut))
+                }),
+                None => guest.await,
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            () = gate.stopped() => None,
+            ended = timed => Some(ended),
+        };
+        // A stop that arrived while the guest was being polled may have unwound it by a refused host call.
+        let stopped = gate.stop_reason();
+        gate.close();
+        match (stopped, ended) {
+            (Some(Stop::HandedBack), _) => None,
+            (Some(Stop::Cancelled), _) | (None, None) => Some(Err(Death::Cancelled)),
+            (None, Some(Ok(ended))) => Some(ended),
+            (None, Some(Err(given_up))) => Some(Err(Death::GivenUp(given_up))),
+        }
+    }
+}
+
+fn failed_now(id: TryId, now: Timestamp, cause: Cause, message: &str) -> TryReport {
+    let failure = TryFailure {
+        cause,
+        message: message.to_owned(),
+        fatal: false,
+        code: None,
+        details: None,
+    };
+    TryReport {
+        id,
+        outcome: TryOutcome::Failed(failure),
+        xcoms: Vec::new(),
+        started_at: now,
+        ended_at: now,
+        usage: TryUsage::default(),
+    }
+}

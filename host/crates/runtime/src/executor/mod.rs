@@ -1,0 +1,9 @@
+//! The local executor: runs tries in this process, on threads of their own.
+
+mod attempt;
+mod backends;
+mod input;
+mod local;
+mod slots;
+
+pub use local::{ExecutorConfig, LocalExecutor, Services};

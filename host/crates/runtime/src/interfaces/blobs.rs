@@ -1,0 +1,187 @@
+//! `airtight:task/blobs`: large values, streamed in both directions. A digest is a name, not a permission: a try opens only
+//! what its input, the XComs it pulled, its checkpoint or its own writes refer to.
+
+use bytes::Bytes;
+use model::Digest;
+use ports::executor::BlobRef;
+use ports::payload::{BlobError, BlobReader, BlobWriter};
+use wasmtime::component::Resource;
+
+use super::{HostError, backend_failed};
+use crate::bindings::blobs::{self, Error};
+use crate::ctx::TaskCtxView;
+
+/// What a blob call fails with.
+pub(crate) type BlobsError = HostError<Error>;
+
+/// The most that one read answers.
+const MAX_READ_BYTES: u32 = 1 << 20;
+/// The longest media type.
+const MAX_MEDIA_TYPE_BYTES: usize = 127;
+
+/// A blob being read.
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Reader(Box<dyn BlobReader>);
+
+/// A blob being written.
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Writer {
+    writer: Box<dyn BlobWriter>,
+    media_type: Option<String>,
+    /// Set once a write failed; the blob cannot be finished then.
+    failed: bool,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("media_type", &self.media_type)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TaskCtxView<'_> {
+    fn blob_failed(&self, doing: &'static str, error: &BlobError) -> BlobsError {
+        HostError::Wit(match error {
+            BlobError::NotFound(digest) => Error::NotFound(digest.to_string()),
+            BlobError::Damaged(_) => Error::Other(error.to_string()),
+            BlobError::Io { .. } => Error::Other(backend_failed(self.ctx.request.id, doing, error)),
+        })
+    }
+}
+
+impl blobs::Host for TaskCtxView<'_> {
+    async fn open(&mut self, digest: String) -> Result<Resource<Reader>, BlobsError> {
+        self.ctx.gate.pass()?;
+        let digest: Digest = digest
+            .parse()
+            .map_err(|error: model::id::InvalidId| HostError::Wit(Error::Invalid(error.to_string())))?;
+        if self.ctx.openable.size(digest).is_none() {
+            return Err(HostError::Wit(Error::NotFound(digest.to_string())));
+        }
+        let opened = self.ctx.services.blobs.open(digest).await;
+        self.ctx.gate.pass()?;
+        let reader = opened.map_err(|error| self.blob_failed("open a blob", &error))?;
+        Ok(self.table.push(Reader(reader))?)
+    }
+
+    async fn create(&mut self, media_type: Option<String>) -> Result<Resource<Writer>, BlobsError> {
+        self.ctx.gate.pass()?;
+        if let Some(media_type) = &media_type
+            && !is_media_type(media_type)
+        {
+            return Err(HostError::Wit(Error::Invalid(
+                "the media type must look like `text/csv`, in at most 127 bytes".to_owned(),
+            )));
+        }
+        let created = self.ctx.services.blobs.create().await;
+        self.ctx.gate.pass()?;
+        let writer = created.map_err(|error| self.blob_failed("create a blob", &error))?;
+        Ok(self.table.push(Writer {
+            writer,
+            media_type,
+            failed: false,
+        })?)
+    }
+
+    fn convert_error(&mut self, error: BlobsError) -> wasmtime::Result<Error> {
+        error.split()
+    }
+}
+
+impl blobs::HostReader for TaskCtxView<'_> {
+    async fn size(&mut self, this: Resource<Reader>) -> wasmtime::Result<u64> {
+        self.ctx.gate.pass()?;
+        Ok(self.table.get(&this)?.0.size())
+    }
+
+    async fn read(&mut self, this: Resource<Reader>, max: u32) -> Result<Vec<u8>, BlobsError> {
+        self.ctx.gate.pass()?;
+        let max = usize::try_from(max.clamp(1, MAX_READ_BYTES)).unwrap_or(1);
+        let read = self.table.get_mut(&this)?.0.read(max).await;
+        self.ctx.gate.pass()?;
+        let bytes = read.map_err(|error| self.blob_failed("read a blob", &error))?;
+        Ok(bytes.into())
+    }
+
+    async fn drop(&mut self, this: Resource<Reader>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl blobs::HostWriter for TaskCtxView<'_> {
+    async fn write(&mut self, this: Resource<Writer>, bytes: Vec<u8>) -> Result<(), BlobsError> {
+        self.ctx.gate.pass()?;
+        let limit = self.ctx.request.task.limits.blob_bytes;
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let total = self.ctx.blob_bytes.saturating_add(size);
+        let writer = self.table.get_mut(&this)?;
+        if total > limit {
+            writer.failed = true;
+            return Err(HostError::Wit(Error::TooLarge(limit)));
+        }
+        if writer.failed {
+            return Err(HostError::Wit(Error::Other(
+                "an earlier write to this blob failed".to_owned(),
+            )));
+        }
+        if !self.ctx.account.take(size) {
+            writer.failed = true;
+            return Err(HostError::Wit(Error::Other(
+                "the bytes do not fit into the memory limit of the task; write smaller pieces".to_owned(),
+            )));
+        }
+        let written = writer.writer.write(Bytes::from(bytes)).await;
+        self.ctx.account.give_back(size);
+        if written.is_err() {
+            writer.failed = true;
+        }
+        self.ctx.blob_bytes = total;
+        written.map_err(|error| self.blob_failed("write a blob", &error))
+    }
+
+    async fn finish(&mut self, this: Resource<Writer>) -> Result<String, BlobsError> {
+        self.ctx.gate.pass()?;
+        let Writer {
+            writer,
+            media_type,
+            failed,
+        } = self.table.delete(this)?;
+        if failed {
+            return Err(HostError::Wit(Error::Other(
+                "an earlier write to this blob failed".to_owned(),
+            )));
+        }
+        let finished = writer.finish().await;
+        self.ctx.gate.pass()?;
+        let (digest, size) = finished.map_err(|error| self.blob_failed("finish a blob", &error))?;
+        let blob = BlobRef {
+            digest,
+            size,
+            media_type,
+        };
+        self.ctx.openable.allow(std::slice::from_ref(&blob));
+        Ok(blob.to_value().to_string())
+    }
+
+    async fn drop(&mut self, this: Resource<Writer>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+/// `type/subtype` with optional parameters, in visible ASCII.
+fn is_media_type(text: &str) -> bool {
+    text.len() <= MAX_MEDIA_TYPE_BYTES
+        && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && text
+            .split_once('/')
+            .is_some_and(|(kind, subtype)| !kind.trim().is_empty() && !subtype.trim().is_empty())
+}

@@ -1,0 +1,74 @@
+//! `airtight:task/checkpoint`: bytes that survive retries and crashes of the task instance. Fenced by the dispatch number.
+
+use model::json;
+use ports::payload::CheckpointError;
+
+use super::{HostError, backend_failed};
+use crate::bindings::checkpoint::{self, Error};
+use crate::ctx::TaskCtxView;
+
+/// What a checkpoint call fails with.
+pub(crate) type SaveError = HostError<Error>;
+
+impl TaskCtxView<'_> {
+    fn checkpoint_failed(&self, doing: &'static str, error: &CheckpointError) -> SaveError {
+        HostError::Wit(match error {
+            CheckpointError::Stale => Error::Stale,
+            CheckpointError::Backend(_) => Error::Other(backend_failed(self.ctx.request.id, doing, error)),
+        })
+    }
+}
+
+impl checkpoint::Host for TaskCtxView<'_> {
+    async fn load(&mut self) -> Result<Option<Vec<u8>>, SaveError> {
+        self.ctx.gate.pass()?;
+        let loaded = self.ctx.services.checkpoints.load(self.ctx.request.id).await;
+        self.ctx.gate.pass()?;
+        let bytes = loaded.map_err(|error| self.checkpoint_failed("load the checkpoint", &error))?;
+        // `save` let through only references to blobs that the task instance could open, so these may be opened again.
+        if let Some(blobs) = bytes.as_deref().and_then(references) {
+            self.ctx.openable.allow(&blobs);
+        }
+        Ok(bytes)
+    }
+
+    async fn save(&mut self, bytes: Vec<u8>) -> Result<(), SaveError> {
+        self.ctx.gate.pass()?;
+        let limit = self.ctx.request.task.limits.checkpoint_bytes;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+            return Err(HostError::Wit(Error::TooLarge(limit)));
+        }
+        if let Some(foreign) = references(&bytes).and_then(|blobs| self.ctx.openable.first_foreign(&blobs).cloned()) {
+            return Err(HostError::Wit(Error::Other(format!(
+                "the checkpoint refers to blob {}, which this try cannot open",
+                foreign.digest
+            ))));
+        }
+        self.ctx
+            .services
+            .checkpoints
+            .save(self.ctx.request.id, Some(bytes))
+            .await
+            .map_err(|error| self.checkpoint_failed("save the checkpoint", &error))
+    }
+
+    async fn clear(&mut self) -> Result<(), SaveError> {
+        self.ctx.gate.pass()?;
+        self.ctx
+            .services
+            .checkpoints
+            .save(self.ctx.request.id, None)
+            .await
+            .map_err(|error| self.checkpoint_failed("clear the checkpoint", &error))
+    }
+
+    fn convert_error(&mut self, error: SaveError) -> wasmtime::Result<Error> {
+        error.split()
+    }
+}
+
+/// The blobs that a checkpoint refers to, where it is JSON. Other bytes refer to none.
+fn references(bytes: &[u8]) -> Option<Vec<ports::executor::BlobRef>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    json::check(text, u64::MAX).ok()
+}

@@ -1,0 +1,132 @@
+//! `airtight:task/xcom`: small values. Pushes wait here until the try ends; pulls read what is committed.
+
+use model::{MapIndex, TaskId, json};
+use ports::executor::XcomPush;
+use ports::payload::{Pulled, XcomError};
+
+use super::{HostError, backend_failed};
+use crate::bindings::xcom::{self, Error};
+use crate::ctx::{TaskCtx, TaskCtxView};
+
+/// What an XCom call fails with.
+pub(crate) type XcomCallError = HostError<Error>;
+
+/// The longest key, in bytes (Airflow: 512 characters).
+const MAX_KEY_BYTES: usize = 512;
+
+impl xcom::Host for TaskCtxView<'_> {
+    async fn push(&mut self, key: String, value: String) -> Result<(), XcomCallError> {
+        self.ctx.gate.pass()?;
+        self.ctx.push_xcom(key, value).map_err(HostError::Wit)
+    }
+
+    async fn pull(
+        &mut self,
+        task: String,
+        key: String,
+        map_index: Option<u32>,
+    ) -> Result<Option<String>, XcomCallError> {
+        self.ctx.gate.pass()?;
+        let task = TaskId::new(&task).map_err(|error| HostError::Wit(Error::Invalid(error.to_string())))?;
+        let map_index = map_index
+            .map(i32::try_from)
+            .transpose()
+            .map_err(|_| HostError::Wit(Error::Invalid("the map index is too large".to_owned())))?
+            .map(MapIndex);
+        let own = self.ctx.request.task.task_id == task
+            && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
+        if own {
+            return Ok(self.ctx.pushes.by_key.get(&key).map(|push| push.value.to_string()));
+        }
+        let pulled = self
+            .ctx
+            .services
+            .xcoms
+            .pull(self.ctx.request.id, &task, &key, map_index)
+            .await;
+        self.ctx.gate.pass()?;
+        match pulled {
+            Ok(pulled) => Ok(self.ctx.take_pulled(pulled)),
+            Err(XcomError::NotUpstream(task)) => Err(HostError::Wit(Error::NotUpstream(task.to_string()))),
+            Err(XcomError::Stale) => Err(crate::gate::TryEnded.into()),
+            Err(error @ XcomError::Backend(_)) => Err(HostError::Wit(Error::Other(backend_failed(
+                self.ctx.request.id,
+                "read an XCom",
+                &error,
+            )))),
+        }
+    }
+
+    fn convert_error(&mut self, error: XcomCallError) -> wasmtime::Result<Error> {
+        error.split()
+    }
+}
+
+impl TaskCtx {
+    /// Checks a value and keeps it until the try ends. A second push of a key replaces the first.
+    pub(crate) fn push_xcom(&mut self, key: String, value: String) -> Result<(), Error> {
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || key.chars().any(char::is_control) {
+            return Err(Error::Invalid(format!(
+                "an XCom key has 1 to {MAX_KEY_BYTES} bytes and no control characters"
+            )));
+        }
+        let limits = &self.request.task.limits;
+        let size = u64::try_from(value.len()).unwrap_or(u64::MAX);
+        if size > limits.xcom_value_bytes {
+            return Err(Error::TooLarge(limits.xcom_value_bytes));
+        }
+        let replaced = self.pushes.by_key.get(&key).map(|push| push.value.len());
+        let replaced_bytes = replaced.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        let total = (self.pushes.bytes - replaced_bytes).saturating_add(size);
+        if total > limits.xcom_total_bytes {
+            return Err(Error::TooLarge(limits.xcom_total_bytes));
+        }
+        let keys = u32::try_from(self.pushes.by_key.len()).unwrap_or(u32::MAX);
+        if replaced.is_none() && keys >= limits.xcom_keys {
+            return Err(Error::Invalid(format!(
+                "a try may push at most {} XCom keys; put the values into one, or into a Blob",
+                limits.xcom_keys
+            )));
+        }
+        let blobs = json::check(&value, limits.xcom_value_bytes).map_err(|error| Error::Invalid(error.to_string()))?;
+        if let Some(foreign) = self.openable.first_foreign(&blobs) {
+            return Err(Error::Invalid(format!(
+                "the value refers to blob {} of {} bytes, which this try cannot open",
+                foreign.digest, foreign.size
+            )));
+        }
+        if !self.account.take(size) {
+            return Err(Error::Other(
+                "the value does not fit into the memory limit of the task".to_owned(),
+            ));
+        }
+        self.account.give_back(replaced_bytes);
+        self.pushes.bytes = total;
+        let value = value.into();
+        self.pushes.by_key.insert(key.clone(), XcomPush { key, value, blobs });
+        Ok(())
+    }
+
+    /// The JSON text of what was pulled. From now on the try may open the blobs that it refers to.
+    pub(crate) fn take_pulled(&mut self, pulled: Pulled) -> Option<String> {
+        match pulled {
+            Pulled::Missing => None,
+            Pulled::One(value) => {
+                self.openable.allow(&value.blobs);
+                Some(value.value.to_string())
+            }
+            Pulled::Mapped(values) => {
+                let mut text = String::from("[");
+                for (position, (_, value)) in values.iter().enumerate() {
+                    self.openable.allow(&value.blobs);
+                    if position > 0 {
+                        text.push(',');
+                    }
+                    text.push_str(&value.value);
+                }
+                text.push(']');
+                Some(text)
+            }
+        }
+    }
+}

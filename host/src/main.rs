@@ -1,1 +1,46 @@
-fn main() {}
+//! The `airtight` binary: command line and wiring.
+
+mod cli;
+mod client;
+mod clock;
+mod failure;
+mod local;
+mod server;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Exit, OrFail, Result};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(cli: Cli) -> Result<()> {
+    let Cli { global, command } = cli;
+    let log_level = global.log_level.as_deref();
+    match command {
+        Command::Standalone(args) => {
+            server::logging::init(log_level, "info", args.log_json)?;
+            runtime()?.block_on(server::run(args, global))
+        }
+        command => {
+            server::logging::init(log_level, "warn", false)?;
+            runtime()?.block_on(cli::run(global, command))
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_fail(Exit::Broken, || "cannot start the program's threads".to_owned())
+}

@@ -1,0 +1,63 @@
+//! The top of the command line and the options that every command takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+use super::Command;
+use crate::ui::output::Output;
+
+/// Airflow-style DAGs whose tasks are sealed WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(
+    name = "airtight",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The server to talk to [default: the one of the data directory, else http://127.0.0.1:8080]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "AIRTIGHT_SERVER",
+        hide_env_values = true
+    )]
+    pub server: Option<String>,
+    /// The token to show to the server [default: what `airtight login` saved, else the data directory's password]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "AIRTIGHT_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Where the server of this machine keeps its data [default: ~/.local/share/airtight]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "AIRTIGHT_DATA_DIR",
+        hide_env_values = true
+    )]
+    pub data_dir: Option<PathBuf>,
+    /// How to print answers
+    #[arg(long, short, global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+    /// What to log on standard error, as in RUST_LOG [default: info for the server, warn otherwise]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log_level: Option<String>,
+}

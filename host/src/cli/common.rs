@@ -1,0 +1,148 @@
+//! What the commands share: the connection, reading values from arguments, paging.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::Global;
+use crate::client::{Client, Query, Target, resolve_data_dir};
+use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::ui::output::Output;
+
+/// The options of this call and what was opened for it.
+pub struct Context {
+    global: Global,
+    client: OnceCell<Client>,
+}
+
+/// The root of the API.
+pub const API: [&str; 2] = ["api", "v2"];
+
+impl Context {
+    /// Nothing is opened yet.
+    pub fn new(global: Global) -> Self {
+        Self {
+            global,
+            client: OnceCell::new(),
+        }
+    }
+
+    /// How to print.
+    pub fn output(&self) -> Output {
+        self.global.output
+    }
+
+    /// The data directory of this machine's server.
+    pub fn data_dir(&self) -> PathBuf {
+        resolve_data_dir(self.global.data_dir.as_deref())
+    }
+
+    /// The server to talk to.
+    pub fn target(&self) -> Result<Target> {
+        Target::resolve(
+            self.global.server.as_deref(),
+            self.global.token.as_deref(),
+            &self.data_dir(),
+        )
+    }
+
+    /// The connection.
+    pub fn client(&self) -> Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(self.target()?)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+}
+
+/// A path below `/api/v2`.
+pub fn api<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+    API.iter().chain(rest).copied().collect()
+}
+
+/// Reads a list page by page, at most `limit` items of it. Answers the items and how many there are in all.
+pub async fn list(
+    client: &Client,
+    path: &[&str],
+    key: &str,
+    query: Query<'_>,
+    limit: usize,
+) -> Result<(Vec<Value>, u64)> {
+    const PAGE: usize = 100;
+    let mut items = Vec::new();
+    loop {
+        let mut page = query.to_vec();
+        page.push(("limit", PAGE.min(limit - items.len()).to_string()));
+        page.push(("offset", items.len().to_string()));
+        let mut answer = client.get(path, &page).await?;
+        let total = answer.get("total_entries").and_then(Value::as_u64).unwrap_or(0);
+        let Some(Value::Array(found)) = answer.get_mut(key).map(Value::take) else {
+            return Err(Failure::new(
+                Exit::Broken,
+                format!("the server's answer holds no `{key}`"),
+            ));
+        };
+        let last = found.is_empty();
+        items.extend(found);
+        if last || items.len() >= limit || items.len() as u64 >= total {
+            return Ok((items, total));
+        }
+    }
+}
+
+/// A JSON value given as text or as `@file` (`@-` is standard input).
+pub fn json_argument(what: &str, text: &str) -> Result<Value> {
+    let (origin, text) = match text.strip_prefix('@') {
+        Some("-") => {
+            let text = std::io::read_to_string(std::io::stdin())
+                .or_fail(Exit::Invalid, || format!("cannot read {what} from standard input"))?;
+            ("standard input".to_owned(), text)
+        }
+        Some(path) => {
+            let text = std::fs::read_to_string(path).or_fail(Exit::Invalid, || format!("cannot read `{path}`"))?;
+            (format!("`{path}`"), text)
+        }
+        None => (what.to_owned(), text.to_owned()),
+    };
+    serde_json::from_str(&text)
+        .or_fail(Exit::Invalid, || format!("{origin} is not valid JSON"))
+        .map_err(|failure| failure.hint(format!("{what} takes JSON text, or @FILE to read it from a file")))
+}
+
+/// `--conf` and `--param` together: an object; a parameter's value is JSON where it reads as JSON, else text.
+pub fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Value> {
+    let mut object = match conf.map(|conf| json_argument("--conf", conf)).transpose()? {
+        None => Map::new(),
+        Some(Value::Object(object)) => object,
+        Some(_) => return Err(Failure::new(Exit::Invalid, "--conf is not a JSON object")),
+    };
+    for param in params {
+        let (key, value) = param.split_once('=').ok_or_else(|| {
+            Failure::new(Exit::Invalid, format!("`--param {param}` has no value")).hint("write `--param name=value`")
+        })?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        object.insert(key.to_owned(), value);
+    }
+    Ok(Value::Object(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn params_are_json_or_text() {
+        let params = ["n=3", "s=abc", "o={\"a\":[1]}", "q=\"3\"", "e=", "u=a=b"].map(str::to_owned);
+        assert_eq!(
+            conf_argument(Some("{\"n\": 1, \"k\": null}"), &params).unwrap(),
+            json!({"n": 3, "k": null, "s": "abc", "o": {"a": [1]}, "q": "3", "e": "", "u": "a=b"})
+        );
+        assert!(conf_argument(Some("[1]"), &[]).is_err());
+        assert!(conf_argument(Some("{"), &[]).is_err());
+        assert!(conf_argument(None, &["n".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! The command line: what can be typed. Each group of commands has a module with its arguments and what they do.
+
+mod args;
+mod common;
+mod components;
+mod dags;
+mod deploy;
+mod logs;
+mod runs;
+mod session;
+mod tasks;
+mod xcom;
+
+use clap::Parser;
+
+pub use args::{Cli, Global};
+pub use common::Context;
+
+use crate::failure::Result;
+use crate::server;
+
+/// One subcommand of `airtight`.
+#[derive(Debug, Parser)]
+pub enum Command {
+    /// Run the whole server in one process: API, scheduler and workers
+    Standalone(server::Args),
+    /// Upload and look after task components
+    #[command(subcommand)]
+    Components(components::Command),
+    /// Check, test, deploy and trigger DAGs
+    #[command(subcommand)]
+    Dags(dags::Command),
+    /// Look at dag runs, watch, cancel and clear them
+    #[command(subcommand)]
+    Runs(runs::Command),
+    /// Work with single tasks
+    #[command(subcommand)]
+    Tasks(tasks::Command),
+    /// Read what tasks published
+    #[command(subcommand)]
+    Xcom(xcom::Command),
+    /// Print the log of a task instance
+    Logs(logs::Args),
+    /// Log in to a server and keep the token
+    Login(session::LoginArgs),
+    /// Print the version of this program and of the server
+    Version,
+}
+
+/// Runs a client command. (`standalone` is started by `main`: it needs a runtime of its own.)
+pub async fn run(global: Global, command: Command) -> Result<()> {
+    let context = Context::new(global);
+    match command {
+        Command::Standalone(_) => unreachable!("`main` starts the server"),
+        Command::Components(command) => components::run(&context, command).await,
+        Command::Dags(command) => dags::run(&context, command).await,
+        Command::Runs(command) => runs::run(&context, command).await,
+        Command::Tasks(command) => tasks::run(&context, command).await,
+        Command::Xcom(command) => xcom::run(&context, command).await,
+        Command::Logs(args) => logs::run(&context, args).await,
+        Command::Login(args) => session::login(&context, args).await,
+        Command::Version => session::version(&context).await,
+    }
+}

@@ -1,0 +1,240 @@
+//! `airtight runs …`, and watching a run.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::common::{Context, api, list};
+use crate::client::Client;
+use crate::failure::{Exit, Failure, Result};
+use crate::ui::escape;
+use crate::ui::output::{Column, Output, Show};
+use crate::ui::run_view::{LiveView, TaskLine};
+use crate::ui::term::{self, Paint};
+
+/// Commands about dag runs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List dag runs, newest first
+    List {
+        /// Only of this DAG
+        dag_id: Option<String>,
+        /// Only in this state; may be repeated
+        #[arg(long)]
+        state: Vec<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 25)]
+        limit: usize,
+    },
+    /// Show a dag run and its task instances
+    Show(Run),
+    /// Follow a dag run until it ends; exits with 1 if it failed
+    Watch(Run),
+    /// Stop a dag run: what runs is stopped, the run ends as failed
+    Cancel(Run),
+    /// Clear task instances of a dag run, so that they run again
+    Clear(ClearArgs),
+}
+
+/// Names a run.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The DAG
+    dag_id: String,
+    /// The run
+    run_id: String,
+}
+
+/// Arguments of `runs clear`.
+#[derive(Debug, Args)]
+pub struct ClearArgs {
+    #[command(flatten)]
+    run: Run,
+    /// Only these tasks [default: all]
+    tasks: Vec<String>,
+    /// Also everything upstream of them
+    #[arg(long)]
+    upstream: bool,
+    /// Also everything downstream of them
+    #[arg(long)]
+    downstream: bool,
+    /// Only those that failed
+    #[arg(long)]
+    only_failed: bool,
+    /// Show what would be cleared, and clear nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const RUNS: &[Column] = &[
+    ("dag", "/dag_id", Show::Text),
+    ("run", "/dag_run_id", Show::Text),
+    ("state", "/state", Show::State),
+    ("type", "/run_type", Show::Text),
+    ("start", "/start_date", Show::Time),
+    ("duration", "/duration", Show::Seconds),
+];
+
+const TASK_INSTANCES: &[Column] = &[
+    ("task", "/task_id", Show::Text),
+    ("state", "/state", Show::State),
+    ("try", "/try_number", Show::Text),
+    ("start", "/start_date", Show::Time),
+    ("duration", "/duration", Show::Seconds),
+    ("cause", "/cause", Show::Text),
+    ("message", "/message", Show::Text),
+];
+
+pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
+    let client = context.client()?;
+    match command {
+        Command::List { dag_id, state, limit } => {
+            let mut query: Vec<_> = state.into_iter().map(|state| ("state", state)).collect();
+            query.push(("order_by", "-run_after".to_owned()));
+            let path = api(&["dags", dag_id.as_deref().unwrap_or("~"), "dagRuns"]);
+            let (items, _) = list(client, &path, "dag_runs", &query, limit).await?;
+            context.output().list(&items, RUNS);
+            Ok(())
+        }
+        Command::Show(Run { dag_id, run_id }) => {
+            let run = client.get(&api(&["dags", &dag_id, "dagRuns", &run_id]), &[]).await?;
+            let instances = task_instances(client, &dag_id, &run_id).await?;
+            show(context.output(), run, instances);
+            Ok(())
+        }
+        Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
+        Command::Cancel(Run { dag_id, run_id }) => {
+            let path = api(&["dags", &dag_id, "dagRuns", &run_id]);
+            let run = client
+                .send_json(Method::PATCH, &path, &[], &json!({"state": "failed"}))
+                .await?;
+            match context.output() {
+                Output::Table => term::errln(&format!(
+                    "cancelled {} of {}",
+                    escape::line(&run_id),
+                    escape::line(&dag_id)
+                )),
+                output => output.value(&run),
+            }
+            Ok(())
+        }
+        Command::Clear(args) => clear(context, args).await,
+    }
+}
+
+async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
+    let Run { dag_id, run_id } = args.run;
+    let body = json!({
+        "dag_run_id": run_id,
+        "task_ids": if args.tasks.is_empty() { Value::Null } else { json!(args.tasks) },
+        "include_upstream": args.upstream,
+        "include_downstream": args.downstream,
+        "only_failed": args.only_failed,
+        "dry_run": args.dry_run,
+        "reset_dag_runs": true,
+    });
+    let path = api(&["dags", &dag_id, "clearTaskInstances"]);
+    let answer = context.client()?.send_json(Method::POST, &path, &[], &body).await?;
+    let Some(instances) = answer.get("task_instances").and_then(Value::as_array) else {
+        return Err(Failure::new(
+            Exit::Broken,
+            "the server's answer holds no `task_instances`",
+        ));
+    };
+    if context.output() != Output::Table {
+        context.output().value(&answer);
+        return Ok(());
+    }
+    context.output().list(instances, TASK_INSTANCES);
+    let what = if args.dry_run { "would be cleared" } else { "cleared" };
+    term::errln(&format!("{} task instance(s) {what}", instances.len()));
+    Ok(())
+}
+
+async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
+    let path = api(&["dags", dag_id, "dagRuns", run_id, "taskInstances"]);
+    Ok(list(client, &path, "task_instances", &[], 20_000).await?.0)
+}
+
+/// Prints a run with its task instances.
+fn show(output: Output, run: Value, instances: Vec<Value>) {
+    if output != Output::Table {
+        return output.value(&json!({"dag_run": run, "task_instances": instances}));
+    }
+    output.record(
+        &run,
+        &[
+            ("dag", "/dag_id", Show::Text),
+            ("run", "/dag_run_id", Show::Text),
+            ("state", "/state", Show::State),
+            ("type", "/run_type", Show::Text),
+            ("triggered by", "/triggering_user_name", Show::Text),
+            ("logical date", "/logical_date", Show::Time),
+            ("queued", "/queued_at", Show::Time),
+            ("start", "/start_date", Show::Time),
+            ("end", "/end_date", Show::Time),
+            ("duration", "/duration", Show::Seconds),
+            ("conf", "/conf", Show::Json),
+            ("note", "/note", Show::Text),
+            ("set aside", "/set_aside", Show::Text),
+        ],
+    );
+    term::outln("");
+    output.list(&instances, TASK_INSTANCES);
+}
+
+/// How often a watched run is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Follows a run until it ends, live; then prints it. A run that failed is a failure with exit code 1.
+pub async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Result<()> {
+    let client = context.client()?;
+    let path = api(&["dags", dag_id, "dagRuns", run_id]);
+    let tasks = client.get(&api(&["dags", dag_id, "tasks"]), &[]).await?;
+    let names: Vec<String> = tasks
+        .get("tasks")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|task| task.get("task_id").and_then(Value::as_str))
+        .map(str::to_owned)
+        .collect();
+    let mut view = LiveView::new(&names);
+    let run = loop {
+        // The run first: when it has ended, the instances read after it are final.
+        let run = client.get(&path, &[]).await?;
+        for instance in &task_instances(client, dag_id, run_id).await? {
+            let line = TaskLine::of(instance);
+            if !line.state.is_empty() {
+                view.update(line);
+            }
+        }
+        if state(&run) == "success" || state(&run) == "failed" {
+            break run;
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    view.clear();
+    let failed = state(&run) == "failed";
+    let instances = task_instances(client, dag_id, run_id).await?;
+    show(context.output(), run, instances);
+    if failed {
+        let paint = Paint::stderr();
+        term::errln(&format!(
+            "\n{} run {} of {} failed; read a log with `airtight logs {} '{}' TASK`",
+            paint.red("✗"),
+            escape::line(run_id),
+            escape::line(dag_id),
+            escape::line(dag_id),
+            escape::line(run_id)
+        ));
+        return Err(Failure::said(Exit::Failed));
+    }
+    Ok(())
+}
+
+fn state(run: &Value) -> &str {
+    run.get("state").and_then(Value::as_str).unwrap_or_default()
+}

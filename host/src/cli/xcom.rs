@@ -1,0 +1,104 @@
+//! `airtight xcom …`
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::common::{Context, api, list};
+use crate::failure::Result;
+use crate::ui::output::{Output, Show};
+use crate::ui::{escape, term};
+
+/// Commands about XComs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the value that a task published
+    Get(GetArgs),
+    /// List what the tasks of a run published
+    List {
+        /// The DAG
+        dag_id: String,
+        /// The run
+        run_id: String,
+        /// Only this task
+        task_id: Option<String>,
+    },
+}
+
+/// Arguments of `xcom get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The DAG
+    dag_id: String,
+    /// The run
+    run_id: String,
+    /// The task
+    task_id: String,
+    /// The key
+    #[arg(long, default_value = "return_value")]
+    key: String,
+    /// The index of a mapped task instance
+    #[arg(long)]
+    map_index: Option<u32>,
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
+    let client = context.client()?;
+    match command {
+        Command::Get(args) => {
+            let GetArgs {
+                dag_id,
+                run_id,
+                task_id,
+                key,
+                map_index,
+            } = args;
+            let map_index = map_index.map_or(-1, i64::from).to_string();
+            let path = api(&[
+                "dags",
+                &dag_id,
+                "dagRuns",
+                &run_id,
+                "taskInstances",
+                &task_id,
+                "xcomEntries",
+                &key,
+            ]);
+            let answer = client
+                .get(&path, &[("map_index", map_index), ("deserialize", "true".to_owned())])
+                .await?;
+            match (context.output(), answer.get("value")) {
+                // Text is printed as it is, so that a shell can use it.
+                (Output::Table, Some(Value::String(text))) => term::outln(&escape::block(text)),
+                (Output::Table, Some(value)) => Output::Json.value(value),
+                (output, _) => output.value(&answer),
+            }
+        }
+        Command::List {
+            dag_id,
+            run_id,
+            task_id,
+        } => {
+            let task = task_id.as_deref().unwrap_or("~");
+            let path = api(&[
+                "dags",
+                &dag_id,
+                "dagRuns",
+                &run_id,
+                "taskInstances",
+                task,
+                "xcomEntries",
+            ]);
+            let (items, _) = list(client, &path, "xcom_entries", &[], 10_000).await?;
+            context.output().list(
+                &items,
+                &[
+                    ("task", "/task_id", Show::Text),
+                    ("map index", "/map_index", Show::Text),
+                    ("key", "/key", Show::Text),
+                    ("published", "/timestamp", Show::Time),
+                ],
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! The data directory: its layout, its lock and the secrets in it. Readable by its owner only.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rand::distr::{Alphanumeric, SampleString};
+
+use crate::failure::{Exit, Failure, OrFail, Result};
+
+/// Characters of a generated password: 26 of 62 are 154 bits.
+const PASSWORD_CHARS: usize = 26;
+/// Bytes of a generated key.
+const KEY_BYTES: usize = 32;
+
+/// An open data directory, locked for this process while it lives.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory where it is missing, and takes its lock.
+    pub fn open(root: &Path) -> Result<Self> {
+        let shown = root.display();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .or_fail(Exit::Broken, || format!("cannot create the data directory `{shown}`"))?;
+        let root = root
+            .canonicalize()
+            .or_fail(Exit::Broken, || format!("cannot open the data directory `{shown}`"))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).or_fail(Exit::Broken, || {
+            format!("cannot make the data directory `{shown}` private")
+        })?;
+        let lock = take_lock(&root)?;
+        Ok(Self { root, lock })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("airtight.db")
+    }
+
+    /// Blobs: components and large values.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Task logs.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Compiled code.
+    pub fn compiled(&self) -> PathBuf {
+        self.root.join("compiled")
+    }
+
+    /// The file that says where the server listens, for the command line.
+    pub fn url_file(&self) -> PathBuf {
+        self.root.join("url")
+    }
+
+    /// The file of the administrator's password.
+    pub fn password_file(&self) -> PathBuf {
+        self.root.join("admin-password")
+    }
+
+    /// The administrator's password; generated where there is none. `true` where it is new.
+    pub fn admin_password(&self) -> Result<(String, bool)> {
+        let path = self.password_file();
+        let generate = || Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_CHARS) + "\n";
+        let (text, new) = read_or_create(&path, generate)?;
+        let password = text.trim_end_matches(['\r', '\n']).to_owned();
+        if password.is_empty() {
+            return Err(Failure::new(Exit::Broken, format!("`{}` is empty", path.display()))
+                .hint("write a password into it, or remove it to have one generated"));
+        }
+        Ok((password, new))
+    }
+
+    /// The key that signs tokens: it stays the same over restarts, so that nobody is logged out.
+    pub fn signing_key(&self) -> Result<[u8; KEY_BYTES]> {
+        key_file(&self.root.join("signing-key"))
+    }
+
+    /// The id of this data directory's scheduler: a process that starts again takes its own lease at once.
+    pub fn scheduler_id(&self) -> Result<uuid::Uuid> {
+        let path = self.root.join("scheduler-id");
+        let (text, _) = read_or_create(&path, || format!("{}\n", uuid::Uuid::new_v4()))?;
+        text.trim()
+            .parse()
+            .or_fail(Exit::Broken, || format!("`{}` holds no UUID", path.display()))
+    }
+
+    /// Notes where the server listens: for who finds the lock taken, and for the command line.
+    pub fn announce(&mut self, url: &str) -> io::Result<()> {
+        write_holder(&mut self.lock, Some(url))?;
+        fs::write(self.url_file(), format!("{url}\n"))
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        fs::remove_file(self.url_file()).ok();
+        self.lock.set_len(0).ok();
+    }
+}
+
+/// A key in a file of its owner's only; made where there is none.
+fn key_file(path: &Path) -> Result<[u8; KEY_BYTES]> {
+    let generate = || {
+        let key: [u8; KEY_BYTES] = rand::random();
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        hex + "\n"
+    };
+    let (text, _) = read_or_create(path, generate)?;
+    let digits = text.trim().as_bytes();
+    let mut key = [0; KEY_BYTES];
+    let pairs = digits.chunks_exact(2);
+    let valid = digits.len() == KEY_BYTES * 2
+        && key.iter_mut().zip(pairs).all(|(byte, pair)| {
+            let parsed = std::str::from_utf8(pair)
+                .ok()
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+            parsed.map(|value| *byte = value).is_some()
+        });
+    if valid {
+        Ok(key)
+    } else {
+        Err(Failure::new(
+            Exit::Broken,
+            format!("`{}` is not a key of 64 hex digits", path.display()),
+        )
+        .hint("restore it, or remove it to have a new one generated"))
+    }
+}
+
+fn take_lock(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let broken = |error: &io::Error| {
+        Failure::new(
+            Exit::Broken,
+            format!("cannot lock the data directory `{}`", root.display()),
+        )
+        .because(error)
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| broken(&error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).ok();
+            let holder = holder.trim();
+            let by = if holder.is_empty() { "another process" } else { holder };
+            return Err(Failure::new(
+                Exit::InUse,
+                format!("the data directory `{}` is in use by {by}", root.display()),
+            )
+            .hint("stop that server, or choose another --data-dir"));
+        }
+        Err(TryLockError::Error(error)) => return Err(broken(&error)),
+    }
+    write_holder(&mut file, None).map_err(|error| broken(&error))?;
+    Ok(file)
+}
+
+fn write_holder(lock: &mut File, url: Option<&str>) -> io::Result<()> {
+    use std::io::Seek as _;
+    let listening = url.map(|url| format!(" at {url}")).unwrap_or_default();
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(
+        lock,
+        "airtight process {}{listening}, since {}",
+        std::process::id(),
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
+}
+
+/// Reads a small secret, or makes it: whole and durable, or not at all. `true` where it is new.
+fn read_or_create(path: &Path, generate: impl FnOnce() -> String) -> Result<(String, bool)> {
+    let doing = || format!("cannot read `{}`", path.display());
+    match fs::read_to_string(path) {
+        Ok(text) => return Ok((text, false)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Failure::new(Exit::Broken, doing()).because(&error)),
+    }
+    let text = generate();
+    let create = || -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        fs::remove_file(&temporary).ok();
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let dir = path
+            .parent()
+            .ok_or_else(|| io::Error::other("the path has no directory"))?;
+        File::open(dir)?.sync_all()
+    };
+    create().or_fail(Exit::Broken, || format!("cannot write `{}`", path.display()))?;
+    Ok((text, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn secrets_are_strong_private_and_stay() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("data");
+        let dir = DataDir::open(&root).unwrap();
+        let (password, new) = dir.admin_password().unwrap();
+        assert!(new && password.len() == PASSWORD_CHARS && password.chars().all(|c| c.is_ascii_alphanumeric()));
+        let (signing, id) = (dir.signing_key().unwrap(), dir.scheduler_id().unwrap());
+        assert_eq!(mode(&root), 0o700);
+        for secret in ["admin-password", "signing-key", "scheduler-id"] {
+            assert_eq!(mode(&root.join(secret)), 0o600, "{secret}");
+        }
+        drop(dir);
+        let dir = DataDir::open(&root).unwrap();
+        assert_eq!(dir.admin_password().unwrap(), (password, false));
+        assert_eq!((dir.signing_key().unwrap(), dir.scheduler_id().unwrap()), (signing, id));
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_holds_the_lock() {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut dir = DataDir::open(temporary.path()).unwrap();
+        dir.announce("http://127.0.0.1:8080").unwrap();
+        let refused = DataDir::open(temporary.path()).unwrap_err();
+        assert_eq!(refused.exit(), Exit::InUse);
+        let text = refused.to_string();
+        assert!(
+            text.contains(&format!(
+                "process {} at http://127.0.0.1:8080, since 20",
+                std::process::id()
+            )),
+            "{text}"
+        );
+        drop(dir);
+        assert!(!temporary.path().join("url").exists());
+        DataDir::open(temporary.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_key_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        for damaged in ["", "abc", &"zz".repeat(32), &"é".repeat(32)] {
+            fs::write(temporary.path().join("signing-key"), damaged).unwrap();
+            assert!(dir.signing_key().is_err(), "{damaged:?}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A run on the screen: its task instances, live while it goes on and as a table at the end; log lines.
+
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::term::{self, Paint};
+use super::{escape, format};
+
+/// What the view knows of one task instance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskLine {
+    /// Task id, with the map index where it has one.
+    pub name: String,
+    /// Its state; empty where it has none yet.
+    pub state: String,
+    /// The try.
+    pub try_number: u32,
+    /// How long the last try took, or takes so far.
+    pub duration: Option<Duration>,
+    /// Why the last try ended.
+    pub cause: String,
+    /// What it said when it failed or skipped, or how far it is.
+    pub note: String,
+}
+
+impl TaskLine {
+    /// Out of a task instance of the API.
+    pub fn of(ti: &Value) -> Self {
+        let text = |key: &str| ti.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut name = text("task_id");
+        if let Some(index) = ti.get("map_index").and_then(Value::as_i64).filter(|index| *index >= 0) {
+            name.push_str(&format!("[{index}]"));
+        }
+        Self {
+            name,
+            state: text("state"),
+            try_number: ti
+                .get("try_number")
+                .and_then(Value::as_u64)
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(0),
+            duration: ti
+                .get("duration")
+                .and_then(Value::as_f64)
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            cause: text("cause"),
+            note: text("message"),
+        }
+    }
+
+    fn mark(&self, paint: Paint) -> String {
+        match self.state.as_str() {
+            "success" => paint.green("✓"),
+            "failed" | "upstream_failed" => paint.red("✗"),
+            "skipped" => paint.dim("⊘"),
+            "running" => paint.blue("▶"),
+            "up_for_retry" | "up_for_reschedule" => paint.yellow("↻"),
+            _ => paint.dim("·"),
+        }
+    }
+
+    /// The one-line form.
+    pub fn render(&self, width: usize, paint: Paint) -> String {
+        let name = escape::line(&self.name);
+        let state = if self.state.is_empty() { "waiting" } else { &self.state };
+        let mut text = format!(
+            "{} {name:<width$}  {}",
+            self.mark(paint),
+            paint.state(&escape::line(state))
+        );
+        if let Some(duration) = self.duration {
+            text.push_str(&format!("  {}", format::duration(duration)));
+        }
+        if self.try_number > 1 {
+            text.push_str(&format!("  {}", paint.yellow(&format!("try {}", self.try_number))));
+        }
+        if !self.cause.is_empty() && self.cause != "returned" {
+            text.push_str(&format!("  {}", escape::line(&self.cause)));
+        }
+        if !self.note.is_empty() {
+            text.push_str(&format!(
+                "  {}",
+                paint.dim(&escape::shorten(&escape::line(&self.note), 100))
+            ));
+        }
+        text
+    }
+}
+
+/// Shows task instances while they change: a tree that redraws on a terminal, one line a change elsewhere. On standard error.
+pub struct LiveView {
+    bars: Option<MultiProgress>,
+    rows: Vec<(TaskLine, Option<ProgressBar>)>,
+    width: usize,
+    paint: Paint,
+}
+
+/// A terminal has no room for more lines than this.
+const MAX_LIVE_ROWS: usize = 40;
+
+impl LiveView {
+    /// For these tasks, in this order. More may come later.
+    pub fn new(names: &[String]) -> Self {
+        let live = term::stderr_is_terminal() && names.len() <= MAX_LIVE_ROWS;
+        let mut view = Self {
+            bars: live.then(MultiProgress::new),
+            rows: Vec::new(),
+            width: names.iter().map(|name| name.chars().count()).max().unwrap_or(0),
+            paint: Paint::stderr(),
+        };
+        for name in names {
+            view.add(TaskLine {
+                name: name.clone(),
+                ..TaskLine::default()
+            });
+        }
+        view
+    }
+
+    fn add(&mut self, line: TaskLine) {
+        let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner().with_style(style));
+            bar.set_message(line.render(self.width, self.paint));
+            bar.tick();
+            bar
+        });
+        self.rows.push((line, bar));
+    }
+
+    /// A task instance is like this now.
+    pub fn update(&mut self, line: TaskLine) {
+        let Some((shown, bar)) = self.rows.iter_mut().find(|(shown, _)| shown.name == line.name) else {
+            if self.bars.is_none() {
+                term::errln(&line.render(self.width, self.paint));
+            }
+            self.add(line);
+            return;
+        };
+        if *shown == line {
+            return;
+        }
+        match bar {
+            Some(bar) => bar.set_message(line.render(self.width, self.paint)),
+            // A change of nothing but the running time is not worth a line.
+            None if (&shown.state, shown.try_number) != (&line.state, line.try_number) => {
+                term::errln(&line.render(self.width, self.paint));
+            }
+            None => {}
+        }
+        *shown = line;
+    }
+
+    /// What is shown of a task instance.
+    pub fn line(&self, name: &str) -> Option<&TaskLine> {
+        self.rows.iter().map(|(line, _)| line).find(|line| line.name == name)
+    }
+
+    /// Leaves the last state on the screen.
+    pub fn finish(self) {
+        for (_, bar) in &self.rows {
+            if let Some(bar) = bar {
+                bar.abandon();
+            }
+        }
+    }
+
+    /// Takes it off the screen, for a table in its place.
+    pub fn clear(self) {
+        for (_, bar) in &self.rows {
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+/// A structured log message as one line for people.
+pub fn log_line(line: &Value, paint: Paint) -> String {
+    let text = |key: &str| line.get(key).and_then(Value::as_str);
+    let event = escape::line(text("event").unwrap_or_default());
+    let mut shown = String::new();
+    if let Some(time) = text("timestamp") {
+        let clock = time.get(11..23).unwrap_or(time);
+        shown.push_str(&paint.dim(&escape::line(clock)));
+        shown.push(' ');
+    }
+    let level = text("level").unwrap_or("info");
+    let tag = match level {
+        "error" | "critical" => paint.red("ERROR"),
+        "warning" | "warn" => paint.yellow("WARN "),
+        "debug" => paint.dim("DEBUG"),
+        "trace" => paint.dim("TRACE"),
+        _ => "INFO ".to_owned(),
+    };
+    shown.push_str(&tag);
+    let source = text("source").or_else(|| text("logger")).unwrap_or_default();
+    if !source.is_empty() {
+        shown.push(' ');
+        shown.push_str(&paint.dim(&format!("{:<6}", escape::line(source))));
+    }
+    shown.push(' ');
+    shown.push_str(&event);
+    if let Some(fields) = line.get("fields").and_then(Value::as_object) {
+        for (key, value) in fields {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            shown.push_str(&format!(" {}={}", paint.dim(&escape::line(key)), escape::line(&value)));
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_task_instance_is_one_safe_line() {
+        let line = TaskLine::of(&json!({
+            "task_id": "train", "map_index": 3, "state": "failed", "try_number": 2, "duration": 1.5,
+            "cause": "trapped", "message": "panicked\n\u{1b}[31mred",
+        }));
+        insta::assert_snapshot!(line.render(10, Paint::never()), @"✗ train[3]    failed  1.5s  try 2  trapped  panicked\\n\\e[31mred");
+        let waiting = TaskLine::of(&json!({"task_id": "load", "map_index": -1, "state": null, "try_number": 0}));
+        insta::assert_snapshot!(waiting.render(10, Paint::never()), @"· load        waiting");
+    }
+
+    #[test]
+    fn a_log_line_is_one_safe_line() {
+        let line = json!({
+            "timestamp": "2026-01-31T04:05:06.789012Z", "level": "warning", "source": "log",
+            "event": "two\nlines\u{9b}", "fields": {"rows": 3, "file": "a\u{7}"},
+        });
+        insta::assert_snapshot!(log_line(&line, Paint::never()), @"04:05:06.789 WARN  log    two\\nlines\\x9b rows=3 file=a\\x07");
+    }
+}

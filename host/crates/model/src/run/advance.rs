@@ -43,6 +43,7 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             dispatch,
             loss,
         } => step.try_lost(task, map_index, dispatch, loss),
+        Event::Resume => step.evaluate_all(),
         Event::Timer => step.timer(),
         Event::Clear { task_instances } => step.clear(&task_instances),
         Event::SetRunState { state } => step.set_run_state(state),

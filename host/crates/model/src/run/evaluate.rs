@@ -15,6 +15,10 @@ impl Step<'_> {
         }
         self.change_run(DagRunState::Running);
         self.fall_due();
+        self.evaluate_all();
+    }
+
+    pub(super) fn evaluate_all(&mut self) {
         let tasks = u32::try_from(self.run.dag.tasks.len()).unwrap_or(u32::MAX);
         self.to_evaluate = (0..tasks).map(TaskIndex).collect();
     }

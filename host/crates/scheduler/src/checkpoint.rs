@@ -7,20 +7,27 @@ use ports::payload::{CheckpointBackend, CheckpointError};
 use ports::store::CommitError;
 
 use crate::handle::Handle;
+use crate::live::LiveRun;
 
 #[async_trait]
 impl CheckpointBackend for Handle {
     async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError> {
-        self.current(&id).ok_or(CheckpointError::Stale)?;
-        self.shared
+        let run = self.current(&id).ok_or(CheckpointError::Stale)?;
+        let loaded = self
+            .shared
             .store
             .load_checkpoint(id.ti)
             .await
-            .map_err(|error| CheckpointError::Backend(Box::new(error)))
+            .map_err(|error| CheckpointError::Backend(Box::new(error)))?;
+        if loaded.is_some() {
+            mark(&run, &id);
+        }
+        Ok(loaded)
     }
 
     async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
-        self.current(&id).ok_or(CheckpointError::Stale)?;
+        let run = self.current(&id).ok_or(CheckpointError::Stale)?;
+        mark(&run, &id);
         let lease = self.shared.lease.get().ok_or(CheckpointError::Stale)?;
         let now = self.shared.clock.now();
         let saved = self
@@ -33,5 +40,12 @@ impl CheckpointBackend for Handle {
             Ok(false) | Err(CommitError::Fenced) => Err(CheckpointError::Stale),
             Err(error) => Err(CheckpointError::Backend(Box::new(error))),
         }
+    }
+}
+
+/// Notes that there is something to delete once the task instance has succeeded.
+fn mark(run: &LiveRun, id: &TryId) {
+    if let Some(live) = run.tries().get_mut(&(id.ti.task, id.ti.map_index)) {
+        live.has_checkpoint = true;
     }
 }

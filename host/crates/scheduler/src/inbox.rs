@@ -27,7 +27,7 @@ pub(crate) enum Message {
     /// A change to a run that exists.
     Run(DagRunKey, RunOp),
     /// A run that was asked for has been read (or not).
-    Loaded(DagRunKey, Result<Option<LoadedRun>, QueryError>),
+    Loaded(DagRunKey, Result<Option<Box<LoadedRun>>, QueryError>),
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.

@@ -10,9 +10,13 @@
 //! running.await?;
 //! ```
 
+mod audit;
 mod checkpoint;
+mod commit;
 mod config;
 mod control;
+mod core;
+mod dags;
 mod error;
 mod handle;
 mod inbox;
@@ -22,11 +26,21 @@ mod live;
 mod memory;
 mod metrics;
 mod names;
+mod outcome;
 mod params;
 mod queue;
+mod recover;
+mod release;
+mod rows;
+mod run;
 mod service;
 mod shared;
+mod slots;
+mod tick;
+mod timers;
+mod transitions;
 mod version;
+mod write;
 mod xcom;
 mod xcom_cache;
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskIndex, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskIndex, Timestamp, TryNumber};
 use ports::executor::RunContext;
 use tokio::sync::watch;
 
@@ -13,9 +13,24 @@ use crate::version::Version;
 /// A dispatch that is out.
 #[derive(Debug)]
 pub(crate) struct LiveTry {
+    pub(crate) try_number: TryNumber,
     pub(crate) dispatch: DispatchNumber,
+    /// Whether the try has loaded or saved a checkpoint.
+    pub(crate) has_checkpoint: bool,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) progress: Option<(Option<f64>, String)>,
+}
+
+impl LiveTry {
+    pub(crate) fn new(try_number: TryNumber, dispatch: DispatchNumber) -> Self {
+        Self {
+            try_number,
+            dispatch,
+            has_checkpoint: false,
+            started_at: None,
+            progress: None,
+        }
+    }
 }
 
 /// An active run.

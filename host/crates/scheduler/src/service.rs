@@ -13,10 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::core::Core;
 use crate::error::{StartError, Stopped};
 use crate::handle::Handle;
 use crate::inbox::Message;
+use crate::lease;
 use crate::shared::Shared;
+use crate::slots::Slots;
 
 /// A scheduler that has not started. Its handle works already, and refuses requests until it has.
 pub struct Scheduler {
@@ -63,30 +66,49 @@ impl Scheduler {
         }
     }
 
-    /// Takes the lease, recovers the stored runs and starts the loop.
+    /// Takes the lease, takes over the stored runs and starts the loop. `executor` reports to this scheduler's handle.
     pub async fn start(self, executor: Arc<dyn Executor>) -> Result<Running, StartError> {
-        let Self { shared, mut inbox } = self;
+        let Self { shared, inbox } = self;
         let now = shared.clock.now();
         let lease = shared
             .store
             .acquire_lease(shared.config.scheduler_id, now, now.plus(shared.config.lease_ttl))
             .await?;
         let lease = shared.lease.get_or_init(|| lease);
+        let pools = shared.store.pools().await.map_err(StartError::Load)?;
+        let parallelism = shared.config.parallelism.unwrap_or_else(|| executor.slots()).max(1);
+        let mut core = Core::new(Arc::clone(&shared), executor, inbox, Slots::new(parallelism, pools));
         shared
             .keys
             .refill(&*shared.store, lease)
             .await
             .map_err(StartError::Reserve)?;
+        core.recover().await?;
+        shared.condition().heartbeat = Some(now);
+        shared.stopping.store(false, Ordering::Release);
+        let guard = EndGuard {
+            lease: tokio::spawn(lease::keep(Arc::clone(&shared))),
+            shared,
+        };
         let task = tokio::spawn(async move {
-            while let Some(message) = inbox.recv().await {
-                if let Message::Shutdown { grace } = message {
-                    executor.shutdown(grace).await;
-                    shared.ended.send_replace(true);
-                    break;
-                }
-            }
-            Ok(())
+            let _guard = guard;
+            core.run().await
         });
         Ok(Running { task })
+    }
+}
+
+/// However the loop ends, requests are refused from then on and nobody waits for it any more.
+struct EndGuard {
+    shared: Arc<Shared>,
+    lease: JoinHandle<()>,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.lease.abort();
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.active_mut().clear();
+        self.shared.ended.send_replace(true);
     }
 }

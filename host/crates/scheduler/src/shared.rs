@@ -31,7 +31,6 @@ pub(crate) enum Name {
 /// A DAG as the handle knows it: what is committed.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownDag {
-    pub(crate) paused: bool,
     pub(crate) version: Arc<Version>,
 }
 

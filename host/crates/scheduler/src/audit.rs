@@ -1,0 +1,27 @@
+//! Lines of the audit log, under the names that Airflow's event log uses.
+
+use model::DagId;
+use ports::executor::RunContext;
+use ports::store::AuditWrite;
+
+/// Something was done to a run.
+pub(crate) fn run(event: &'static str, user: &str, context: &RunContext, extra: Option<String>) -> AuditWrite {
+    AuditWrite {
+        event,
+        user: user.to_owned(),
+        dag_id: Some(context.dag_id.clone()),
+        run_id: Some(context.run_id.clone()),
+        extra,
+    }
+}
+
+/// Something was done to a DAG.
+pub(crate) fn dag(event: &'static str, user: &str, dag_id: &DagId, extra: Option<String>) -> AuditWrite {
+    AuditWrite {
+        event,
+        user: user.to_owned(),
+        dag_id: Some(dag_id.clone()),
+        run_id: None,
+        extra,
+    }
+}

@@ -1,0 +1,266 @@
+//! The loop: it waits for work, decides a tick, commits it, and releases what follows. It alone changes runs.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use model::{DagRunKey, TiKey, Timestamp};
+use ports::control::ControlError;
+use ports::executor::{Executor, ExecutorEvent, TryId};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::dags::Dags;
+use crate::error::Stopped;
+use crate::inbox::{DagOp, Item, Message};
+use crate::queue::WorkQueue;
+use crate::run::Run;
+use crate::shared::Shared;
+use crate::slots::Slots;
+use crate::timers::Timers;
+
+/// Timers follow the wall clock, which can jump; it is looked at again at least this often while one is set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// How many ended runs are read at a time.
+const LOADS: usize = 8;
+
+/// Why commits fail, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failing {
+    pub(crate) since: Timestamp,
+    pub(crate) attempts: u32,
+}
+
+/// The state of the loop.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) queue: WorkQueue,
+    pub(crate) dag_ops: VecDeque<DagOp>,
+    /// The active runs, as they are committed.
+    pub(crate) runs: HashMap<DagRunKey, Run>,
+    /// Ended runs that are being read, with the work that waits for them. Nobody else changes them meanwhile.
+    pub(crate) loading: HashMap<DagRunKey, VecDeque<Item>>,
+    pub(crate) dags: Dags,
+    pub(crate) slots: Slots,
+    pub(crate) timers: Timers,
+    /// Runs with rows that are still to be written.
+    pub(crate) lazy: BTreeSet<DagRunKey>,
+    /// Bounds how many runs are read at a time.
+    pub(crate) loads: Arc<Semaphore>,
+    pub(crate) failing: Option<Failing>,
+    pub(crate) stopping: bool,
+    pub(crate) executor_stopped: bool,
+    pub(crate) fenced: bool,
+}
+
+impl Core {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        executor: Arc<dyn Executor>,
+        inbox: mpsc::UnboundedReceiver<Message>,
+        slots: Slots,
+    ) -> Self {
+        Self {
+            shared,
+            executor,
+            inbox,
+            queue: WorkQueue::default(),
+            dag_ops: VecDeque::new(),
+            runs: HashMap::new(),
+            loading: HashMap::new(),
+            dags: Dags::default(),
+            slots,
+            timers: Timers::default(),
+            lazy: BTreeSet::new(),
+            loads: Arc::new(Semaphore::new(LOADS)),
+            failing: None,
+            stopping: false,
+            executor_stopped: false,
+            fenced: false,
+        }
+    }
+
+    /// Runs until a shutdown or until another scheduler takes over.
+    pub(crate) async fn run(mut self) -> Result<(), Stopped> {
+        loop {
+            while let Ok(message) = self.inbox.try_recv() {
+                self.accept(message);
+            }
+            if self.fenced {
+                return self.give_up();
+            }
+            if self.is_hopeless() {
+                tracing::error!("stopping without having committed the last results");
+                return Ok(());
+            }
+            let now = self.shared.clock.now();
+            self.fall_due(now);
+            if self.has_work(now) {
+                self.tick().await;
+                continue;
+            }
+            if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() {
+                self.finish().await;
+                return Ok(());
+            }
+            self.wait(now).await;
+        }
+    }
+
+    fn has_work(&self, now: Timestamp) -> bool {
+        self.queue.has_hard()
+            || !self.dag_ops.is_empty()
+            || !self.lazy.is_empty()
+            || (!self.queue.is_empty() && self.executor_stopped)
+            || self.soft_deadline().is_some_and(|deadline| deadline <= now)
+            || (!self.stopping && self.slots.gate.next_timer().is_some_and(|due| due <= now))
+    }
+
+    fn soft_deadline(&self) -> Option<Timestamp> {
+        Some(self.queue.soft_since()?.plus(self.shared.config.run_mark_delay))
+    }
+
+    fn fall_due(&mut self, now: Timestamp) {
+        while !self.stopping
+            && let Some(key) = self.timers.pop_due(now)
+        {
+            self.queue.push(key, Item::Timer, now);
+        }
+    }
+
+    /// Sleeps until a message comes or something is due.
+    async fn wait(&mut self, now: Timestamp) {
+        let timer = if self.stopping { None } else { self.timers.next() };
+        let gate = if self.stopping {
+            None
+        } else {
+            self.slots.gate.next_timer()
+        };
+        let deadline = timer.into_iter().chain(gate).chain(self.soft_deadline()).min();
+        let message = match deadline {
+            None => self.inbox.recv().await,
+            Some(deadline) => {
+                let sleep = tokio::time::sleep(deadline.since(now).min(LONGEST_SLEEP));
+                tokio::select! {
+                    message = self.inbox.recv() => message,
+                    () = sleep => return,
+                }
+            }
+        };
+        if let Some(message) = message {
+            self.accept(message);
+        }
+    }
+
+    pub(crate) fn accept(&mut self, message: Message) {
+        let now = self.shared.clock.now();
+        match message {
+            Message::Executor(event) => self.accept_event(event, now),
+            Message::Dag(op) => {
+                if self.stopping {
+                    op.refuse(ControlError::Stopping);
+                } else {
+                    self.dag_ops.push_back(op);
+                }
+            }
+            Message::New(op) => {
+                let key = op.new.context.key;
+                self.accept_request(key, Item::New(op), now);
+            }
+            Message::Run(key, op) => self.accept_request(key, Item::Op(op), now),
+            Message::Loaded(key, result) => self.loaded(key, result, now),
+            Message::Fenced => self.fenced = true,
+            Message::Shutdown { grace } => self.begin_shutdown(grace),
+            Message::ExecutorStopped => self.executor_stopped = true,
+        }
+    }
+
+    fn accept_event(&mut self, event: ExecutorEvent, now: Timestamp) {
+        let (id, item) = match event {
+            ExecutorEvent::Started { id, at } => {
+                let item = Item::Started {
+                    task: id.ti.task,
+                    map_index: id.ti.map_index,
+                    dispatch: id.dispatch,
+                    at,
+                };
+                (id, item)
+            }
+            ExecutorEvent::Finished(report) => (report.id, Item::Finished(report)),
+            ExecutorEvent::HandedBack { id } => {
+                let item = Item::HandedBack {
+                    task: id.ti.task,
+                    map_index: id.ti.map_index,
+                    dispatch: id.dispatch,
+                };
+                (id, item)
+            }
+            // Progress never gets here: it is not durable.
+            ExecutorEvent::Progress { .. } => return,
+        };
+        self.queue.push(id.ti.run, item, now);
+    }
+
+    fn accept_request(&mut self, key: DagRunKey, item: Item, now: Timestamp) {
+        if self.stopping {
+            item.refuse(ControlError::Stopping);
+        } else if let Some(waiting) = self.loading.get_mut(&key) {
+            waiting.push_back(item);
+        } else {
+            self.queue.push(key, item, now);
+        }
+    }
+
+    fn begin_shutdown(&mut self, grace: Duration) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        self.shared.stopping.store(true, Ordering::Release);
+        tracing::info!("the scheduler is stopping");
+        let (executor, inbox) = (Arc::clone(&self.executor), self.shared.inbox.clone());
+        tokio::spawn(async move {
+            executor.shutdown(grace).await;
+            let _ = inbox.send(Message::ExecutorStopped);
+        });
+    }
+
+    async fn finish(&self) {
+        if let Some(lease) = self.shared.lease.get()
+            && let Err(error) = self.shared.store.release_lease(lease).await
+        {
+            tracing::warn!(%error, "could not release the lease; the next scheduler has to wait for it to run out");
+        }
+        tracing::info!("the scheduler has stopped");
+    }
+
+    /// Another scheduler has the lease: the runs are its own now. Nothing is written, nothing is released.
+    fn give_up(&mut self) -> Result<(), Stopped> {
+        tracing::error!("another scheduler has taken over this database; this one stops");
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.condition().problem = Some(Stopped::Fenced.to_string());
+        for run in self.runs.values() {
+            self.cancel_all(run);
+        }
+        self.shared.active_mut().clear();
+        Err(Stopped::Fenced)
+    }
+
+    /// Tells the executor to stop what it runs for a run that is not ours any more.
+    pub(crate) fn cancel_all(&self, run: &Run) {
+        for ((task, map_index), live) in run.live.tries().drain() {
+            self.executor.cancel(TryId {
+                ti: TiKey {
+                    run: run.key(),
+                    task,
+                    map_index,
+                },
+                run_uuid: run.live.context.uuid,
+                try_number: live.try_number,
+                dispatch: live.dispatch,
+            });
+        }
+    }
+}

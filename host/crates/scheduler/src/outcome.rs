@@ -1,0 +1,78 @@
+//! What an executor reported, as the run's decisions need it: labels become tasks, the rest becomes the row's details.
+
+use model::Dag;
+use model::dag::TaskKind;
+use model::run::TryEnd;
+use model::{Cause, TaskIndex};
+use ports::executor::{TryOutcome, TryReport, TryUsage};
+
+/// What the rows show of an ended try beyond what the run's state holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Details {
+    pub(crate) message: Option<String>,
+    pub(crate) code: Option<String>,
+    pub(crate) details: Option<String>,
+    pub(crate) usage: Option<TryUsage>,
+}
+
+/// The end of a try, its details, and whether what it published counts.
+pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
+    let mut details = Details {
+        usage: Some(report.usage),
+        ..Details::default()
+    };
+    let end = match &report.outcome {
+        TryOutcome::Done { falsy: false } => TryEnd::Done,
+        TryOutcome::Done { falsy: true } => TryEnd::DoneFalsy,
+        TryOutcome::Skip { reason } => {
+            details.message = (!reason.is_empty()).then(|| reason.clone());
+            TryEnd::Skip
+        }
+        TryOutcome::Reschedule { after } => TryEnd::Reschedule(*after),
+        TryOutcome::Branch { labels } => match chosen(dag, report.id.task(), labels) {
+            Ok(tasks) => TryEnd::Branch(tasks),
+            Err(message) => {
+                // An answer against the contract publishes nothing, as a trap does.
+                details.message = Some(message);
+                details.code = Some("unknown_branch_label".to_owned());
+                let end = TryEnd::Failed {
+                    cause: Cause::ContractViolation,
+                    fatal: false,
+                };
+                return (end, details, false);
+            }
+        },
+        TryOutcome::Failed(failure) => {
+            details.message = Some(failure.message.clone());
+            details.code.clone_from(&failure.code);
+            details.details.clone_from(&failure.details);
+            TryEnd::Failed {
+                cause: failure.cause,
+                fatal: failure.fatal,
+            }
+        }
+    };
+    (end, details, true)
+}
+
+/// The direct downstream tasks that labels stand for, ascending, without repeats.
+fn chosen(dag: &Dag, task: TaskIndex, labels: &[String]) -> Result<Vec<TaskIndex>, String> {
+    let Some(TaskKind::Branch { labels: known }) = dag.task(task).map(|task| &task.kind) else {
+        return Err("the task answered with branch labels, but the manifest gives it no `branches`".to_owned());
+    };
+    let mut chosen = Vec::new();
+    for label in labels {
+        let Some(tasks) = known.get(label) else {
+            let shown: String = label.chars().take(64).collect();
+            let known: Vec<&str> = known.keys().map(String::as_str).collect();
+            return Err(format!(
+                "the task chose the branch `{shown}`, which is not one of: {}",
+                known.join(", ")
+            ));
+        };
+        chosen.extend_from_slice(tasks);
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    Ok(chosen)
+}

@@ -1,0 +1,323 @@
+//! After the commit: drafts replace their runs, and effects are released — first what running tries may ask for, then
+//! dispatches and cancels, then answers and events.
+
+use std::sync::Arc;
+
+use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey};
+use ports::control::{ControlError, RunEvent};
+use ports::executor::{TryId, TryRequest};
+use ports::payload::XcomValue;
+use ports::query::RunRow;
+use ports::store::DagWrite;
+
+use crate::core::Core;
+use crate::inbox::{DagOp, Item, RunOp};
+use crate::live::LiveTry;
+use crate::metrics::Metrics;
+use crate::run::{Draft, Run};
+use crate::shared::KnownDag;
+use crate::tick::{Applied, AppliedDag, Tick};
+use crate::write::Write;
+
+impl Core {
+    /// Makes what was committed true in memory and tells everybody.
+    pub(crate) fn release_all(&mut self, mut tick: Tick, written: Vec<Write>) {
+        Metrics::add(
+            &self.shared.metrics.transitions,
+            u64::try_from(tick.transitions).unwrap_or(u64::MAX),
+        );
+        let listened = self.shared.events.receiver_count() > 0;
+        let mut events = Vec::new();
+        for change in tick.dag_changes {
+            self.release_dag(change, &mut events);
+        }
+        self.remember_xcoms(&tick.drafts, written);
+        let mut rows: Vec<(DagRunKey, RunRow)> = Vec::new();
+        for applied in &tick.items {
+            if matches!(applied.item, Item::New(_))
+                && let Some(draft) = tick.drafts.get(&applied.key)
+            {
+                rows.push((applied.key, draft.run_row()));
+            }
+        }
+        for key in &tick.order {
+            if let Some(draft) = tick.drafts.remove(key) {
+                if listened {
+                    collect_events(&draft, tick.now, &mut events);
+                }
+                self.release_run(draft);
+            }
+        }
+        for applied in tick.items {
+            self.answer(applied, &mut rows);
+        }
+        for event in events {
+            let _ = self.shared.events.send(event);
+        }
+        self.shared.condition().heartbeat = Some(self.shared.clock.now());
+    }
+
+    fn release_dag(&mut self, change: AppliedDag, events: &mut Vec<RunEvent>) {
+        let dag_write = match change.write {
+            Ok(dag_write) => dag_write,
+            Err(error) => return change.op.refuse(error),
+        };
+        let (dag_id, kind) = {
+            let mut known = self.shared.dags_mut();
+            match dag_write {
+                DagWrite::Deploy { version, .. } => {
+                    let dag_id = version.dag.id.clone();
+                    if let Some(dag) = self.dags.get(&dag_id) {
+                        let entry = KnownDag {
+                            version: Arc::clone(&dag.version),
+                        };
+                        known.insert(dag_id.clone(), entry);
+                    }
+                    (dag_id, "deployed")
+                }
+                DagWrite::SetPaused { dag_id, paused } => (dag_id, if paused { "paused" } else { "unpaused" }),
+                DagWrite::Delete { dag_id } => {
+                    known.remove(&dag_id);
+                    (dag_id, "deleted")
+                }
+            }
+        };
+        events.push(RunEvent::Dag { dag_id, change: kind });
+        match change.op {
+            DagOp::Deploy { reply, .. } => drop(reply.send(Ok(change.new_dag))),
+            DagOp::SetPaused { reply, .. } | DagOp::Delete { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Keeps the XComs that somebody downstream may pull soon.
+    fn remember_xcoms(&self, drafts: &std::collections::HashMap<DagRunKey, Draft>, written: Vec<Write>) {
+        let mut cache = None;
+        for part in written {
+            for ti in &part.tick.xcom_deletes {
+                cache.get_or_insert_with(|| self.shared.xcoms()).remove(*ti);
+            }
+            let mut xcoms = part.tick.xcoms.into_iter().peekable();
+            while let Some(first) = xcoms.next() {
+                let ti = first.ti;
+                let mut values: Vec<(String, XcomValue)> = vec![(first.key, first.value)];
+                while let Some(next) = xcoms.next_if(|next| next.ti == ti) {
+                    values.push((next.key, next.value));
+                }
+                let is_pulled = drafts
+                    .get(&ti.run)
+                    .and_then(|draft| draft.live.version.dag().task(ti.task))
+                    .is_some_and(|task| !task.downstream.is_empty());
+                if is_pulled {
+                    // A repeated key replaces: the last one is found first.
+                    values.reverse();
+                    cache.get_or_insert_with(|| self.shared.xcoms()).insert(ti, values);
+                }
+            }
+        }
+    }
+
+    fn release_run(&mut self, draft: Draft) {
+        let key = draft.key();
+        let live = Arc::clone(&draft.live);
+        let state = draft.state.state();
+        let try_id = |ti: TiKey, try_number, dispatch| TryId {
+            ti,
+            run_uuid: live.context.uuid,
+            try_number,
+            dispatch,
+        };
+
+        let mut requests = Vec::with_capacity(if self.stopping { 0 } else { draft.dispatches.len() });
+        let mut cancels = Vec::new();
+        {
+            let mut tries = live.tries();
+            for (place, dispatch) in &draft.cancels {
+                // One that memory does not know was never sent by this process.
+                if let Some(known) = tries.get(place).filter(|known| known.dispatch == *dispatch) {
+                    cancels.push(try_id(draft.ti(*place), known.try_number, *dispatch));
+                }
+            }
+            for place in &draft.over {
+                let is_out = draft
+                    .state
+                    .ti(place.0, place.1)
+                    .is_some_and(|ti| matches!(ti.state, TaskInstanceState::Queued | TaskInstanceState::Running));
+                if !is_out || draft.deleted {
+                    tries.remove(place);
+                }
+            }
+            for dispatch in &draft.dispatches {
+                let Some(ti) = draft.state.ti(dispatch.place.0, dispatch.place.1) else {
+                    continue;
+                };
+                tries.remove(&dispatch.place);
+                let is_current = ti.dispatch == dispatch.dispatch && ti.state == TaskInstanceState::Queued;
+                if !is_current || draft.deleted || self.stopping {
+                    continue;
+                }
+                if let Some(task) = live.version.spec(dispatch.place.0, ti.max_tries) {
+                    tries.insert(dispatch.place, LiveTry::new(dispatch.try_number, dispatch.dispatch));
+                    requests.push(TryRequest {
+                        id: try_id(draft.ti(dispatch.place), dispatch.try_number, dispatch.dispatch),
+                        run: Arc::clone(&live.context),
+                        task,
+                    });
+                }
+            }
+        }
+
+        let deleted = draft.deleted;
+        let run_changed = draft.run_changed;
+        let ended = state.is_finished();
+        if !deleted && !ended && (draft.new_run || run_changed) {
+            let mut active = self.shared.active_mut();
+            if active.get(key).is_none() {
+                active.insert(Arc::clone(&live));
+            }
+        }
+        let done = self.replace(draft) || deleted;
+        if done {
+            self.runs.remove(&key);
+            self.lazy.remove(&key);
+            self.timers.set(key, None);
+        }
+        if run_changed || deleted {
+            if ended || deleted {
+                self.shared.active_mut().remove(key);
+            }
+            live.state.send_if_modified(|known| {
+                let state = if deleted && !state.is_finished() {
+                    DagRunState::Failed
+                } else {
+                    state
+                };
+                std::mem::replace(known, state) != state
+            });
+            if ended {
+                Metrics::count(&self.shared.metrics.runs_finished);
+            }
+        }
+
+        Metrics::add(
+            &self.shared.metrics.dispatches,
+            u64::try_from(requests.len()).unwrap_or(u64::MAX),
+        );
+        for id in cancels {
+            self.executor.cancel(id);
+        }
+        for request in requests {
+            self.executor.dispatch(request);
+        }
+    }
+
+    /// The draft becomes the run. Answers whether memory is done with the run.
+    fn replace(&mut self, draft: Draft) -> bool {
+        let key = draft.key();
+        let Draft {
+            live,
+            state,
+            meta,
+            details,
+            lazy,
+            lazy_done,
+            ..
+        } = draft;
+        let run = self.runs.entry(key).or_insert_with(|| Run {
+            live,
+            state: state.clone(),
+            meta: meta.clone(),
+            details: Default::default(),
+            lazy: Default::default(),
+        });
+        run.state = state;
+        run.meta = meta;
+        for (place, details) in details {
+            let goes_on = run.state.ti(place.0, place.1).is_some_and(|ti| !ti.state.is_finished());
+            match details {
+                Some(details) if goes_on => drop(run.details.insert(place, details)),
+                _ => drop(run.details.remove(&place)),
+            }
+        }
+        if lazy.len() == lazy_done.len() && run.lazy.is_empty() {
+            // All that was put off is written already.
+        } else {
+            run.lazy.extend(lazy);
+            for place in lazy_done {
+                run.lazy.remove(&place);
+            }
+        }
+        if run.lazy.is_empty() {
+            self.lazy.remove(&key);
+        } else {
+            self.lazy.insert(key);
+        }
+        self.timers.set(key, run.state.next_timer());
+        run.state.state().is_finished() && run.lazy.is_empty()
+    }
+
+    fn answer(&self, applied: Applied, rows: &mut Vec<(DagRunKey, RunRow)>) {
+        if let Some(error) = applied.refused {
+            return applied.item.refuse(error);
+        }
+        match applied.item {
+            Item::New(op) => {
+                let row = rows.iter().position(|(key, _)| *key == applied.key);
+                let answer = row
+                    .map(|row| rows.swap_remove(row).1)
+                    .ok_or_else(|| ControlError::Internal("the new run was not committed".into()));
+                let _ = op.reply.send(answer);
+            }
+            Item::Op(
+                RunOp::Clear { reply, .. }
+                | RunOp::SetState { reply, .. }
+                | RunOp::Note { reply, .. }
+                | RunOp::Delete { reply, .. },
+            ) => {
+                let _ = reply.send(Ok(()));
+            }
+            Item::HandedBack { .. } => Metrics::count(&self.shared.metrics.handed_back),
+            Item::Lost { acknowledged: true, .. } => Metrics::count(&self.shared.metrics.infrastructure_losses),
+            Item::Lost { .. } | Item::Started { .. } | Item::Finished(_) | Item::Timer | Item::Recovered => {}
+        }
+    }
+}
+
+/// Events for those who watch. Start marks were announced when they came.
+fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEvent>) {
+    const SCHEDULED: usize = 256;
+    let context = &draft.live.context;
+    let dag = draft.live.version.dag();
+    // Thousands of tasks that become ready at once are no news.
+    let ready = draft.lazy.iter().take(SCHEDULED).filter(|(task, map_index)| {
+        draft
+            .state
+            .ti(*task, *map_index)
+            .is_some_and(|ti| ti.state == TaskInstanceState::Scheduled)
+    });
+    for (task, map_index) in ready.chain(&draft.changed) {
+        let (Some(ti), Some(task)) = (draft.state.ti(*task, *map_index), dag.task(*task)) else {
+            continue;
+        };
+        if ti.state == TaskInstanceState::Running {
+            continue;
+        }
+        events.push(RunEvent::TaskInstance {
+            dag_id: context.dag_id.clone(),
+            run_id: context.run_id.clone(),
+            task_id: task.id.clone(),
+            map_index: *map_index,
+            try_number: ti.try_number.0,
+            state: ti.state,
+            cause: ti.cause,
+            at: now,
+        });
+    }
+    if draft.run_changed || draft.new_run {
+        events.push(RunEvent::DagRun {
+            dag_id: context.dag_id.clone(),
+            run_id: context.run_id.clone(),
+            state: draft.state.state(),
+            at: now,
+        });
+    }
+}

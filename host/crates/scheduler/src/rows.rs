@@ -1,0 +1,104 @@
+//! From the drafts of a tick to the rows that it writes.
+
+use model::TaskInstanceState;
+
+use crate::audit;
+use crate::core::Core;
+use crate::inbox::DagOp;
+use crate::run::{Draft, Run};
+use crate::tick::Tick;
+use crate::write::{Owner, Write};
+
+impl Core {
+    /// All that the tick writes.
+    pub(crate) fn write(&mut self, tick: &mut Tick) -> Write {
+        let mut write = Write::new(tick.now);
+        for (change, applied) in tick.dag_changes.iter().enumerate() {
+            let Ok(row) = &applied.write else { continue };
+            write.dags.push(change);
+            write.tick.dags.push(row.clone());
+            let (event, user, dag_id) = match &applied.op {
+                DagOp::Deploy { version, user, .. } => ("deploy_dag", user, &version.dag.id),
+                DagOp::SetPaused { dag_id, user, .. } => ("patch_dag", user, dag_id),
+                DagOp::Delete { dag_id, user, .. } => ("delete_dag", user, dag_id),
+            };
+            write.audit(Owner::Dag(change), audit::dag(event, user, dag_id, None));
+        }
+        self.draft_lazy_runs(tick);
+        let mut room = self
+            .shared
+            .config
+            .max_transitions_per_tick
+            .saturating_sub(tick.drafts.values().map(|draft| draft.changed.len()).sum());
+        for key in &tick.order {
+            if let Some(draft) = tick.drafts.get_mut(key) {
+                draft.write(self.runs.get(key), &mut room, &mut write);
+                write.runs.push(*key);
+            }
+        }
+        write
+    }
+
+    /// Runs with rows that are still to be written take part in the tick.
+    fn draft_lazy_runs(&self, tick: &mut Tick) {
+        for key in &self.lazy {
+            // A few a tick are enough: the others follow in the next.
+            if tick.order.len() > 64 {
+                break;
+            }
+            tick.draft(&self.runs, *key);
+        }
+    }
+}
+
+impl Draft {
+    fn write(&mut self, base: Option<&Run>, room: &mut usize, write: &mut Write) {
+        let key = self.key();
+        for line in self.audit.drain(..) {
+            write.audit(Owner::Run(key), line);
+        }
+        let rows = &mut write.tick;
+        if self.deleted {
+            if self.new.is_none() {
+                rows.run_deletes.push(key);
+            }
+            return;
+        }
+        let is_new = self.new.is_some();
+        rows.new_runs.extend(self.new.take());
+        if self.run_changed {
+            rows.runs.push(self.run_write());
+        }
+        self.changed.sort_unstable();
+        self.changed.dedup();
+        self.lazy.sort_unstable();
+        self.lazy.dedup();
+        self.collect_lazy(base, room);
+        // One row a task instance: some databases refuse to write a row twice in one statement.
+        let mut places = self.changed.clone();
+        places.extend(self.lazy_done.iter().copied().filter(|(task, map_index)| {
+            self.state
+                .ti(*task, *map_index)
+                .is_some_and(|ti| matches!(ti.state, TaskInstanceState::NoStatus | TaskInstanceState::Scheduled))
+        }));
+        places.sort_unstable();
+        places.dedup();
+        rows.task_instances.reserve(places.len());
+        for place in places {
+            rows.task_instances.extend(self.row(base, place));
+        }
+        rows.tries.append(&mut self.tries);
+        if !is_new {
+            rows.xcom_deletes.append(&mut self.xcom_deletes);
+            rows.checkpoint_deletes.append(&mut self.checkpoint_deletes);
+        }
+        rows.xcoms.append(&mut self.xcoms);
+    }
+
+    fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {
+        let old = base.into_iter().flat_map(|run| run.lazy.iter().copied());
+        let done: Vec<_> = old.chain(self.lazy.iter().copied()).take(*room).collect();
+        *room -= done.len();
+        self.lazy_done = done;
+    }
+}

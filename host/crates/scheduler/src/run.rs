@@ -1,0 +1,221 @@
+//! An active run in memory, and the draft that a tick works on. A draft replaces its run only after the commit.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use model::run::RunState;
+use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use ports::query::RunRow;
+use ports::store::{AuditWrite, NewRun, RunWrite, TiWrite, XcomWrite};
+
+use crate::live::LiveRun;
+use crate::outcome::Details;
+
+/// A task instance within its run.
+pub(crate) type Place = (TaskIndex, MapIndex);
+
+/// What is stored of a run beside its task instances.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) run_type: DagRunType,
+    pub(crate) conf: Arc<str>,
+    pub(crate) note: Option<String>,
+    pub(crate) triggering_user: Option<String>,
+    pub(crate) set_aside: Option<String>,
+}
+
+/// An active run, as it is committed.
+pub(crate) struct Run {
+    pub(crate) live: Arc<LiveRun>,
+    pub(crate) state: RunState,
+    pub(crate) meta: Meta,
+    /// Of task instances that have not ended: what their last try said.
+    pub(crate) details: HashMap<Place, Details>,
+    /// Rows that may be written later: a crash loses nothing by them.
+    pub(crate) lazy: BTreeSet<Place>,
+}
+
+impl Run {
+    pub(crate) fn key(&self) -> DagRunKey {
+        self.live.context.key
+    }
+}
+
+/// A dispatch to send once it is committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) place: Place,
+    pub(crate) try_number: TryNumber,
+    pub(crate) dispatch: DispatchNumber,
+}
+
+/// What a tick has made of a run so far.
+pub(crate) struct Draft {
+    pub(crate) live: Arc<LiveRun>,
+    pub(crate) state: RunState,
+    pub(crate) meta: Meta,
+    /// Changes to `Run::details`; none removes.
+    pub(crate) details: HashMap<Place, Option<Details>>,
+    /// Its row, until it is handed to the tick's write.
+    pub(crate) new: Option<NewRun>,
+    pub(crate) new_run: bool,
+    pub(crate) run_changed: bool,
+    pub(crate) new_note: bool,
+    pub(crate) deleted: bool,
+    /// Rows that this tick must write.
+    pub(crate) changed: Vec<Place>,
+    /// Rows to add to `Run::lazy`.
+    pub(crate) lazy: Vec<Place>,
+    /// Rows of `Run::lazy` and `lazy` that this tick writes, or that were written since.
+    pub(crate) lazy_done: Vec<Place>,
+    pub(crate) tries: Vec<TiWrite>,
+    pub(crate) xcom_deletes: Vec<TiKey>,
+    pub(crate) checkpoint_deletes: Vec<TiKey>,
+    pub(crate) xcoms: Vec<XcomWrite>,
+    pub(crate) audit: Vec<AuditWrite>,
+    pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) cancels: Vec<(Place, DispatchNumber)>,
+    /// Task instances whose dispatch is over.
+    pub(crate) over: Vec<Place>,
+}
+
+impl Draft {
+    pub(crate) fn of(run: &Run) -> Self {
+        Self::with(Arc::clone(&run.live), run.state.clone(), run.meta.clone())
+    }
+
+    pub(crate) fn new(live: Arc<LiveRun>, state: RunState, new: NewRun) -> Self {
+        let meta = Meta {
+            run_type: new.run_type,
+            conf: Arc::clone(&new.conf),
+            note: new.note.clone(),
+            triggering_user: new.triggering_user.clone(),
+            set_aside: None,
+        };
+        let lazy = state.tis().map(|(task, map_index, _)| (task, map_index)).collect();
+        Self {
+            new: Some(new),
+            new_run: true,
+            lazy,
+            ..Self::with(live, state, meta)
+        }
+    }
+
+    fn with(live: Arc<LiveRun>, state: RunState, meta: Meta) -> Self {
+        Self {
+            live,
+            state,
+            meta,
+            details: HashMap::new(),
+            new: None,
+            new_run: false,
+            run_changed: false,
+            new_note: false,
+            deleted: false,
+            changed: Vec::new(),
+            lazy: Vec::new(),
+            lazy_done: Vec::new(),
+            tries: Vec::new(),
+            xcom_deletes: Vec::new(),
+            checkpoint_deletes: Vec::new(),
+            xcoms: Vec::new(),
+            audit: Vec::new(),
+            dispatches: Vec::new(),
+            cancels: Vec::new(),
+            over: Vec::new(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> DagRunKey {
+        self.live.context.key
+    }
+
+    pub(crate) fn ti(&self, (task, map_index): Place) -> TiKey {
+        TiKey {
+            run: self.key(),
+            task,
+            map_index,
+        }
+    }
+
+    pub(crate) fn run_write(&self) -> RunWrite {
+        RunWrite {
+            key: self.key(),
+            state: self.state.state(),
+            queued_at: self.state.queued_at(),
+            start_date: self.state.start_date(),
+            end_date: self.state.end_date(),
+            note: self.new_note.then(|| self.meta.note.clone()).flatten(),
+            set_aside: self.meta.set_aside.clone(),
+        }
+    }
+
+    /// The row of a task instance. `base` is the run that the draft came from.
+    pub(crate) fn row(&self, base: Option<&Run>, place: Place) -> Option<TiWrite> {
+        let ti = self.state.ti(place.0, place.1)?;
+        let task = self.live.version.dag().task(place.0)?;
+        let details = match self.details.get(&place) {
+            Some(changed) => changed.as_ref(),
+            None => base.and_then(|run| run.details.get(&place)),
+        };
+        let no_details = Details::default();
+        let details = details.unwrap_or(&no_details);
+        Some(TiWrite {
+            key: self.ti(place),
+            task_id: task.id.clone(),
+            state: ti.state,
+            try_number: ti.try_number,
+            max_tries: ti.max_tries,
+            dispatch: ti.dispatch,
+            infra_losses: ti.infra_losses,
+            acknowledged: ti.acknowledged,
+            cause: ti.cause,
+            message: details.message.clone(),
+            code: details.code.clone(),
+            details: details.details.clone(),
+            scheduled_at: ti.scheduled_at,
+            queued_at: ti.queued_at,
+            start_date: ti.start_date,
+            end_date: ti.end_date,
+            next_at: ti.next_at,
+            usage: details.usage,
+            chosen: ti.chosen.as_deref().map(<[u32]>::to_vec),
+        })
+    }
+
+    /// The run as the API shows it.
+    pub(crate) fn run_row(&self) -> RunRow {
+        let context = &self.live.context;
+        let version = &self.live.version.stored;
+        RunRow {
+            key: context.key,
+            uuid: context.uuid,
+            dag_id: context.dag_id.clone(),
+            run_id: context.run_id.clone(),
+            version_uuid: version.uuid,
+            version_number: version.number,
+            state: self.state.state(),
+            run_type: self.meta.run_type,
+            logical_date: context.logical_date,
+            data_interval_start: context.data_interval_start,
+            data_interval_end: context.data_interval_end,
+            run_after: context.run_after,
+            queued_at: self.state.queued_at(),
+            start_date: self.state.start_date(),
+            end_date: self.state.end_date(),
+            conf: Arc::clone(&self.meta.conf),
+            note: self.meta.note.clone(),
+            triggering_user: self.meta.triggering_user.clone(),
+            set_aside: self.meta.set_aside.clone(),
+        }
+    }
+}
+
+/// Whether a row in this state may be written later: stored as `no_status`, or not at all, it is scheduled again.
+pub(crate) fn may_wait(from: TaskInstanceState, to: TaskInstanceState) -> bool {
+    use TaskInstanceState::{NoStatus, Scheduled};
+    matches!(
+        (from, to),
+        (NoStatus, Scheduled) | (Scheduled, NoStatus) | (NoStatus, NoStatus)
+    )
+}

@@ -1,0 +1,133 @@
+//! What may run at a time, as the loop uses it: `model`'s capacity, ready queue and run gate side by side. They change while
+//! a tick is decided; after a tick that was not committed they are made anew from the runs.
+
+use model::capacity::{Capacity, ReadyQueue, RunGate, admit};
+use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskIndex, TiKey, Timestamp};
+use ports::query::PoolRow;
+
+use crate::live::LiveRun;
+use crate::run::Run;
+use crate::version::Version;
+
+/// Slots, who waits for them, and which queued runs may start.
+pub(crate) struct Slots {
+    parallelism: u32,
+    pools: Vec<PoolRow>,
+    capacity: Capacity,
+    ready: ReadyQueue,
+    pub(crate) gate: RunGate,
+}
+
+impl Slots {
+    pub(crate) fn new(parallelism: u32, pools: Vec<PoolRow>) -> Self {
+        let mut slots = Self {
+            parallelism,
+            pools,
+            capacity: Capacity::new(parallelism),
+            ready: ReadyQueue::new(),
+            gate: RunGate::new(),
+        };
+        slots.set_pools();
+        slots
+    }
+
+    fn set_pools(&mut self) {
+        for pool in &self.pools {
+            self.capacity.set_pool(&pool.name, i64::from(pool.slots));
+        }
+    }
+
+    /// Forgets everything but the bounds.
+    pub(crate) fn clear(&mut self) {
+        self.capacity = Capacity::new(self.parallelism);
+        self.ready = ReadyQueue::new();
+        self.gate = RunGate::new();
+        self.set_pools();
+    }
+
+    /// The limits of a DAG are those of its current version.
+    pub(crate) fn set_dag(&mut self, version: &Version, paused: bool) {
+        let dag = version.dag();
+        self.capacity.set_dag(&dag.id, dag.max_active_tasks, paused);
+        self.gate.set_dag(&dag.id, dag.max_active_runs, paused);
+    }
+
+    pub(crate) fn remove_dag(&mut self, dag_id: &DagId) {
+        self.capacity.remove_dag(dag_id);
+        self.gate.remove_dag(dag_id);
+    }
+
+    /// Takes a committed run into account.
+    pub(crate) fn add_run(&mut self, run: &Run) {
+        let (key, dag_id, run_after) = (run.key(), &run.live.context.dag_id, run.state.run_after());
+        match run.state.state() {
+            DagRunState::Queued => self.gate.queue(key, dag_id, run_after),
+            DagRunState::Running => self.gate.running(key, dag_id, run_after),
+            DagRunState::Success | DagRunState::Failed => {}
+        }
+        for (task, map_index, _) in run.state.dispatched() {
+            if let Some(definition) = run.live.version.dag().task(task) {
+                let ti = TiKey {
+                    run: key,
+                    task,
+                    map_index,
+                };
+                self.capacity.occupy(ti, dag_id, definition);
+            }
+        }
+        if run.state.state() == DagRunState::Running {
+            for (task, map_index, ti) in run.state.ready() {
+                self.ready(&run.live, (task, map_index), ti.scheduled_at.unwrap_or(run_after));
+            }
+        }
+    }
+
+    /// A run changed its state.
+    pub(crate) fn run_changed(&mut self, live: &LiveRun, to: DagRunState) {
+        let context = &live.context;
+        match to {
+            DagRunState::Queued => {
+                self.ready.remove_run(context.key);
+                self.gate.queue(context.key, &context.dag_id, context.run_after);
+            }
+            DagRunState::Running => self.gate.running(context.key, &context.dag_id, context.run_after),
+            DagRunState::Success | DagRunState::Failed => self.run_gone(context.key),
+        }
+    }
+
+    /// A run has ended or is deleted. What is still dispatched keeps its slots until it stops.
+    pub(crate) fn run_gone(&mut self, key: DagRunKey) {
+        self.gate.remove(key);
+        self.ready.remove_run(key);
+    }
+
+    /// A task instance waits for capacity.
+    pub(crate) fn ready(&mut self, live: &LiveRun, (task, map_index): (TaskIndex, MapIndex), since: Timestamp) {
+        if let Some(definition) = live.version.dag().task(task) {
+            let ti = TiKey {
+                run: live.context.key,
+                task,
+                map_index,
+            };
+            self.ready.push(ti, &live.context.dag_id, definition, since);
+        }
+    }
+
+    /// A task instance no longer waits, but was not admitted.
+    pub(crate) fn not_ready(&mut self, ti: TiKey) {
+        self.ready.remove(ti);
+    }
+
+    /// A dispatch is over.
+    pub(crate) fn release(&mut self, ti: TiKey) {
+        self.capacity.release(ti);
+    }
+
+    /// Those that run next; their slots are taken.
+    pub(crate) fn admit(&mut self, now: Timestamp) -> Vec<TiKey> {
+        admit(&mut self.capacity, &mut self.ready, now)
+            .into_iter()
+            .map(|admitted| admitted.key)
+            .collect()
+    }
+}

@@ -1,0 +1,458 @@
+//! One tick: work is taken in turn, each item is applied to the draft of its run, free slots are filled, and all of it
+//! becomes one write. Nothing here awaits and nothing leaves the process.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use model::run::{Event, Loss, RunState};
+use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
+use ports::control::ControlError;
+use ports::executor::TryReport;
+use ports::payload::XcomValue;
+use ports::store::{DagWrite, XcomWrite};
+
+use crate::audit;
+use crate::core::Core;
+use crate::dags::DagEntry;
+use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
+use crate::live::LiveRun;
+use crate::metrics::Metrics;
+use crate::outcome;
+use crate::run::{Draft, Place, Run};
+
+/// Work that a tick has taken, kept until its outcome is known.
+pub(crate) struct Applied {
+    pub(crate) key: DagRunKey,
+    pub(crate) item: Item,
+    /// Why it was refused.
+    pub(crate) refused: Option<ControlError>,
+}
+
+/// A DAG change that a tick has taken.
+pub(crate) struct AppliedDag {
+    pub(crate) op: DagOp,
+    /// What it writes, or why it was refused.
+    pub(crate) write: Result<DagWrite, ControlError>,
+    /// Whether the DAG is new.
+    pub(crate) new_dag: bool,
+}
+
+/// A tick in the making.
+pub(crate) struct Tick {
+    pub(crate) now: Timestamp,
+    pub(crate) drafts: HashMap<DagRunKey, Draft>,
+    /// The keys of the drafts in the order in which they were made.
+    pub(crate) order: Vec<DagRunKey>,
+    pub(crate) items: Vec<Applied>,
+    pub(crate) dag_changes: Vec<AppliedDag>,
+    pub(crate) transitions: usize,
+}
+
+impl Tick {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            drafts: HashMap::new(),
+            order: Vec::new(),
+            items: Vec::new(),
+            dag_changes: Vec::new(),
+            transitions: 0,
+        }
+    }
+
+    /// The draft of a run, made if need be. None where memory does not have the run, or this tick deletes it.
+    pub(crate) fn draft<'a>(&'a mut self, runs: &HashMap<DagRunKey, Run>, key: DagRunKey) -> Option<&'a mut Draft> {
+        match self.drafts.entry(key) {
+            Entry::Occupied(draft) => Some(draft.into_mut()).filter(|draft| !draft.deleted),
+            Entry::Vacant(place) => {
+                let run = runs.get(&key)?;
+                self.order.push(key);
+                Some(place.insert(Draft::of(run)))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Takes work up to the tick's bound and decides.
+    pub(crate) fn decide(&mut self, now: Timestamp) -> Tick {
+        let mut tick = Tick::new(now);
+        while let Some(op) = self.dag_ops.pop_front() {
+            let (write, new_dag) = self.apply_dag(&op, &tick);
+            tick.dag_changes.push(AppliedDag { op, write, new_dag });
+        }
+        let bound = self.shared.config.max_transitions_per_tick;
+        let mut taken = 0;
+        while tick.transitions < bound && taken < bound {
+            let Some((key, item)) = self.queue.pop() else { break };
+            taken += 1;
+            self.apply(&mut tick, key, item);
+        }
+        if !self.stopping {
+            // A run without any work ends at once and makes room for the next.
+            loop {
+                let startable = self.slots.gate.startable(now);
+                if startable.is_empty() {
+                    break;
+                }
+                for key in startable {
+                    self.start_run(&mut tick, key);
+                }
+            }
+            self.admit(&mut tick);
+        }
+        tick
+    }
+
+    fn apply_dag(&mut self, op: &DagOp, tick: &Tick) -> (Result<DagWrite, ControlError>, bool) {
+        let change = tick.dag_changes.len();
+        match op {
+            DagOp::Deploy {
+                version,
+                paused,
+                replace,
+                ..
+            } => {
+                let dag_id = &version.dag.id;
+                let known = self.dags.get(dag_id).is_some();
+                if known && !replace {
+                    let message = format!("DAG `{dag_id}` exists already");
+                    return (Err(ControlError::Conflict(message)), false);
+                }
+                let first = (!known).then_some(paused.unwrap_or(false));
+                let entry = DagEntry {
+                    paused: first.unwrap_or_else(|| self.dags.get(dag_id).is_some_and(|dag| dag.paused)),
+                    version: self.shared.versions().insert(Arc::clone(version)),
+                };
+                self.slots.set_dag(&entry.version, entry.paused);
+                self.dags.set(change, dag_id, Some(entry));
+                let write = DagWrite::Deploy {
+                    version: Arc::clone(version),
+                    paused: first,
+                };
+                (Ok(write), !known)
+            }
+            DagOp::SetPaused { dag_id, paused, .. } => {
+                let Some(known) = self.dags.get(dag_id).cloned() else {
+                    return (Err(ControlError::DagNotFound(dag_id.clone())), false);
+                };
+                self.slots.set_dag(&known.version, *paused);
+                let entry = DagEntry {
+                    paused: *paused,
+                    ..known
+                };
+                self.dags.set(change, dag_id, Some(entry));
+                let write = DagWrite::SetPaused {
+                    dag_id: dag_id.clone(),
+                    paused: *paused,
+                };
+                (Ok(write), false)
+            }
+            DagOp::Delete { dag_id, .. } => {
+                if self.dags.get(dag_id).is_none() {
+                    return (Err(ControlError::DagNotFound(dag_id.clone())), false);
+                }
+                let in_memory = |run: &&Run| run.live.context.dag_id == *dag_id;
+                let active = self.runs.values().filter(in_memory).count();
+                if active > 0 || !self.loading.is_empty() {
+                    let message = format!("DAG `{dag_id}` has {active} active runs; end or delete them first");
+                    return (Err(ControlError::Conflict(message)), false);
+                }
+                debug_assert!(tick.drafts.is_empty(), "DAG changes come first");
+                self.slots.remove_dag(dag_id);
+                self.dags.set(change, dag_id, None);
+                let write = DagWrite::Delete { dag_id: dag_id.clone() };
+                (Ok(write), false)
+            }
+        }
+    }
+
+    fn apply(&mut self, tick: &mut Tick, key: DagRunKey, item: Item) {
+        let mut refused = None;
+        if let Item::New(op) = &item {
+            refused = self.apply_new(tick, op).err();
+        } else if tick.draft(&self.runs, key).is_none() {
+            if let Item::Op(op) = item {
+                if tick.drafts.contains_key(&key) {
+                    // This very tick deletes the run.
+                    op.refuse(ControlError::Conflict("the run is being deleted".to_owned()));
+                } else {
+                    self.load(key, Item::Op(op));
+                }
+                return;
+            }
+            if matches!(item, Item::Finished(_) | Item::Started { .. } | Item::HandedBack { .. }) {
+                Metrics::count(&self.shared.metrics.stale_events);
+            }
+            return;
+        } else {
+            match &item {
+                Item::New(_) => {}
+                Item::Started {
+                    task,
+                    map_index,
+                    dispatch,
+                    at,
+                } => {
+                    let event = Event::TryStarted {
+                        task: *task,
+                        map_index: *map_index,
+                        dispatch: *dispatch,
+                        at: *at,
+                    };
+                    self.step(tick, key, event);
+                }
+                Item::Finished(report) => self.apply_finished(tick, key, report),
+                Item::HandedBack {
+                    task,
+                    map_index,
+                    dispatch,
+                } => {
+                    let event = Event::TryLost {
+                        task: *task,
+                        map_index: *map_index,
+                        dispatch: *dispatch,
+                        loss: Loss::HandedBack,
+                    };
+                    self.step(tick, key, event);
+                }
+                Item::Lost {
+                    task,
+                    map_index,
+                    dispatch,
+                    acknowledged,
+                } => {
+                    let loss = if *acknowledged {
+                        Loss::Acknowledged
+                    } else {
+                        Loss::NotAcknowledged
+                    };
+                    let event = Event::TryLost {
+                        task: *task,
+                        map_index: *map_index,
+                        dispatch: *dispatch,
+                        loss,
+                    };
+                    self.step(tick, key, event);
+                }
+                Item::Recovered => self.step(tick, key, Event::Resume),
+                Item::Timer => self.step(tick, key, Event::Timer),
+                Item::Op(op) => self.apply_op(tick, key, op),
+            }
+        }
+        tick.items.push(Applied { key, item, refused });
+    }
+
+    fn apply_new(&mut self, tick: &mut Tick, op: &NewRunOp) -> Result<(), ControlError> {
+        let context = &op.new.context;
+        if self.dags.get(&context.dag_id).is_none() {
+            return Err(ControlError::DagNotFound(context.dag_id.clone()));
+        }
+        let dag = Arc::clone(op.version.dag());
+        let state = RunState::new(context.key, dag, context.run_after, op.new.queued_at);
+        let live = LiveRun::new(Arc::clone(context), Arc::clone(&op.version), state.state());
+        let mut draft = Draft::new(live, state, op.new.clone());
+        draft.audit.push(audit::run("trigger_dag_run", &op.user, context, None));
+        self.slots.run_changed(&draft.live, DagRunState::Queued);
+        tick.order.push(context.key);
+        tick.drafts.insert(context.key, draft);
+        tick.transitions += 1;
+        Ok(())
+    }
+
+    fn apply_finished(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport) {
+        let id = &report.id;
+        let (task, map_index, dispatch) = (id.ti.task, id.ti.map_index, id.dispatch);
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        let restarting = draft
+            .state
+            .ti(task, map_index)
+            .is_some_and(|ti| ti.dispatch == dispatch && ti.state == TaskInstanceState::Restarting);
+        let accepted = draft.live.context.uuid == id.run_uuid && draft.state.accepts_result(task, map_index, dispatch);
+        if !accepted && !restarting {
+            Metrics::count(&self.shared.metrics.stale_events);
+            return;
+        }
+        let (end, details, publishes) = outcome::judge(draft.live.version.dag(), report);
+        if accepted {
+            draft.details.insert((task, map_index), Some(details));
+            if publishes {
+                let ti = draft.ti((task, map_index));
+                draft.xcoms.extend(report.xcoms.iter().map(|push| XcomWrite {
+                    ti,
+                    key: push.key.clone(),
+                    value: XcomValue {
+                        value: Arc::clone(&push.value),
+                        blobs: push.blobs.clone(),
+                    },
+                }));
+            }
+        }
+        let event = Event::TryFinished {
+            task,
+            map_index,
+            dispatch,
+            end,
+            started_at: report.started_at,
+            ended_at: report.ended_at,
+        };
+        self.step(tick, key, event);
+    }
+
+    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) {
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        // Whatever a person does to a run that was set aside gives it another chance.
+        if draft.meta.set_aside.take().is_some() {
+            draft.run_changed = true;
+        }
+        let context = Arc::clone(&draft.live.context);
+        match op {
+            RunOp::Clear {
+                task_instances,
+                only_failed,
+                only_running,
+                user,
+                ..
+            } => {
+                let state = &draft.state;
+                let selected: Vec<Place> = task_instances
+                    .iter()
+                    .copied()
+                    .filter(|(task, map_index)| {
+                        state
+                            .ti(*task, *map_index)
+                            .is_some_and(|ti| crate::control::state_matches(ti.state, *only_failed, *only_running))
+                    })
+                    .collect();
+                let extra = format!("{{\"task_instances\":{}}}", selected.len());
+                for place in &selected {
+                    let ti = draft.ti(*place);
+                    draft.checkpoint_deletes.push(ti);
+                }
+                draft
+                    .audit
+                    .push(audit::run("clear_task_instances", user, &context, Some(extra)));
+                self.step(
+                    tick,
+                    key,
+                    Event::Clear {
+                        task_instances: selected,
+                    },
+                );
+            }
+            RunOp::SetState { state, user, .. } => {
+                let extra = format!("{{\"state\":\"{state}\"}}");
+                draft
+                    .audit
+                    .push(audit::run("patch_dag_run", user, &context, Some(extra)));
+                self.step(tick, key, Event::SetRunState { state: *state });
+            }
+            RunOp::Note { note, user, .. } => {
+                draft.meta.note = Some(note.clone());
+                draft.new_note = true;
+                draft.run_changed = true;
+                draft.audit.push(audit::run("patch_dag_run", user, &context, None));
+                tick.transitions += 1;
+            }
+            RunOp::Delete { user, .. } => {
+                draft.audit.push(audit::run("delete_dag_run", user, &context, None));
+                self.delete_run(tick, key);
+            }
+        }
+    }
+
+    fn delete_run(&mut self, tick: &mut Tick, key: DagRunKey) {
+        self.step(
+            tick,
+            key,
+            Event::SetRunState {
+                state: DagRunState::Failed,
+            },
+        );
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        // Teardowns may still be out, or on their way.
+        for (task, map_index, ti) in draft.state.dispatched() {
+            draft.cancels.push(((task, map_index), ti.dispatch));
+            draft.over.push((task, map_index));
+            self.slots.release(TiKey {
+                run: key,
+                task,
+                map_index,
+            });
+        }
+        self.slots.run_gone(key);
+        draft.deleted = true;
+        tick.transitions += 1;
+    }
+
+    fn start_run(&mut self, tick: &mut Tick, key: DagRunKey) {
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            self.slots.gate.remove(key);
+            return;
+        };
+        let waiting: Vec<(Place, Timestamp)> = draft
+            .state
+            .ready()
+            .map(|(task, map_index, ti)| ((task, map_index), ti.scheduled_at.unwrap_or(Timestamp(0))))
+            .collect();
+        self.step(tick, key, Event::Start);
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        match draft.state.state() {
+            DagRunState::Running => {
+                for (place, since) in waiting {
+                    self.slots.ready(&draft.live, place, since);
+                }
+            }
+            DagRunState::Queued => {
+                tracing::error!(run.id = %draft.live.context.run_id, "a run that had a slot did not start");
+                self.slots.gate.remove(key);
+            }
+            DagRunState::Success | DagRunState::Failed => {}
+        }
+    }
+
+    fn admit(&mut self, tick: &mut Tick) {
+        for ti in self.slots.admit(tick.now) {
+            self.step(
+                tick,
+                ti.run,
+                Event::Admit {
+                    task: ti.task,
+                    map_index: ti.map_index,
+                },
+            );
+            let queued = tick
+                .draft(&self.runs, ti.run)
+                .and_then(|draft| draft.state.ti(ti.task, ti.map_index))
+                .is_some_and(|ti| ti.state == TaskInstanceState::Queued);
+            if !queued {
+                // It went another way since it became ready.
+                self.slots.release(ti);
+            }
+        }
+    }
+
+    /// Applies an event to the draft of a run and notes what follows from it.
+    pub(crate) fn step(&mut self, tick: &mut Tick, key: DagRunKey, event: Event) {
+        let now = tick.now;
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        let transitions = model::run::advance(&mut draft.state, event, now);
+        let count = transitions.len();
+        let base = self.runs.get(&key);
+        for transition in transitions {
+            draft.note(base, transition, now, &mut self.slots);
+        }
+        tick.transitions += count;
+    }
+}

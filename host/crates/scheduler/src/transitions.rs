@@ -1,0 +1,136 @@
+//! What the transitions of a step mean for a draft: rows to write, slots taken and freed, dispatches and cancels to send.
+
+use model::run::Transition;
+use model::{Cause, DispatchNumber, TaskInstanceState, Timestamp, TryNumber};
+use ports::store::TiWrite;
+
+use crate::run::{Dispatch, Draft, Place, Run, may_wait};
+use crate::slots::Slots;
+
+impl Draft {
+    pub(crate) fn note(&mut self, base: Option<&Run>, transition: Transition, now: Timestamp, slots: &mut Slots) {
+        match transition {
+            Transition::Run { to, .. } => {
+                self.run_changed = true;
+                slots.run_changed(&self.live, to);
+            }
+            Transition::TaskInstance {
+                task,
+                map_index,
+                from,
+                to,
+            } => self.note_state((task, map_index), from, to, now, slots),
+            Transition::Dispatch {
+                task,
+                map_index,
+                try_number,
+                dispatch,
+                first_of_try,
+            } => {
+                let place = (task, map_index);
+                if first_of_try {
+                    self.begin_try(place, try_number);
+                }
+                self.dispatches.push(Dispatch {
+                    place,
+                    try_number,
+                    dispatch,
+                });
+            }
+            Transition::TryEnded {
+                task,
+                map_index,
+                try_number,
+                dispatch,
+                state,
+                cause,
+            } => {
+                let row = self.ended_try(base, (task, map_index), try_number, dispatch, state, cause, now);
+                self.tries.extend(row);
+            }
+            Transition::Cancel {
+                task,
+                map_index,
+                dispatch,
+            } => {
+                self.cancels.push(((task, map_index), dispatch));
+                self.over.push((task, map_index));
+            }
+        }
+    }
+
+    fn note_state(
+        &mut self,
+        place: Place,
+        from: TaskInstanceState,
+        to: TaskInstanceState,
+        now: Timestamp,
+        slots: &mut Slots,
+    ) {
+        use TaskInstanceState::{Queued, Scheduled, Success};
+        if may_wait(from, to) {
+            self.lazy.push(place);
+        } else {
+            self.changed.push(place);
+        }
+        match (from, to) {
+            (Scheduled, Scheduled | Queued) => {}
+            (_, Scheduled) => slots.ready(&self.live, place, now),
+            (Scheduled, _) => slots.not_ready(self.ti(place)),
+            _ => {}
+        }
+        if from.is_dispatched() && !to.is_dispatched() {
+            self.over.push(place);
+            let ti = self.ti(place);
+            slots.release(ti);
+            if to == Success && self.has_checkpoint(place) {
+                self.checkpoint_deletes.push(ti);
+            }
+        }
+    }
+
+    /// Airflow: the XComs of a task instance are deleted when a new try begins.
+    fn begin_try(&mut self, place: Place, try_number: TryNumber) {
+        self.details.insert(place, None);
+        if try_number.0 <= 1 {
+            return;
+        }
+        let ti = self.ti(place);
+        // Deletions are written before insertions: what this very tick had taken from the last try must not come back.
+        self.xcoms.retain(|xcom| xcom.ti != ti);
+        self.xcom_deletes.push(ti);
+    }
+
+    fn has_checkpoint(&self, place: Place) -> bool {
+        self.live.tries().get(&place).is_some_and(|live| live.has_checkpoint)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one transition")]
+    fn ended_try(
+        &self,
+        base: Option<&Run>,
+        place: Place,
+        try_number: TryNumber,
+        dispatch: DispatchNumber,
+        state: TaskInstanceState,
+        cause: Option<Cause>,
+        now: Timestamp,
+    ) -> Option<TiWrite> {
+        let row = self.row(base, place)?;
+        // A try that was ended by clearing has left its times behind already.
+        let before = base.and_then(|run| run.state.ti(place.0, place.1));
+        Some(TiWrite {
+            state,
+            try_number,
+            dispatch,
+            cause,
+            acknowledged: true,
+            scheduled_at: row.scheduled_at.or_else(|| before?.scheduled_at),
+            queued_at: row.queued_at.or_else(|| before?.queued_at),
+            start_date: row.start_date.or_else(|| before?.start_date),
+            end_date: row.end_date.or(Some(now)),
+            next_at: None,
+            ..row
+        })
+    }
+}

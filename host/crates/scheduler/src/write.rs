@@ -1,0 +1,109 @@
+//! One tick's rows, and how they are taken apart when the database refuses them: by run, and by DAG change.
+
+use std::collections::HashSet;
+
+use model::{DagRunKey, Timestamp};
+use ports::store::{AuditWrite, TickWrite};
+use uuid::Uuid;
+
+/// Whose a line of the audit log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A run's.
+    Run(DagRunKey),
+    /// A DAG change's, by its position among the tick's.
+    Dag(usize),
+}
+
+/// A tick to write. Every row belongs to a run or to a DAG change.
+pub(crate) struct Write {
+    pub(crate) tick: TickWrite,
+    /// Whose line each of `tick.audit` is.
+    pub(crate) audit_of: Vec<Owner>,
+    /// The runs, in the order in which they were touched.
+    pub(crate) runs: Vec<DagRunKey>,
+    /// Which DAG change each of `tick.dags` is.
+    pub(crate) dags: Vec<usize>,
+}
+
+impl Write {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            tick: TickWrite {
+                tick_id: Uuid::new_v4(),
+                now: Some(now),
+                ..TickWrite::default()
+            },
+            audit_of: Vec::new(),
+            runs: Vec::new(),
+            dags: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        let tick = &self.tick;
+        tick.dags.is_empty()
+            && tick.new_runs.is_empty()
+            && tick.runs.is_empty()
+            && tick.task_instances.is_empty()
+            && tick.tries.is_empty()
+            && tick.xcom_deletes.is_empty()
+            && tick.xcoms.is_empty()
+            && tick.checkpoint_deletes.is_empty()
+            && tick.run_deletes.is_empty()
+            && tick.audit.is_empty()
+    }
+
+    pub(crate) fn audit(&mut self, of: Owner, line: AuditWrite) {
+        self.tick.audit.push(line);
+        self.audit_of.push(of);
+    }
+
+    /// How many parts it can be taken into.
+    pub(crate) fn parts(&self) -> usize {
+        self.runs.len() + self.dags.len()
+    }
+
+    /// Takes it apart into two that together write the same: DAG changes first, since runs may need them.
+    pub(crate) fn split(mut self) -> (Self, Self) {
+        let now = self.tick.now.unwrap_or(Timestamp(0));
+        let mut first = Self::new(now);
+        let (runs_first, dags_first) = if self.dags.is_empty() {
+            (self.runs.len() / 2, 0)
+        } else if self.runs.is_empty() {
+            (0, self.dags.len() / 2)
+        } else {
+            (0, self.dags.len())
+        };
+        first.dags = self.dags.drain(..dags_first).collect();
+        first.tick.dags = self.tick.dags.drain(..dags_first).collect();
+        first.runs = self.runs.drain(..runs_first).collect();
+        let of: HashSet<DagRunKey> = first.runs.iter().copied().collect();
+
+        fn part<T>(rows: &mut Vec<T>, is_first: impl Fn(&T) -> bool) -> Vec<T> {
+            let (first, second) = std::mem::take(rows).into_iter().partition(|row| is_first(row));
+            *rows = second;
+            first
+        }
+        let (from, to) = (&mut self.tick, &mut first.tick);
+        to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
+        to.runs = part(&mut from.runs, |row| of.contains(&row.key));
+        to.task_instances = part(&mut from.task_instances, |row| of.contains(&row.key.run));
+        to.tries = part(&mut from.tries, |row| of.contains(&row.key.run));
+        to.xcom_deletes = part(&mut from.xcom_deletes, |ti| of.contains(&ti.run));
+        to.xcoms = part(&mut from.xcoms, |row| of.contains(&row.ti.run));
+        to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));
+        to.run_deletes = part(&mut from.run_deletes, |key| of.contains(key));
+        let lines = std::mem::take(&mut self.tick.audit);
+        let owners = std::mem::take(&mut self.audit_of);
+        for (line, owner) in lines.into_iter().zip(owners) {
+            let is_first = match owner {
+                Owner::Run(key) => of.contains(&key),
+                Owner::Dag(change) => first.dags.contains(&change),
+            };
+            if is_first { &mut first } else { &mut self }.audit(owner, line);
+        }
+        self.tick.tick_id = Uuid::new_v4();
+        (first, self)
+    }
+}

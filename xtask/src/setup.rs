@@ -42,12 +42,15 @@ pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
 /// Builds every component crate under `tasks/` and answers (name, path of the `.wasm`).
 pub(crate) fn build_components() -> Result<Vec<(String, PathBuf)>> {
     let packages = component_packages()?;
-    let mut command = cargo(&["build", "--target", WASM_TARGET, "--profile", "guest"]);
+    // The directory that the tests build the same components in.
+    let target_dir = crate::target_dir().join("guests");
+    let mut command = cargo(&["build", "--target", WASM_TARGET, "--profile", "guest", "--target-dir"]);
+    command.arg(&target_dir);
     for (package, _) in &packages {
         command.args(["--package", package]);
     }
     run(command)?;
-    let dir = crate::target_dir().join(WASM_TARGET).join("guest");
+    let dir = target_dir.join(WASM_TARGET).join("guest");
     packages
         .into_iter()
         .map(|(package, library)| {

@@ -1,0 +1,9 @@
+//! The data half of the weekly training: load, validate the schema, check the quality, split.
+//!
+//! The two example tables are sealed inside the component, so that it needs neither files nor network.
+
+mod load;
+mod quality;
+mod schema;
+mod split;
+mod table;

@@ -1,0 +1,175 @@
+//! What the API reads.
+
+use async_trait::async_trait;
+use model::{DagId, Digest, MapIndex, RunId, TaskId, TiKey};
+use ports::deploy::DagVersion;
+use ports::query::{
+    AuditRow, DagFilter, DagRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow, TiFilter, TiRow, XcomFilter,
+    XcomRow,
+};
+
+use crate::Db;
+use crate::error::query_error;
+use crate::query;
+use crate::sql::Statement;
+use crate::table::{audit_log, dag, dag_run, dag_version, slot_pool, task_instance, xcom};
+
+impl Db {
+    async fn dag_rows(&self, rows: Vec<dag::Stored>) -> Result<Vec<DagRow>, QueryError> {
+        let versions = self.load_versions(rows.iter().map(|row| row.version)).await?;
+        rows.into_iter()
+            .map(|row| {
+                let version = versions.get(&row.version).ok_or(sqlx::Error::RowNotFound)?;
+                Ok(DagRow {
+                    dag_id: row.dag_id,
+                    paused: row.paused,
+                    version: DagVersion::clone(version),
+                    created_at: row.created_at,
+                    updated_at: row.updated_at,
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(query_error)
+    }
+}
+
+#[async_trait]
+impl Metadata for Db {
+    async fn dags(&self, filter: &DagFilter, page: Page) -> Result<Listed<DagRow>, QueryError> {
+        let [count, list] = query::dag::list(filter, page, self.database.dialect());
+        Ok(Listed {
+            total: self.count(count).await?,
+            items: self.dag_rows(self.all(list, dag::read).await?).await?,
+        })
+    }
+
+    async fn dag(&self, dag_id: &DagId) -> Result<Option<DagRow>, QueryError> {
+        let row = self.first(dag::one(dag_id), dag::read).await?;
+        Ok(self.dag_rows(row.into_iter().collect()).await?.pop())
+    }
+
+    async fn dag_versions(&self, dag_id: &DagId, page: Page) -> Result<Listed<DagVersion>, QueryError> {
+        Ok(Listed {
+            total: self.count(dag_version::count(dag_id)).await?,
+            items: self.all(dag_version::list(dag_id, page), dag_version::read).await?,
+        })
+    }
+
+    async fn dag_version(&self, dag_id: &DagId, number: u32) -> Result<Option<DagVersion>, QueryError> {
+        self.first(dag_version::by_number(dag_id, number), dag_version::read).await
+    }
+
+    async fn dag_tags(&self) -> Result<Vec<String>, QueryError> {
+        self.all(dag::tags(), |row| row.columns().text()).await
+    }
+
+    async fn runs(&self, filter: &RunFilter, page: Page) -> Result<Listed<RunRow>, QueryError> {
+        let [count, list] = query::dag_run::list(filter, page, self.database.dialect());
+        Ok(Listed {
+            total: self.count(count).await?,
+            items: self.all(list, dag_run::read).await?,
+        })
+    }
+
+    async fn run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<RunRow>, QueryError> {
+        self.first(dag_run::by_name(dag_id, run_id), dag_run::read).await
+    }
+
+    async fn task_instances(&self, filter: &TiFilter, page: Page) -> Result<Listed<TiRow>, QueryError> {
+        let [count, list] = query::task_instance::list(filter, page, self.database.dialect());
+        let total = self.count(count).await?;
+        let rows = self.all(list, task_instance::read_shown).await?;
+        Ok(Listed {
+            total,
+            items: self.show(rows).await?,
+        })
+    }
+
+    async fn task_instance(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        task_id: &TaskId,
+        map_index: MapIndex,
+    ) -> Result<Option<TiRow>, QueryError> {
+        let filter = TiFilter {
+            dag_id: Some(dag_id.clone()),
+            run_id: Some(run_id.clone()),
+            task_ids: vec![task_id.clone()],
+            map_index: Some(map_index),
+            ..TiFilter::default()
+        };
+        let page = Page { limit: 1, offset: 0 };
+        let [_, list] = query::task_instance::list(&filter, page, self.database.dialect());
+        let rows = self.all(list, task_instance::read_shown).await?;
+        Ok(self.show(rows).await?.pop())
+    }
+
+    async fn tries(&self, ti: TiKey) -> Result<Vec<TiRow>, QueryError> {
+        let [current, ended] = task_instance::shown_tries(ti);
+        let current = self.first(current, task_instance::read_shown).await?;
+        let mut rows = self.all(ended, task_instance::read_shown).await?;
+        if let Some(current) = current {
+            // Once its last try has ended, the task instance itself tells it best (its state may have been set since).
+            rows.retain(|(ended, _)| ended.try_number != current.0.try_number);
+            rows.push(current);
+        }
+        self.show(rows).await
+    }
+
+    async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError> {
+        let [count, list] = query::xcom::list(filter, page, self.database.dialect());
+        Ok(Listed {
+            total: self.count(count).await?,
+            items: self.all(list, query::xcom::read).await?,
+        })
+    }
+
+    async fn xcom(
+        &self,
+        dag_id: &DagId,
+        run_id: &RunId,
+        task_id: &TaskId,
+        map_index: MapIndex,
+        key: &str,
+    ) -> Result<Option<XcomRow>, QueryError> {
+        let filter = XcomFilter {
+            dag_id: Some(dag_id.clone()),
+            run_id: Some(run_id.clone()),
+            task_id: Some(task_id.clone()),
+            key: Some(key.to_owned()),
+            map_index: Some(map_index),
+        };
+        let one = query::xcom::one(&filter, self.database.dialect());
+        let Some(mut row) = self.first(one, query::xcom::read).await? else {
+            return Ok(None);
+        };
+        let values = xcom::values(&self.database, row.ti.run, row.ti.task, Some(row.ti.map_index), key);
+        let values = values.await.map_err(query_error)?;
+        row.value = values.into_iter().next().map(|(_, value)| value);
+        // It may have been deleted since the first statement.
+        Ok(row.value.is_some().then_some(row))
+    }
+
+    async fn blob_is_referenced(&self, digest: Digest) -> Result<bool, QueryError> {
+        let found = self.first(xcom::referenced(&[digest]), |_| Ok(())).await?;
+        Ok(found.is_some())
+    }
+
+    async fn audit_log(&self, dag_id: Option<&DagId>, page: Page) -> Result<Listed<AuditRow>, QueryError> {
+        Ok(Listed {
+            total: self.count(audit_log::count(dag_id)).await?,
+            items: self.all(audit_log::list(dag_id, page), audit_log::read).await?,
+        })
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
+        self.all(slot_pool::list(), slot_pool::read).await
+    }
+
+    async fn ping(&self) -> Result<(), QueryError> {
+        self.first(Statement::new("SELECT 1 FROM meta WHERE key = 'application'"), |_| Ok(()))
+            .await?;
+        Ok(())
+    }
+}

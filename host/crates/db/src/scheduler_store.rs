@@ -1,0 +1,200 @@
+//! What the scheduler needs: leases, ticks, recovery.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::deploy::DagVersion;
+use ports::payload::XcomValue;
+use ports::query::{PoolRow, QueryError, RunRow, TiRow};
+use ports::store::{
+    CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite,
+};
+use uuid::Uuid;
+
+use crate::Db;
+use crate::error::{commit_error, query_error, query_failure, write_error};
+use crate::table::{checkpoint, dag, dag_run, dag_version, scheduler_lease, slot_pool, task_instance, xcom};
+use crate::tick;
+
+#[async_trait]
+impl SchedulerStore for Db {
+    async fn acquire_lease(
+        &self,
+        scheduler_id: Uuid,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Lease, LeaseError> {
+        scheduler_lease::acquire(&self.database, scheduler_id, now, expires_at).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
+        let renew = scheduler_lease::renew(lease, now, expires_at);
+        self.database.run(vec![renew]).await.map_err(commit_error)
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), QueryError> {
+        let release = scheduler_lease::release(lease);
+        self.database.run(vec![release]).await.map_err(query_failure)
+    }
+
+    async fn reserve_run_keys(&self, lease: &Lease, count: u32) -> Result<DagRunKey, CommitError> {
+        let mut tx = self.database.write().await.map_err(write_error)?;
+        tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
+        let row = tx
+            .fetch_optional(scheduler_lease::reserve_run_keys(count))
+            .await
+            .map_err(write_error)?;
+        let first = row
+            .ok_or(sqlx::Error::RowNotFound)
+            .and_then(|row| scheduler_lease::first_key(&row))
+            .map_err(write_error)?;
+        tx.commit().await.map_err(commit_error)?;
+        Ok(first)
+    }
+
+    async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
+        let statements = tick::statements(self.database.dialect(), lease, tick)
+            .map_err(|error| CommitError::Data(error.into()))?;
+        self.database.run(statements).await.map_err(commit_error)?;
+        for change in &tick.dags {
+            if let DagWrite::Deploy { version, .. } = change {
+                // If the DAG had this content before, its version has another UUID and this entry is never asked for.
+                self.versions.insert(version.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError> {
+        let found = self.first(scheduler_lease::tick_committed(tick_id), |_| Ok(())).await?;
+        Ok(found.is_some())
+    }
+
+    async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError> {
+        let rows = self.all(dag::all(), dag::read).await?;
+        let versions = self.load_versions(rows.iter().map(|row| row.version)).await?;
+        rows.into_iter()
+            .map(|row| {
+                let version = versions.get(&row.version).cloned().ok_or(sqlx::Error::RowNotFound)?;
+                Ok(StoredDag {
+                    dag_id: row.dag_id,
+                    paused: row.paused,
+                    version,
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(query_error)
+    }
+
+    async fn load_version(&self, version: Uuid) -> Result<Option<Arc<DagVersion>>, QueryError> {
+        self.one_version(version).await
+    }
+
+    async fn find_version(&self, dag_id: &DagId, digest: Digest) -> Result<(Option<Arc<DagVersion>>, u32), QueryError> {
+        let version = self.first(dag_version::by_digest(dag_id, digest), dag_version::read).await?;
+        let highest = self
+            .first(dag_version::highest_number(dag_id), |row| row.columns().number())
+            .await?;
+        Ok((version.map(Arc::new), highest.unwrap_or_default()))
+    }
+
+    async fn active_runs(&self) -> Result<Vec<DagRunKey>, QueryError> {
+        self.all(dag_run::active(), |row| row.columns().int().map(DagRunKey)).await
+    }
+
+    async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {
+        let mut tx = self.database.read().await.map_err(query_error)?;
+        let row = tx.fetch_optional(dag_run::for_recovery(key)).await.map_err(query_error)?;
+        let Some(row) = row else { return Ok(None) };
+        let (row, context) = dag_run::read_for_recovery(&row).map_err(query_error)?;
+        let rows = tx.fetch_all(task_instance::of_run(key)).await.map_err(query_error)?;
+        let task_instances = rows.iter().map(task_instance::read).collect::<Result<_, _>>();
+        Ok(Some(StoredRun {
+            version: row.version_uuid,
+            row,
+            context,
+            task_instances: task_instances.map_err(query_error)?,
+        }))
+    }
+
+    async fn find_run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<DagRunKey>, QueryError> {
+        self.first(dag_run::find(dag_id, run_id), |row| row.columns().int().map(DagRunKey))
+            .await
+    }
+
+    async fn find_run_by_logical_date(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+    ) -> Result<Option<RunId>, QueryError> {
+        self.first(dag_run::find_by_logical_date(dag_id, logical_date), |row| row.columns().parse())
+            .await
+    }
+
+    async fn runs_between(
+        &self,
+        dag_id: &DagId,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<DagRunKey>, QueryError> {
+        self.all(dag_run::between(dag_id, start, end, limit), |row| {
+            row.columns().int().map(DagRunKey)
+        })
+        .await
+    }
+
+    async fn xcoms(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        key: &str,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
+        xcom::values(&self.database, run, task, None, key).await.map_err(query_error)
+    }
+
+    async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
+        self.first(checkpoint::load(ti), |row| row.columns().bytes()).await
+    }
+
+    async fn save_checkpoint(
+        &self,
+        lease: &Lease,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        bytes: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<bool, CommitError> {
+        let mut tx = self.database.write().await.map_err(write_error)?;
+        tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
+        let current = match bytes {
+            Some(bytes) => tx.execute(checkpoint::save(ti, dispatch, bytes, now)).await.map_err(write_error)? > 0,
+            None => {
+                let row = tx.fetch_optional(checkpoint::is_current(ti, dispatch)).await.map_err(write_error)?;
+                if row.is_some() {
+                    let delete = checkpoint::delete(self.database.dialect(), &[ti]);
+                    tx.execute(delete).await.map_err(write_error)?;
+                }
+                row.is_some()
+            }
+        };
+        if current {
+            tx.commit().await.map_err(commit_error)?;
+        }
+        Ok(current)
+    }
+
+    async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
+        let rows = self.all(task_instance::shown_of_run(run), task_instance::read_shown).await?;
+        self.show(rows).await
+    }
+
+    async fn run_row(&self, key: DagRunKey) -> Result<Option<RunRow>, QueryError> {
+        self.first(dag_run::by_key(key), dag_run::read).await
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
+        self.all(slot_pool::list(), slot_pool::read).await
+    }
+}

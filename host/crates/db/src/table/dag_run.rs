@@ -1,0 +1,247 @@
+//! `dag_run`: the runs. What belongs to a run lies in other tables under its key and is deleted here with it.
+
+use std::sync::Arc;
+
+use model::{DagId, DagRunKey, RunId, RunUuid, Timestamp};
+use ports::executor::RunContext;
+use ports::query::RunRow;
+use ports::store::{NewRun, RunWrite};
+
+use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
+
+/// The tables whose rows belong to a run.
+const PARTS: &[&str] = &["task_instance", "task_instance_try", "xcom", "blob_ref", "checkpoint"];
+
+static INSERT: Upsert = Upsert::new(
+    "dag_run",
+    &[
+        ("id", Kind::Int),
+        ("uuid", Kind::Text),
+        ("dag_id", Kind::Text),
+        ("run_id", Kind::Text),
+        ("version", Kind::Text),
+        ("state", Kind::Text),
+        ("run_type", Kind::Text),
+        ("logical_date", Kind::Int),
+        ("data_interval_start", Kind::Int),
+        ("data_interval_end", Kind::Int),
+        ("run_after", Kind::Int),
+        ("queued_at", Kind::Int),
+        ("conf", Kind::Text),
+        ("params", Kind::Text),
+        ("note", Kind::Text),
+        ("triggering_user", Kind::Text),
+        ("updated_at", Kind::Int),
+    ],
+    0,
+);
+
+/// Inserts runs; one that exists, by key, name or logical date, fails the transaction.
+pub(crate) fn insert(dialect: Dialect, runs: &[NewRun], now: Timestamp) -> Statement {
+    let mut batch = INSERT.batch(dialect, runs.len());
+    for run in runs {
+        let context = &*run.context;
+        batch.int(context.key.0);
+        batch.text(&*context.uuid.to_string());
+        batch.text(context.dag_id.as_str());
+        batch.text(context.run_id.as_str());
+        batch.text(&*run.version.to_string());
+        batch.text(model::DagRunState::Queued.as_str());
+        batch.text(run.run_type.as_str());
+        batch.int(context.logical_date.map(|time| time.0));
+        batch.int(context.data_interval_start.map(|time| time.0));
+        batch.int(context.data_interval_end.map(|time| time.0));
+        batch.int(context.run_after.0);
+        batch.int(run.queued_at.0);
+        batch.text(&*run.conf);
+        batch.text(&*run.params);
+        batch.text(run.note.as_deref());
+        batch.text(run.triggering_user.as_deref());
+        batch.int(now.0);
+    }
+    INSERT.statement(batch)
+}
+
+const CHANGES: &[(&str, Kind)] = &[
+    ("id", Kind::Int),
+    ("state", Kind::Text),
+    ("queued_at", Kind::Int),
+    ("start_date", Kind::Int),
+    ("end_date", Kind::Int),
+    ("note", Kind::Text),
+    ("set_aside", Kind::Text),
+    ("updated_at", Kind::Int),
+];
+
+/// SQLite would scan all runs for each change if this were an `UPDATE … FROM json_each(…)`, see `sql::batch`. `CROSS JOIN` fixes
+/// the order: for each change the run is looked up by its key, and "inserted" over itself.
+const UPDATE_SQLITE: &str = "\
+    INSERT INTO dag_run (id, uuid, dag_id, run_id, version, state, run_type, logical_date, data_interval_start, \
+        data_interval_end, run_after, queued_at, start_date, end_date, conf, params, note, triggering_user, set_aside, \
+        updated_at) \
+    SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, c.value ->> 1, r.run_type, r.logical_date, r.data_interval_start, \
+        r.data_interval_end, r.run_after, c.value ->> 2, c.value ->> 3, c.value ->> 4, r.conf, r.params, \
+        COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7 \
+    FROM json_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, queued_at = excluded.queued_at, \
+        start_date = excluded.start_date, end_date = excluded.end_date, note = excluded.note, \
+        set_aside = excluded.set_aside, updated_at = excluded.updated_at";
+
+const UPDATE_POSTGRES: &str = "\
+    UPDATE dag_run r SET state = c.state, queued_at = c.queued_at, start_date = c.start_date, end_date = c.end_date, \
+        note = COALESCE(c.note, r.note), set_aside = c.set_aside, updated_at = c.updated_at \
+    FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::bigint[]) \
+        AS c (id, state, queued_at, start_date, end_date, note, set_aside, updated_at) \
+    WHERE r.id = c.id";
+
+/// Changes runs. The rows are sorted and without repeats.
+pub(crate) fn update(dialect: Dialect, runs: &[&RunWrite], now: Timestamp) -> Statement {
+    let mut batch = Batch::new(CHANGES, dialect, runs.len());
+    for run in runs {
+        batch.int(run.key.0);
+        batch.text(run.state.as_str());
+        batch.int(run.queued_at.0);
+        batch.int(run.start_date.map(|time| time.0));
+        batch.int(run.end_date.map(|time| time.0));
+        batch.text(run.note.as_deref());
+        batch.text(run.set_aside.as_deref());
+        batch.int(now.0);
+    }
+    batch.into_statement(match dialect {
+        Dialect::Sqlite => UPDATE_SQLITE,
+        Dialect::Postgres => UPDATE_POSTGRES,
+    })
+}
+
+/// Deletes runs with all that belongs to them.
+pub(crate) fn delete(dialect: Dialect, keys: &[DagRunKey]) -> Vec<Statement> {
+    const KEY: &[(&str, Kind)] = &[("id", Kind::Int)];
+    let statement = |table: &str, column: &str| {
+        let mut batch = Batch::new(KEY, dialect, keys.len());
+        for key in keys {
+            batch.int(key.0);
+        }
+        let mut statement = Statement::new("DELETE FROM ");
+        statement.push(table).push(" WHERE ").push(column).push(" IN (");
+        statement.push(&source(KEY, dialect)).append(batch.into_statement("")).push(")");
+        statement
+    };
+    let parts = PARTS.iter().map(|table| statement(table, "dag_run"));
+    parts.chain([statement("dag_run", "id")]).collect()
+}
+
+/// Deletes all runs of a DAG with all that belongs to them.
+pub(crate) fn delete_of_dag(dag_id: &DagId) -> Vec<Statement> {
+    let parts = PARTS.iter().map(|table| {
+        let mut statement = Statement::new("DELETE FROM ");
+        statement.push(table).push(" WHERE dag_run IN (SELECT id FROM dag_run WHERE dag_id = ");
+        statement.bind(dag_id.as_str()).push(")");
+        statement
+    });
+    let runs = Statement::new("DELETE FROM dag_run WHERE dag_id = ?").arg(dag_id.as_str());
+    parts.chain([runs]).collect()
+}
+
+pub(crate) fn active() -> Statement {
+    Statement::new("SELECT id FROM dag_run WHERE state IN ('queued', 'running') ORDER BY id")
+}
+
+pub(crate) fn find(dag_id: &DagId, run_id: &RunId) -> Statement {
+    Statement::new("SELECT id FROM dag_run WHERE dag_id = ? AND run_id = ?")
+        .arg(dag_id.as_str())
+        .arg(run_id.as_str())
+}
+
+pub(crate) fn find_by_logical_date(dag_id: &DagId, logical_date: Timestamp) -> Statement {
+    Statement::new("SELECT run_id FROM dag_run WHERE dag_id = ? AND logical_date = ?")
+        .arg(dag_id.as_str())
+        .arg(logical_date)
+}
+
+pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Timestamp>, limit: u32) -> Statement {
+    let mut statement = Statement::new("SELECT id FROM dag_run WHERE dag_id = ");
+    statement.bind(dag_id.as_str());
+    if let Some(start) = start {
+        statement.push(" AND COALESCE(logical_date, run_after) >= ").bind(start);
+    }
+    if let Some(end) = end {
+        statement.push(" AND COALESCE(logical_date, run_after) <= ").bind(end);
+    }
+    statement.push(" ORDER BY id LIMIT ").bind(limit);
+    statement
+}
+
+/// The columns of [`read`]; `r` is the run and `v` its version.
+pub(crate) const COLUMNS: &str = "SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, v.number, r.state, r.run_type, \
+    r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.start_date, r.end_date, r.conf, \
+    r.note, r.triggering_user, r.set_aside";
+
+pub(crate) const FROM: &str = " FROM dag_run r JOIN dag_version v ON v.uuid = r.version";
+
+pub(crate) fn by_key(key: DagRunKey) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(FROM).push(" WHERE r.id = ").bind(key.0);
+    statement
+}
+
+pub(crate) fn by_name(dag_id: &DagId, run_id: &RunId) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(FROM).push(" WHERE r.dag_id = ").bind(dag_id.as_str());
+    statement.push(" AND r.run_id = ").bind(run_id.as_str());
+    statement
+}
+
+/// Like [`by_key`], with the parameters as the last column.
+pub(crate) fn for_recovery(key: DagRunKey) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(", r.params").push(FROM).push(" WHERE r.id = ").bind(key.0);
+    statement
+}
+
+fn read_columns(columns: &mut crate::sql::Columns<'_>) -> Result<RunRow, sqlx::Error> {
+    Ok(RunRow {
+        key: DagRunKey(columns.int()?),
+        uuid: RunUuid(columns.uuid()?),
+        dag_id: columns.parse()?,
+        run_id: columns.parse()?,
+        version_uuid: columns.uuid()?,
+        version_number: columns.number()?,
+        state: columns.parse()?,
+        run_type: columns.parse()?,
+        logical_date: columns.opt_time()?,
+        data_interval_start: columns.opt_time()?,
+        data_interval_end: columns.opt_time()?,
+        run_after: columns.time()?,
+        queued_at: columns.time()?,
+        start_date: columns.opt_time()?,
+        end_date: columns.opt_time()?,
+        conf: columns.shared()?,
+        note: columns.opt_text()?,
+        triggering_user: columns.opt_text()?,
+        set_aside: columns.opt_text()?,
+    })
+}
+
+pub(crate) fn read(row: &Row) -> Result<RunRow, sqlx::Error> {
+    read_columns(&mut row.columns())
+}
+
+/// Reads what [`for_recovery`] selected.
+pub(crate) fn read_for_recovery(row: &Row) -> Result<(RunRow, Arc<RunContext>), sqlx::Error> {
+    let mut columns = row.columns();
+    let run = read_columns(&mut columns)?;
+    let conf = serde_json::from_str(&run.conf).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let context = RunContext {
+        key: run.key,
+        uuid: run.uuid,
+        dag_id: run.dag_id.clone(),
+        run_id: run.run_id.clone(),
+        logical_date: run.logical_date,
+        data_interval_start: run.data_interval_start,
+        data_interval_end: run.data_interval_end,
+        run_after: run.run_after,
+        params: columns.json()?,
+        conf,
+    };
+    Ok((run, Arc::new(context)))
+}

@@ -1,0 +1,108 @@
+//! `dag_version` and `dag_version_task`: versions of DAGs, compiled and as they were written. A version never changes.
+
+use std::sync::Arc;
+
+use model::{Dag, DagId, Digest};
+use ports::deploy::DagVersion;
+use ports::query::Page;
+use uuid::Uuid;
+
+use crate::sql::{Batch, Dialect, Kind, Row, Statement, source};
+
+const COLUMNS: &str = "SELECT uuid, digest, number, source, dag, created_at FROM dag_version";
+
+const TASK_COLUMNS: &[(&str, Kind)] = &[
+    ("task_index", Kind::Int),
+    ("task_id", Kind::Text),
+    ("component", Kind::Text),
+    ("component_digest", Kind::Text),
+    ("pool", Kind::Text),
+];
+
+/// Why a version could not be turned into a row.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the DAG version as JSON")]
+pub(crate) struct EncodeError(#[from] serde_json::Error);
+
+/// Inserts the version with its tasks; nothing happens where the DAG has a version with this digest.
+pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statement; 2], EncodeError> {
+    let dag_id = version.dag.id.as_str();
+    let insert = Statement::new(
+        "INSERT INTO dag_version (uuid, dag_id, number, digest, source, dag, created_at) VALUES (?, ?, ?, ?, ?, ?, ?) \
+         ON CONFLICT (dag_id, digest) DO NOTHING",
+    )
+    .arg(version.uuid)
+    .arg(dag_id)
+    .arg(version.number)
+    .arg(version.digest)
+    .arg(&*version.source)
+    .arg(serde_json::to_string(&*version.dag)?)
+    .arg(version.created_at);
+
+    let mut batch = Batch::new(TASK_COLUMNS, dialect, version.dag.tasks.len());
+    for (index, task) in version.dag.tasks.iter().enumerate() {
+        batch.int(i64::try_from(index).unwrap_or(i64::MAX));
+        batch.text(task.id.as_str());
+        batch.text(&*task.component);
+        batch.text(&*task.digest.to_string());
+        batch.text(&*task.pool);
+    }
+    let mut tasks = Statement::new(
+        "INSERT INTO dag_version_task (version, task_index, task_id, component, component_digest, pool) SELECT v.uuid, b.* FROM (",
+    );
+    tasks.push(&source(TASK_COLUMNS, dialect));
+    tasks.append(batch.into_statement(""));
+    tasks.push(") b CROSS JOIN dag_version v WHERE v.dag_id = ").bind(dag_id);
+    tasks.push(" AND v.digest = ").bind(version.digest);
+    tasks.push(" ON CONFLICT DO NOTHING");
+    Ok([insert, tasks])
+}
+
+pub(crate) fn by_uuids(uuids: impl IntoIterator<Item = Uuid>) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(" WHERE uuid IN ").bind_list(uuids);
+    statement
+}
+
+pub(crate) fn by_digest(dag_id: &DagId, digest: Digest) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(" WHERE dag_id = ").bind(dag_id.as_str());
+    statement.push(" AND digest = ").bind(digest);
+    statement
+}
+
+pub(crate) fn by_number(dag_id: &DagId, number: u32) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(" WHERE dag_id = ").bind(dag_id.as_str());
+    statement.push(" AND number = ").bind(number);
+    statement
+}
+
+pub(crate) fn highest_number(dag_id: &DagId) -> Statement {
+    Statement::new("SELECT COALESCE(MAX(number), 0) FROM dag_version WHERE dag_id = ?").arg(dag_id.as_str())
+}
+
+pub(crate) fn count(dag_id: &DagId) -> Statement {
+    Statement::new("SELECT COUNT(*) FROM dag_version WHERE dag_id = ?").arg(dag_id.as_str())
+}
+
+/// Newest first.
+pub(crate) fn list(dag_id: &DagId, page: Page) -> Statement {
+    let mut statement = Statement::new(COLUMNS);
+    statement.push(" WHERE dag_id = ").bind(dag_id.as_str());
+    statement.push(" ORDER BY number DESC");
+    crate::query::limit(&mut statement, page);
+    statement
+}
+
+pub(crate) fn read(row: &Row) -> Result<DagVersion, sqlx::Error> {
+    let mut columns = row.columns();
+    Ok(DagVersion {
+        uuid: columns.uuid()?,
+        digest: columns.digest()?,
+        number: columns.number()?,
+        source: columns.shared()?,
+        dag: Arc::new(columns.json::<Dag>()?),
+        created_at: columns.time()?,
+    })
+}

@@ -1,0 +1,13 @@
+//! One module a table: its statements, its rows, and how they become the types that other crates know.
+
+pub(crate) mod audit_log;
+pub(crate) mod checkpoint;
+pub(crate) mod component;
+pub(crate) mod component_tag;
+pub(crate) mod dag;
+pub(crate) mod dag_run;
+pub(crate) mod dag_version;
+pub(crate) mod scheduler_lease;
+pub(crate) mod slot_pool;
+pub(crate) mod task_instance;
+pub(crate) mod xcom;

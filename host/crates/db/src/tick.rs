@@ -1,0 +1,96 @@
+//! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, runs, task instances, tries, XComs,
+//! checkpoints, deletions, audit log. Parts that are empty cost nothing.
+
+use model::Timestamp;
+use ports::store::{Lease, TickWrite};
+
+use crate::sql::{Dialect, Statement};
+use crate::table::dag_version::EncodeError;
+use crate::table::{audit_log, checkpoint, dag, dag_run, scheduler_lease, task_instance, xcom};
+
+/// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
+/// twice, and a fixed order of locks excludes deadlocks.)
+fn last_by_key<'a, T, K: Ord>(rows: &'a [T], key: impl Fn(&'a T) -> K) -> Vec<&'a T> {
+    let mut sorted: Vec<&'a T> = rows.iter().collect();
+    if !sorted.is_sorted_by(|a, b| key(a) < key(b)) {
+        sorted.sort_by_key(|row| key(row));
+        sorted.reverse();
+        sorted.dedup_by(|a, b| key(a) == key(b));
+        sorted.reverse();
+    }
+    sorted
+}
+
+/// All that a tick does, lease check included.
+pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> Result<Vec<Statement>, EncodeError> {
+    let TickWrite {
+        tick_id,
+        now,
+        dags,
+        new_runs,
+        runs,
+        task_instances,
+        tries,
+        xcom_deletes,
+        xcoms,
+        checkpoint_deletes,
+        run_deletes,
+        audit,
+    } = tick;
+    let now = now.unwrap_or(Timestamp(0));
+    let mut statements = vec![scheduler_lease::check_for_tick(lease, *tick_id)];
+    for change in dags {
+        statements.extend(dag::write(dialect, change, now)?);
+    }
+    if !new_runs.is_empty() {
+        statements.push(dag_run::insert(dialect, new_runs, now));
+    }
+    if !runs.is_empty() {
+        statements.push(dag_run::update(dialect, &last_by_key(runs, |run| run.key), now));
+    }
+    if !task_instances.is_empty() {
+        let rows = last_by_key(task_instances, |ti| ti.key);
+        statements.push(task_instance::upsert(dialect, &rows, now));
+    }
+    if !tries.is_empty() {
+        let rows = last_by_key(tries, |ti| (ti.key, ti.try_number));
+        statements.push(task_instance::upsert_tries(dialect, &rows, now));
+    }
+    if !xcom_deletes.is_empty() {
+        statements.extend(xcom::delete(dialect, xcom_deletes));
+    }
+    if !xcoms.is_empty() {
+        let rows = last_by_key(xcoms, |xcom| (xcom.ti, xcom.key.as_str()));
+        statements.extend(xcom::upsert(dialect, &rows, now));
+    }
+    if !checkpoint_deletes.is_empty() {
+        statements.push(checkpoint::delete(dialect, checkpoint_deletes));
+    }
+    if !run_deletes.is_empty() {
+        statements.extend(dag_run::delete(dialect, run_deletes));
+    }
+    if !audit.is_empty() {
+        statements.push(audit_log::insert(dialect, audit, now));
+    }
+    Ok(statements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_keys_wins() {
+        let rows = [(2, 'a'), (1, 'b'), (2, 'c'), (1, 'd'), (3, 'e')];
+        let rows: Vec<_> = last_by_key(&rows, |row| row.0).into_iter().copied().collect();
+        assert_eq!(rows, [(1, 'd'), (2, 'c'), (3, 'e')]);
+    }
+
+    #[test]
+    fn sorted_rows_stay_as_they_are() {
+        let rows = [1, 2, 5];
+        assert_eq!(last_by_key(&rows, |row| *row), [&1, &2, &5]);
+        let repeated = [1, 1, 2];
+        assert_eq!(last_by_key(&repeated, |row| *row), [&1, &2]);
+    }
+}

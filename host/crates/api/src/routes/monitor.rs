@@ -1,0 +1,105 @@
+//! Health and version: the two routes of `/api/v2` that need no token.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::openapi::{Op, Routes};
+use crate::shape::{Null, Time};
+use crate::state::App;
+
+pub(crate) fn add(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/api/v2/monitor/health",
+            health,
+            Op::new("monitor", "get_health", "How the parts of the server are")
+                .public()
+                .ok::<HealthInfoResponse>(),
+        )
+        .get(
+            "/api/v2/version",
+            version,
+            Op::new("version", "get_version", "The version of the server")
+                .public()
+                .ok::<VersionInfo>(),
+        )
+}
+
+#[derive(Serialize, ToSchema)]
+struct HealthInfoResponse {
+    metadatabase: ComponentHealth,
+    scheduler: SchedulerInfoResponse,
+    triggerer: TriggererInfoResponse,
+    dag_processor: Null,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ComponentHealth {
+    /// `healthy` or `unhealthy`.
+    status: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SchedulerInfoResponse {
+    status: &'static str,
+    latest_scheduler_heartbeat: Time,
+    /// What is wrong.
+    problem: Option<String>,
+    /// Runs in memory.
+    active_runs: usize,
+    /// How many runs were set aside because their data cannot be committed.
+    set_aside_runs: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TriggererInfoResponse {
+    status: Null,
+    latest_triggerer_heartbeat: Null,
+}
+
+fn status(healthy: bool) -> &'static str {
+    if healthy { "healthy" } else { "unhealthy" }
+}
+
+/// Answers 200 whatever it finds, as Airflow does: that the server answers is one thing, how its parts are another.
+async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
+    let database = app.metadata.ping().await;
+    let scheduler = app.control.health();
+    Json(HealthInfoResponse {
+        metadatabase: ComponentHealth {
+            status: status(database.is_ok()),
+        },
+        scheduler: SchedulerInfoResponse {
+            status: status(scheduler.healthy),
+            latest_scheduler_heartbeat: Time(scheduler.latest_heartbeat),
+            problem: scheduler.problem,
+            active_runs: scheduler.active_runs,
+            set_aside_runs: scheduler.set_aside_runs.len(),
+        },
+        triggerer: TriggererInfoResponse {
+            status: Null,
+            latest_triggerer_heartbeat: Null,
+        },
+        dag_processor: Null,
+    })
+}
+
+#[derive(Serialize, ToSchema)]
+struct VersionInfo {
+    version: &'static str,
+    git_version: Null,
+    /// The release of Airflow whose REST API this one follows.
+    airflow_api: &'static str,
+}
+
+async fn version() -> Json<VersionInfo> {
+    Json(VersionInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        git_version: Null,
+        airflow_api: "3.3.2",
+    })
+}

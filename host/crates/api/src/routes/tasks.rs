@@ -1,0 +1,237 @@
+//! The tasks of a DAG's current version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use model::dag::{Task, TaskKind};
+use model::{Dag, TaskIndex};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{dags, under};
+use crate::error::{ApiError, Code};
+use crate::openapi::{Kind, Op, Routes};
+use crate::order;
+use crate::request::{PathArgs, Query};
+use crate::shape::Null;
+use crate::state::App;
+
+pub(crate) fn add(routes: Routes) -> Routes {
+    routes
+        .get(
+            under!(dag "/tasks"),
+            list,
+            Op::new("task", "get_tasks", "The tasks of a DAG")
+                .query(&[("order_by", Kind::Text)])
+                .ok::<TaskCollectionResponse>(),
+        )
+        .get(
+            under!(dag "/tasks/{task_id}"),
+            get,
+            Op::new("task", "get_task", "One task of a DAG").ok::<TaskResponse>(),
+        )
+}
+
+#[derive(Serialize, ToSchema)]
+struct TaskCollectionResponse {
+    tasks: Vec<TaskResponse>,
+    total_entries: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TimeDelta {
+    #[serde(rename = "__type")]
+    kind: &'static str,
+    days: u64,
+    seconds: u64,
+    microseconds: u32,
+}
+
+impl From<Duration> for TimeDelta {
+    fn from(duration: Duration) -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            kind: "TimeDelta",
+            days: duration.as_secs() / DAY,
+            seconds: duration.as_secs() % DAY,
+            microseconds: duration.subsec_micros(),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct TaskResponse {
+    task_id: String,
+    task_display_name: String,
+    owner: String,
+    start_date: Null,
+    end_date: Null,
+    trigger_rule: &'static str,
+    depends_on_past: bool,
+    wait_for_downstream: bool,
+    retries: u32,
+    queue: Null,
+    pool: String,
+    pool_slots: u32,
+    execution_timeout: TimeDelta,
+    retry_delay: TimeDelta,
+    /// The factor of the wait with each try; 0 is none.
+    retry_exponential_backoff: f64,
+    priority_weight: i32,
+    weight_rule: &'static str,
+    ui_color: &'static str,
+    ui_fgcolor: &'static str,
+    template_fields: Vec<&'static str>,
+    downstream_task_ids: Vec<String>,
+    doc_md: Null,
+    operator_name: String,
+    #[schema(value_type = Value)]
+    params: Value,
+    #[schema(value_type = Value)]
+    class_ref: Value,
+    is_mapped: bool,
+    extra_links: Vec<String>,
+    /// The component as the manifest names it.
+    component: String,
+    /// The component's content.
+    component_digest: String,
+    /// Which task of the component.
+    entry: String,
+    /// The input, with its templates.
+    #[schema(value_type = Value)]
+    input: Value,
+    upstream_task_ids: Vec<String>,
+    /// Of a branch: which tasks each label chooses.
+    #[schema(value_type = Option<Value>)]
+    branches: Option<Value>,
+    max_retry_delay: Option<TimeDelta>,
+    #[schema(value_type = Value)]
+    limits: Value,
+}
+
+impl TaskResponse {
+    fn new(dag: &Dag, task: &Task) -> Self {
+        let ids = |indices: &[TaskIndex]| -> Vec<String> {
+            let ids = indices.iter().filter_map(|index| dag.task(*index));
+            let mut ids: Vec<String> = ids.map(|task| task.id.to_string()).collect();
+            ids.sort();
+            ids
+        };
+        let branches = match &task.kind {
+            TaskKind::Branch { labels } => {
+                let labels = labels.iter().map(|(label, tasks)| (label.clone(), json!(ids(tasks))));
+                Some(Value::Object(labels.collect()))
+            }
+            TaskKind::Plain | TaskKind::ShortCircuit { .. } => None,
+        };
+        let limits = &task.limits;
+        Self {
+            task_id: task.id.to_string(),
+            task_display_name: task.id.to_string(),
+            owner: dag.owner.clone(),
+            start_date: Null,
+            end_date: Null,
+            trigger_rule: task.trigger_rule.as_str(),
+            depends_on_past: false,
+            wait_for_downstream: false,
+            retries: task.retry.retries,
+            queue: Null,
+            pool: task.pool.clone(),
+            pool_slots: task.pool_slots,
+            execution_timeout: limits.timeout.into(),
+            retry_delay: task.retry.delay.into(),
+            retry_exponential_backoff: if task.retry.exponential_backoff { 2.0 } else { 0.0 },
+            priority_weight: task.priority_weight,
+            weight_rule: "absolute",
+            ui_color: "#fff",
+            ui_fgcolor: "#000",
+            template_fields: vec!["input"],
+            downstream_task_ids: ids(&task.downstream),
+            doc_md: Null,
+            operator_name: task.entry.clone(),
+            params: json!({}),
+            class_ref: json!({ "module_path": task.component, "class_name": task.entry }),
+            is_mapped: false,
+            extra_links: Vec::new(),
+            component: task.component.clone(),
+            component_digest: task.digest.to_string(),
+            entry: task.entry.clone(),
+            input: task.input.clone(),
+            upstream_task_ids: ids(&task.upstream),
+            branches,
+            max_retry_delay: task.retry.max_delay.map(TimeDelta::from),
+            limits: json!({
+                "memory_bytes": limits.memory_bytes,
+                "timeout_seconds": limits.timeout.as_secs_f64(),
+                "cpu_time_seconds": limits.cpu_time.as_secs_f64(),
+                "log_bytes": limits.log_bytes,
+                "xcom_value_bytes": limits.xcom_value_bytes,
+                "xcom_total_bytes": limits.xcom_total_bytes,
+                "xcom_keys": limits.xcom_keys,
+                "blob_bytes": limits.blob_bytes,
+                "checkpoint_bytes": limits.checkpoint_bytes,
+            }),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Column {
+    Id,
+    TriggerRule,
+    Pool,
+    PriorityWeight,
+    Operator,
+    Retries,
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    path: PathArgs,
+    query: Query,
+) -> Result<Json<TaskCollectionResponse>, ApiError> {
+    let allowed = [
+        ("task_id", Some(Column::Id)),
+        ("task_display_name", Some(Column::Id)),
+        ("trigger_rule", Some(Column::TriggerRule)),
+        ("pool", Some(Column::Pool)),
+        ("priority_weight", Some(Column::PriorityWeight)),
+        ("operator_name", Some(Column::Operator)),
+        ("retries", Some(Column::Retries)),
+        ("owner", None),
+    ];
+    let order = order::parse(&query.texts("order_by"), &allowed)?;
+    let row = dags::find(&app, &path).await?;
+    let dag = &row.version.dag;
+    let mut tasks: Vec<&Task> = dag.tasks.iter().collect();
+    tasks.sort_by(|left, right| left.id.cmp(&right.id));
+    order::sort(&mut tasks, &order, |column, left, right| match column {
+        Column::Id => left.id.cmp(&right.id),
+        Column::TriggerRule => left.trigger_rule.as_str().cmp(right.trigger_rule.as_str()),
+        Column::Pool => left.pool.cmp(&right.pool),
+        Column::PriorityWeight => left.priority_weight.cmp(&right.priority_weight),
+        Column::Operator => left.entry.cmp(&right.entry),
+        Column::Retries => left.retry.retries.cmp(&right.retry.retries),
+    });
+    Ok(Json(TaskCollectionResponse {
+        total_entries: tasks.len() as u64,
+        tasks: tasks.into_iter().map(|task| TaskResponse::new(dag, task)).collect(),
+    }))
+}
+
+async fn get(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskResponse>, ApiError> {
+    let row = dags::find(&app, &path).await?;
+    let task_id = path.task_id()?;
+    let dag = &row.version.dag;
+    let task = dag.index_of(task_id.as_str()).and_then(|index| dag.task(index));
+    let task = task.ok_or_else(|| {
+        ApiError::new(
+            Code::TaskNotFound,
+            format!("DAG `{}` has no task `{task_id}`", row.dag_id),
+        )
+    })?;
+    Ok(Json(TaskResponse::new(dag, task)))
+}

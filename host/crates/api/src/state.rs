@@ -1,0 +1,161 @@
+//! What the handlers share: the traits that the binary wired, and a few bounded caches.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::{Clock, DagId, Digest};
+use ports::component::Components;
+use ports::control::Control;
+use ports::deploy::Deployer;
+use ports::log::LogReader;
+use ports::payload::BlobStore;
+use ports::query::Metadata;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::auth::Authenticator;
+use crate::error::ApiError;
+use crate::shape::DagVersionResponse;
+
+/// Versions never change, so a cache of them needs no invalidation; it is emptied when it is full.
+const VERSION_CACHE: usize = 1_024;
+/// How many uploaded blobs are remembered that nothing refers to yet.
+const UPLOADED_BLOBS: usize = 10_000;
+
+/// What the API is built on.
+pub struct State {
+    /// The scheduler.
+    pub control: Arc<dyn Control>,
+    /// The database, for reading.
+    pub metadata: Arc<dyn Metadata>,
+    /// The component catalog.
+    pub components: Arc<dyn Components>,
+    /// Checks and deploys manifests.
+    pub deployer: Arc<dyn Deployer>,
+    /// Task logs.
+    pub logs: Arc<dyn LogReader>,
+    /// Large values.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who may call.
+    pub authenticator: Authenticator,
+    /// Bounds on bodies and streams.
+    pub limits: BodyLimits,
+    /// Cancelled when the server stops: open streams end.
+    pub shutdown: CancellationToken,
+}
+
+/// Bounds on what one request may send, and on how slowly.
+#[derive(Clone, Debug)]
+pub struct BodyLimits {
+    /// A JSON body or a manifest, in bytes.
+    pub json_bytes: u64,
+    /// A component, in bytes.
+    pub component_bytes: u64,
+    /// A blob, in bytes.
+    pub blob_bytes: u64,
+    /// How long a body may take before `min_rate` counts.
+    pub body_grace: Duration,
+    /// Bytes a second that a body must keep up with, on average, once the grace is over.
+    pub min_rate: u64,
+    /// Open event, log and wait streams.
+    pub streams: usize,
+    /// How often a silent stream says that it is alive.
+    pub heartbeat: Duration,
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self {
+            json_bytes: 1 << 20,
+            component_bytes: 256 << 20,
+            blob_bytes: 10 << 30,
+            body_grace: Duration::from_secs(30),
+            min_rate: 16 << 10,
+            streams: 512,
+            heartbeat: Duration::from_secs(15),
+        }
+    }
+}
+
+/// `State` with the caches of this crate.
+pub(crate) struct App {
+    pub(crate) state: State,
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) openapi: bytes::Bytes,
+    versions: Mutex<HashMap<Uuid, DagVersionResponse>>,
+    uploaded: Mutex<Uploaded>,
+}
+
+impl std::ops::Deref for App {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+#[derive(Default)]
+struct Uploaded {
+    known: HashSet<Digest>,
+    order: VecDeque<Digest>,
+}
+
+impl App {
+    pub(crate) fn new(state: State, openapi: bytes::Bytes) -> Self {
+        Self {
+            streams: Arc::new(Semaphore::new(state.limits.streams)),
+            openapi,
+            versions: Mutex::default(),
+            uploaded: Mutex::default(),
+            state,
+        }
+    }
+
+    /// The version of a run or task instance, as answers show it.
+    pub(crate) async fn version(
+        &self,
+        dag_id: &DagId,
+        number: u32,
+        uuid: Uuid,
+    ) -> Result<Option<DagVersionResponse>, ApiError> {
+        let cached = |app: &Self| {
+            let versions = app.versions.lock().unwrap_or_else(PoisonError::into_inner);
+            versions.get(&uuid).cloned()
+        };
+        if let Some(version) = cached(self) {
+            return Ok(Some(version));
+        }
+        let Some(version) = self.metadata.dag_version(dag_id, number).await? else {
+            return Ok(None);
+        };
+        let shape = DagVersionResponse::new(dag_id, &version);
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if versions.len() >= VERSION_CACHE {
+            versions.clear();
+        }
+        versions.insert(uuid, shape.clone());
+        Ok(Some(shape))
+    }
+
+    /// Remembers an upload, so that its owner can read it before anything refers to it.
+    pub(crate) fn remember_upload(&self, digest: Digest) {
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if uploaded.known.insert(digest) {
+            uploaded.order.push_back(digest);
+        }
+        if uploaded.order.len() > UPLOADED_BLOBS
+            && let Some(oldest) = uploaded.order.pop_front()
+        {
+            uploaded.known.remove(&oldest);
+        }
+    }
+
+    /// Whether the blob was uploaded here.
+    pub(crate) fn was_uploaded(&self, digest: Digest) -> bool {
+        let uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        uploaded.known.contains(&digest)
+    }
+}

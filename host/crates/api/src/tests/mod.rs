@@ -1,0 +1,3 @@
+//! The whole router against in-memory implementations of the traits: those are the seam.
+
+mod document;

@@ -61,7 +61,8 @@ impl Step<'_> {
     }
 
     /// What a branch or a short-circuit decides is carried out at once, whatever the rules of the skipped tasks say and whatever
-    /// they wait for. Task instances that have ended stay as they are.
+    /// they wait for; even one that could not run because of a failure becomes skipped. What was executed to its end stays as it is
+    /// (Airflow would overwrite it).
     ///
     /// Airflow: `SkipMixin` and the Execution API's `skip-downstream`.
     pub(super) fn skip_not_chosen(&mut self, branch: TaskIndex, chosen: &[u32]) {
@@ -82,7 +83,9 @@ impl Step<'_> {
             };
             let (first, count) = (node.first as usize, node.count as usize);
             for at in first..first + count {
-                if self.run.tis.get(at).is_some_and(|slot| !slot.ti.state.is_finished()) {
+                let gives_way =
+                    |state: TaskInstanceState| !state.is_finished() || state == TaskInstanceState::UpstreamFailed;
+                if self.state_at(at).is_some_and(gives_way) {
                     self.stop(at, TaskInstanceState::Skipped, None);
                 }
             }

@@ -1,0 +1,125 @@
+//! From a case to a DAG and the behaviour of its tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
+
+use crate::case::{Case, Outcome};
+
+/// Why a case cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// It has mapped tasks.
+    #[error("mapped tasks are not built yet")]
+    Mapping,
+    /// It does not make sense.
+    #[error("the case is not well formed: {0}")]
+    Malformed(String),
+}
+
+/// A case, ready to be driven.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The graph.
+    pub dag: Arc<Dag>,
+    /// What the body of each task does.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Builds the DAG of a case.
+pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
+    if case.tasks.iter().any(|task| task.map.is_some()) {
+        return Err(Unsupported::Mapping);
+    }
+    let malformed = |problem: String| Unsupported::Malformed(problem);
+    let index_of = |id: &str| {
+        let at = case.tasks.iter().position(|task| task.id == id);
+        at.and_then(|at| u32::try_from(at).ok())
+            .map(TaskIndex)
+            .ok_or_else(|| malformed(format!("no task `{id}`")))
+    };
+    let mut tasks = Vec::new();
+    let mut outcomes = Vec::new();
+    for task in &case.tasks {
+        let mut upstream = task
+            .upstream
+            .iter()
+            .map(|id| index_of(id))
+            .collect::<Result<Vec<_>, _>>()?;
+        upstream.sort_unstable();
+        upstream.dedup();
+        let outcome = task
+            .outcome
+            .clone()
+            .ok_or_else(|| malformed(format!("`{}` has no outcome", task.id)))?;
+        let kind = match task.kind.as_str() {
+            "task" => TaskKind::Plain,
+            "branch" => TaskKind::Branch {
+                labels: IndexMap::new(),
+            },
+            "short_circuit" => TaskKind::ShortCircuit {
+                ignore_downstream_trigger_rules: task.ignore_downstream_trigger_rules,
+            },
+            other => return Err(malformed(format!("unknown type `{other}`"))),
+        };
+        let role = match &task.teardown {
+            Some(teardown) => TaskRole::Teardown {
+                on_failure_fail_dagrun: teardown.on_failure_fail_dagrun,
+            },
+            None if task.setup => TaskRole::Setup,
+            None => TaskRole::Work,
+        };
+        outcomes.push(outcome);
+        tasks.push(Task {
+            id: TaskId::new(&task.id).map_err(|error| malformed(error.to_string()))?,
+            component: "case@1".to_owned(),
+            digest: Digest([0; 32]),
+            entry: task.id.clone(),
+            doc_md: None,
+            input: serde_json::Value::Null,
+            trigger_rule: task
+                .trigger_rule
+                .parse::<TriggerRule>()
+                .map_err(|error| malformed(error.to_string()))?,
+            upstream,
+            downstream: Vec::new(),
+            kind,
+            role,
+            retry: RetryPolicy {
+                retries: task.retries,
+                delay: Duration::ZERO,
+                ..RetryPolicy::default()
+            },
+            limits: Limits::default(),
+            rerun_on_loss: true,
+            max_infra_retries: 3,
+            pool: DEFAULT_POOL.to_owned(),
+            pool_slots: 1,
+            priority_weight: 1,
+        });
+    }
+    for (at, task) in case.tasks.iter().enumerate() {
+        for upstream in &task.upstream {
+            let downstream = &mut tasks[index_of(upstream)?.at()].downstream;
+            downstream.extend(u32::try_from(at).map(TaskIndex));
+        }
+    }
+    Ok(Plan {
+        dag: Arc::new(Dag::from(DagParts {
+            id: DagId::new(&case.id).map_err(|error| malformed(error.to_string()))?,
+            description: None,
+            doc_md: None,
+            owner: String::new(),
+            tags: Vec::new(),
+            params: IndexMap::new(),
+            max_active_runs: 1,
+            max_active_tasks: u32::MAX,
+            dagrun_timeout: None,
+            tasks,
+        })),
+        outcomes,
+    })
+}

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod demo;
+mod oracle;
 mod process;
 mod server;
 mod setup;
@@ -35,6 +36,11 @@ enum Command {
     Guests,
     /// Measure, each figure beside its floor.
     Bench(bench::Options),
+    /// Run a file of cases with known results through the run state machine.
+    Oracle {
+        /// One JSON object a line, see `tests/oracle/README.md`.
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
                 }
             }),
         Command::Bench(options) => bench::run(&options),
+        Command::Oracle { file } => oracle::main(&file),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,9 +11,11 @@ pub mod id;
 pub mod json;
 pub mod limits;
 pub mod manifest;
+pub mod params;
 pub mod run;
 pub mod schema;
 pub mod state;
+pub mod template;
 pub mod time;
 pub mod trigger_rule;
 

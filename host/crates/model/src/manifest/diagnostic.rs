@@ -14,6 +14,17 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The name in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One finding in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
@@ -30,4 +41,103 @@ pub struct Diagnostic {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+impl std::fmt::Display for Diagnostic {
+    /// `3:5: error: key `x` is there twice [manifest_duplicate_key]`, and the hint on a line of its own.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            severity,
+            code,
+            message,
+            line,
+            column,
+            hint,
+        } = self;
+        write!(f, "{line}:{column}: {}: {message} [{code}]", severity.as_str())?;
+        match hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Diagnostic {
+    /// Adds what to do about it.
+    pub(super) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what to do about it, if anything is known.
+    pub(super) fn maybe_hint(&mut self, hint: Option<String>) -> &mut Self {
+        self.hint = hint;
+        self
+    }
+}
+
+/// A place in the manifest, both from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pos {
+    /// The line.
+    pub line: u32,
+    /// The column in characters.
+    pub column: u32,
+}
+
+impl Pos {
+    /// The first character.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// How many findings are kept; a manifest with more is not a manifest.
+const MAX_FINDINGS: usize = 500;
+
+/// Collects findings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Findings {
+    list: Vec<Diagnostic>,
+    spare: Option<Diagnostic>,
+}
+
+impl Findings {
+    pub(super) fn error(&mut self, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Error, code, pos, message.into())
+    }
+
+    pub(super) fn warning(&mut self, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Warning, code, pos, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, code: &str, pos: Pos, message: String) -> &mut Diagnostic {
+        let finding = Diagnostic {
+            severity,
+            code: code.to_owned(),
+            message,
+            line: pos.line,
+            column: pos.column,
+            hint: None,
+        };
+        if self.list.len() >= MAX_FINDINGS {
+            return self.spare.insert(finding);
+        }
+        self.list.push(finding);
+        let last = self.list.len() - 1;
+        &mut self.list[last]
+    }
+
+    pub(super) fn errors(&self) -> usize {
+        self.list
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .count()
+    }
+
+    /// All findings in the order of the text, without repeats.
+    pub(super) fn sorted(&self) -> Vec<Diagnostic> {
+        let mut list = self.list.clone();
+        list.sort_by_key(|finding| (finding.line, finding.column));
+        list.dedup();
+        list
+    }
 }

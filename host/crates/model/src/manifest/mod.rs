@@ -1,9 +1,33 @@
-//! The manifest: YAML text to a checked, compiled DAG version. One pass reports every error with its line and column.
+//! The manifest: YAML text to a checked, compiled DAG version.
+//!
+//! The text is read into a tree that knows its places ([`read`](read()), never fails), the tree is checked as a whole, and
+//! [`compile`](compile()) checks it against its components. One pass reports every error with its line and column.
 
+mod canonical;
+mod compile;
 mod component;
+mod declared;
 mod diagnostic;
+mod field;
+mod graph;
+mod input;
+mod locate;
+mod param;
+mod quantity;
+mod read;
+mod section;
+pub(crate) mod suggest;
+mod tree;
 
+pub use compile::{Checked, compile};
 pub use component::{
     ComponentRef, Components, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor, Unresolved,
 };
-pub use diagnostic::{Diagnostic, Severity};
+pub use declared::Manifest;
+pub use diagnostic::{Diagnostic, Pos, Severity};
+pub use read::{MAX_TASKS, parse, read};
+pub use section::Spanned;
+pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};
+
+#[cfg(test)]
+mod tests;

@@ -104,8 +104,9 @@ fn finds_blob_references() {
         media_type: Some("text/csv".to_owned()),
     };
     let bare = BlobRef {
+        digest,
+        size: 1,
         media_type: None,
-        ..reference.clone()
     };
     let text = json!({"a": [reference.to_value(), {"size": 3}], "b": bare.to_value()}).to_string();
     assert_eq!(check(&text, 1 << 20), Ok(vec![reference, bare]));

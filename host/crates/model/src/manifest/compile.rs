@@ -1,0 +1,300 @@
+//! From a read manifest and its components to a DAG version: what the components demand is checked, and the version gets its
+//! digest.
+
+use indexmap::IndexMap;
+
+use super::canonical;
+use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
+use super::declared::{Manifest, TaskDecl};
+use super::diagnostic::{Diagnostic, Findings};
+use super::input;
+use super::section::{Spanned, short};
+use super::suggest;
+use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use crate::id::{Digest, TaskIndex};
+use crate::trigger_rule::TriggerRule;
+
+/// A checked manifest.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Compiled.
+    pub dag: Dag,
+    /// The digest of the version: of [`Checked::canonical`].
+    pub digest: Digest,
+    /// The version's content as one JSON text: the same for manifests that mean the same.
+    pub canonical: String,
+    /// `paused:`; holds only when the DAG is new.
+    pub paused: Option<bool>,
+    /// Warnings and notes.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Checks a manifest against its components. Fails with everything that is wrong, that of the text and that of the components.
+pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, Vec<Diagnostic>> {
+    let mut findings = manifest.findings.clone();
+    let resolved: Vec<Option<Resolved<'_>>> = manifest
+        .tasks
+        .iter()
+        .map(|task| resolve(task, components, &mut findings))
+        .collect();
+    for (at, found) in resolved.iter().enumerate() {
+        if let Some(found) = found {
+            demands(&manifest.tasks[at], found.task, &mut findings);
+        }
+    }
+    let described: Vec<Option<&TaskDescriptor>> = resolved
+        .iter()
+        .map(|found| found.as_ref().map(|found| found.task))
+        .collect();
+    input::check(manifest, &described, &mut findings);
+
+    let diagnostics = findings.sorted();
+    let tasks: Option<Vec<Resolved<'_>>> = resolved.into_iter().collect();
+    let (0, Some(id), Some(resolved)) = (findings.errors(), &manifest.id, tasks) else {
+        return Err(diagnostics);
+    };
+    let dag = Dag::from(DagParts {
+        id: id.value.clone(),
+        description: manifest.description.clone(),
+        doc_md: manifest.doc_md.clone(),
+        owner: manifest.owner.clone().unwrap_or_else(|| "airflow".to_owned()),
+        tags: manifest.tags.clone(),
+        params: manifest.params.iter().cloned().collect(),
+        max_active_runs: manifest.max_active_runs.unwrap_or(16),
+        max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
+        dagrun_timeout: manifest.dagrun_timeout,
+        tasks: tasks_of(manifest, &resolved),
+    });
+    let canonical = canonical::text(&dag);
+    Ok(Checked {
+        digest: Digest::of(canonical.as_bytes()),
+        canonical,
+        paused: manifest.paused,
+        diagnostics,
+        dag,
+    })
+}
+
+/// What a task's component turned out to be.
+struct Resolved<'c> {
+    reference: &'c ComponentRef,
+    component: &'c ResolvedComponent,
+    task: &'c TaskDescriptor,
+}
+
+fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Findings) -> Option<Resolved<'c>> {
+    let Spanned { value: reference, pos } = task.component.as_ref()?;
+    let component = match components.get(reference) {
+        Some(Ok(component)) => component,
+        Some(Err(Unresolved::NotFound { known })) => {
+            let text = reference.to_string();
+            let hint = suggest::hint(&text, known.iter().map(String::as_str))
+                .unwrap_or_else(|| "upload it first: `airtight components push`".to_owned());
+            findings
+                .error(
+                    "component_not_found",
+                    *pos,
+                    format!("component `{text}` does not exist"),
+                )
+                .hint(hint);
+            return None;
+        }
+        Some(Err(Unresolved::Refused(why))) => {
+            findings.error(
+                "component_refused",
+                *pos,
+                format!("component `{reference}` was refused: {why}"),
+            );
+            return None;
+        }
+        Some(Err(Unresolved::Unusable(why))) => {
+            findings.error(
+                "component_unusable",
+                *pos,
+                format!("component `{reference}` cannot be used: {why}"),
+            );
+            return None;
+        }
+        None => {
+            findings.error(
+                "component_not_found",
+                *pos,
+                format!("component `{reference}` does not exist"),
+            );
+            return None;
+        }
+    };
+    let names = || component.descriptor.tasks.iter().map(|task| task.name.as_str());
+    let found = match (&task.entry, component.descriptor.tasks.as_slice()) {
+        (Some(entry), _) => component.descriptor.task(&entry.value).ok_or_else(|| {
+            let message = format!("component `{reference}` has no task `{}`", short(&entry.value));
+            (entry.pos, message, suggest::hint(&entry.value, names()))
+        }),
+        (None, [only]) => Ok(only),
+        (None, _) => component.descriptor.task(task.id.as_str()).ok_or_else(|| {
+            let message = format!(
+                "task `{}` needs the key `task`: component `{reference}` has several tasks",
+                task.id
+            );
+            (task.pos, message, suggest::hint(task.id.as_str(), names()))
+        }),
+    };
+    match found {
+        Ok(task) => Some(Resolved {
+            reference,
+            component,
+            task,
+        }),
+        Err((pos, message, hint)) => {
+            findings.error("component_task_unknown", pos, message).maybe_hint(hint);
+            None
+        }
+    }
+}
+
+/// What a component's task demands of the manifest beside its input: grants, and labels of a branch.
+fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings) {
+    let pos = task.entry.as_ref().map_or(task.pos, |entry| entry.pos);
+    for need in &described.needs {
+        findings
+            .error(
+                "manifest_grant",
+                pos,
+                format!(
+                    "task `{}` needs `{}`, which this version cannot grant",
+                    task.id,
+                    short(need)
+                ),
+            )
+            .hint("tasks of this version use no network, files, environment or devices");
+    }
+    match (&described.labels, &task.branches) {
+        (None, None) => {}
+        (None, Some(branches)) => {
+            findings
+                .error(
+                    "manifest_branch",
+                    branches.pos,
+                    format!(
+                        "task `{}` is not a branch: `{}` of its component answers no labels",
+                        task.id, described.name
+                    ),
+                )
+                .hint("remove `branches`");
+        }
+        (Some(labels), None) => {
+            let entries: Vec<String> = labels.iter().map(|label| format!("{}: [task]", short(label))).collect();
+            findings
+                .error(
+                    "manifest_branch",
+                    pos,
+                    format!("task `{}` is a branch and needs the key `branches`", task.id),
+                )
+                .hint(format!("write `branches: {{{}}}`", entries.join(", ")));
+        }
+        (Some(labels), Some(branches)) => {
+            for (label, _) in &branches.labels {
+                if !labels.contains(&label.value) {
+                    findings
+                        .error(
+                            "manifest_branch",
+                            label.pos,
+                            format!(
+                                "`{}` of the component has no label `{}`",
+                                described.name,
+                                short(&label.value)
+                            ),
+                        )
+                        .maybe_hint(suggest::hint(&label.value, labels.iter().map(String::as_str)));
+                }
+            }
+            for label in labels {
+                if !branches.labels.iter().any(|(known, _)| known.value == *label) {
+                    findings
+                        .error(
+                            "manifest_branch",
+                            branches.pos,
+                            format!("`branches` has no entry for the label `{}`", short(label)),
+                        )
+                        .hint(format!(
+                            "write `{}: [task]`, or `{0}: []` if it chooses nothing",
+                            short(label)
+                        ));
+                }
+            }
+        }
+    }
+    if described.labels.is_some() && task.short_circuit.is_some() {
+        findings.error(
+            "manifest_branch",
+            task.pos,
+            format!("task `{}` is a branch and cannot be a short circuit", task.id),
+        );
+    }
+}
+
+fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
+    let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
+    let mut downstream: Vec<Vec<TaskIndex>> = vec![Vec::new(); manifest.tasks.len()];
+    for (at, task) in manifest.tasks.iter().enumerate() {
+        for &from in &task.upstream {
+            downstream[from].push(index(at));
+        }
+    }
+    let retry = RetryPolicy::default();
+    manifest
+        .tasks
+        .iter()
+        .zip(resolved)
+        .zip(downstream)
+        .map(|((task, resolved), downstream)| {
+            let settings = &task.settings;
+            Task {
+                id: task.id.clone(),
+                component: resolved.reference.to_string(),
+                digest: resolved.component.digest,
+                entry: resolved.task.name.clone(),
+                doc_md: task.doc_md.clone(),
+                input: task.input.value.clone(),
+                trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
+                upstream: task.upstream.iter().map(|at| index(*at)).collect(),
+                downstream,
+                kind: kind(task),
+                role: TaskRole::Work,
+                retry: RetryPolicy {
+                    retries: settings.retries.unwrap_or(retry.retries),
+                    delay: settings.retry_delay.unwrap_or(retry.delay),
+                    exponential_backoff: settings.retry_exponential_backoff.unwrap_or(retry.exponential_backoff),
+                    max_delay: settings.max_retry_delay,
+                },
+                limits: settings.limits.resolve(),
+                rerun_on_loss: settings.rerun_on_loss.unwrap_or(true),
+                max_infra_retries: settings.max_infra_retries.unwrap_or(3),
+                pool: settings.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
+                pool_slots: settings.pool_slots.unwrap_or(1),
+                priority_weight: settings.priority_weight.unwrap_or(1),
+            }
+        })
+        .collect()
+}
+
+fn kind(task: &TaskDecl) -> TaskKind {
+    if let Some(branches) = &task.branches {
+        let mut labels: IndexMap<String, Vec<TaskIndex>> = branches
+            .labels
+            .iter()
+            .map(|(label, tasks)| {
+                let tasks = tasks.iter().map(|at| TaskIndex(u32::try_from(*at).unwrap_or(u32::MAX)));
+                (label.value.clone(), tasks.collect())
+            })
+            .collect();
+        labels.sort_keys();
+        return TaskKind::Branch { labels };
+    }
+    match task.short_circuit {
+        Some(ignore_downstream_trigger_rules) => TaskKind::ShortCircuit {
+            ignore_downstream_trigger_rules,
+        },
+        None => TaskKind::Plain,
+    }
+}

@@ -1,0 +1,219 @@
+//! A manifest as it was read: typed values with their places, before it is known what its components hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::component::ComponentRef;
+use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
+use super::locate;
+use super::section::Spanned;
+use super::tree::Node;
+use crate::dag::Param;
+use crate::id::{DagId, TaskId};
+use crate::limits::Limits;
+use crate::template::InputTemplate;
+use crate::trigger_rule::TriggerRule;
+
+/// A manifest as it was read. It may have errors; what could be read is here all the same, so that one report holds what is
+/// wrong with the text and what is wrong with its components.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub(super) source: Arc<str>,
+    pub(super) findings: Findings,
+    pub(super) id: Option<Spanned<DagId>>,
+    pub(super) description: Option<String>,
+    pub(super) doc_md: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) tags: Vec<String>,
+    pub(super) paused: Option<bool>,
+    pub(super) max_active_runs: Option<u32>,
+    pub(super) max_active_tasks: Option<u32>,
+    pub(super) dagrun_timeout: Option<Duration>,
+    pub(super) params: Vec<(String, Param)>,
+    pub(super) tasks: Vec<TaskDecl>,
+}
+
+/// A task as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct TaskDecl {
+    pub(super) id: TaskId,
+    /// Of the id.
+    pub(super) pos: Pos,
+    pub(super) component: Option<Spanned<ComponentRef>>,
+    /// In characters: where the component's name stands in the text.
+    pub(super) component_span: (usize, usize),
+    pub(super) entry: Option<Spanned<String>>,
+    pub(super) input: Input,
+    /// Direct upstream tasks, ascending.
+    pub(super) upstream: Vec<usize>,
+    pub(super) branches: Option<Branches>,
+    /// `ignore_downstream_trigger_rules`, if the task is a short circuit.
+    pub(super) short_circuit: Option<bool>,
+    pub(super) doc_md: Option<String>,
+    pub(super) settings: Settings,
+}
+
+/// An input as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub(super) pos: Pos,
+    pub(super) value: Value,
+    pub(super) node: Option<Node>,
+    /// Missing where a template is wrong.
+    pub(super) template: Option<InputTemplate>,
+}
+
+/// `branches:` as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct Branches {
+    pub(super) pos: Pos,
+    pub(super) labels: Vec<(Spanned<String>, Vec<usize>)>,
+}
+
+/// Settings as they were read; what is missing has a default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) retries: Option<u32>,
+    pub(super) retry_delay: Option<Duration>,
+    pub(super) retry_exponential_backoff: Option<bool>,
+    pub(super) max_retry_delay: Option<Duration>,
+    pub(super) trigger_rule: Option<TriggerRule>,
+    pub(super) limits: LimitSettings,
+    pub(super) rerun_on_loss: Option<bool>,
+    pub(super) max_infra_retries: Option<u32>,
+    pub(super) pool: Option<String>,
+    pub(super) pool_slots: Option<u32>,
+    pub(super) priority_weight: Option<i32>,
+}
+
+/// Limits as they were read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LimitSettings {
+    pub(super) memory: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) cpu_time: Option<Duration>,
+    pub(super) log: Option<u64>,
+    pub(super) xcom_value: Option<u64>,
+    pub(super) xcom_total: Option<u64>,
+    pub(super) xcom_keys: Option<u32>,
+    pub(super) blobs: Option<u64>,
+    pub(super) checkpoint: Option<u64>,
+    pub(super) resources: Option<u32>,
+    pub(super) table_elements: Option<u64>,
+}
+
+impl LimitSettings {
+    /// These with others behind them.
+    pub(super) fn over(self, behind: &Self) -> Self {
+        Self {
+            memory: self.memory.or(behind.memory),
+            timeout: self.timeout.or(behind.timeout),
+            cpu_time: self.cpu_time.or(behind.cpu_time),
+            log: self.log.or(behind.log),
+            xcom_value: self.xcom_value.or(behind.xcom_value),
+            xcom_total: self.xcom_total.or(behind.xcom_total),
+            xcom_keys: self.xcom_keys.or(behind.xcom_keys),
+            blobs: self.blobs.or(behind.blobs),
+            checkpoint: self.checkpoint.or(behind.checkpoint),
+            resources: self.resources.or(behind.resources),
+            table_elements: self.table_elements.or(behind.table_elements),
+        }
+    }
+
+    /// With the standard limits for what is not set. The CPU time follows the wall time.
+    pub(super) fn resolve(&self) -> Limits {
+        let standard = Limits::default();
+        let timeout = self.timeout.unwrap_or(standard.timeout);
+        Limits {
+            memory_bytes: self.memory.unwrap_or(standard.memory_bytes),
+            timeout,
+            cpu_time: self.cpu_time.unwrap_or(timeout),
+            log_bytes: self.log.unwrap_or(standard.log_bytes),
+            xcom_value_bytes: self.xcom_value.unwrap_or(standard.xcom_value_bytes),
+            xcom_total_bytes: self.xcom_total.unwrap_or(standard.xcom_total_bytes),
+            xcom_keys: self.xcom_keys.unwrap_or(standard.xcom_keys),
+            blob_bytes: self.blobs.unwrap_or(standard.blob_bytes),
+            checkpoint_bytes: self.checkpoint.unwrap_or(standard.checkpoint_bytes),
+            resources: self.resources.unwrap_or(standard.resources),
+            table_elements: self.table_elements.unwrap_or(standard.table_elements),
+        }
+    }
+}
+
+impl Manifest {
+    /// The text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The DAG's id, if it could be read.
+    pub fn dag_id(&self) -> Option<&DagId> {
+        self.id.as_ref().map(|id| &id.value)
+    }
+
+    /// `paused:`; holds only when the DAG is new.
+    pub const fn paused(&self) -> Option<bool> {
+        self.paused
+    }
+
+    /// Everything that was found while reading, in the order of the text.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        self.findings.sorted()
+    }
+
+    /// Whether anything that was found is an error.
+    pub fn has_errors(&self) -> bool {
+        self.findings
+            .sorted()
+            .iter()
+            .any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// The components that it names, each once, with the place of the first naming.
+    pub fn components(&self) -> Vec<Spanned<ComponentRef>> {
+        let mut components: Vec<Spanned<ComponentRef>> = Vec::new();
+        for component in self.tasks.iter().filter_map(|task| task.component.as_ref()) {
+            if !components.iter().any(|known| known.value == component.value) {
+                components.push(component.clone());
+            }
+        }
+        components
+    }
+
+    /// The text with other names for components: what the CLI sends after it uploaded local files. `rename` answers the new
+    /// name, or nothing where the name stays.
+    pub fn with_components(&self, rename: impl Fn(&ComponentRef) -> Option<ComponentRef>) -> String {
+        let mut renamed: Vec<((usize, usize), String)> = self
+            .tasks
+            .iter()
+            .filter_map(|task| {
+                let new = rename(&task.component.as_ref()?.value)?;
+                Some((task.component_span, format!("\"{new}\"")))
+            })
+            .collect();
+        // An alias names a component at the place of its anchor, perhaps for several tasks.
+        renamed.sort();
+        renamed.dedup_by_key(|(span, _)| *span);
+        let mut text = String::with_capacity(self.source.len());
+        let mut characters = self.source.chars();
+        let mut at = 0;
+        for ((start, end), new) in renamed {
+            text.extend(characters.by_ref().take(start - at));
+            text.push_str(&new);
+            let _ = characters.by_ref().take(end - start).count();
+            at = end;
+        }
+        text.extend(characters);
+        text
+    }
+
+    /// Where a character of an input's string stands in the text.
+    pub(super) fn locate(&self, input: &Input, pointer: &str, offset: usize) -> Pos {
+        match &input.node {
+            Some(node) => locate::in_text(&self.source, node.at(pointer), offset),
+            None => input.pos,
+        }
+    }
+}

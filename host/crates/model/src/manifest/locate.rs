@@ -1,0 +1,61 @@
+//! From an offset in a decoded YAML string back to its line and column in the file.
+
+use super::diagnostic::Pos;
+use super::tree::{Kind, Node};
+
+/// Where the byte `offset` of a text node stands in the source. Exact for every character that is not white space: YAML drops,
+/// folds and re-indents white space only, and those characters appear in the source in the same order.
+pub(super) fn in_text(source: &str, node: &Node, offset: usize) -> Pos {
+    let Kind::Text(text) = &node.kind else {
+        return node.pos;
+    };
+    let (start, end) = node.span;
+    let raw: Vec<char> = source.chars().skip(start).take(end.saturating_sub(start)).collect();
+    let block = matches!(raw.first(), Some('|' | '>'));
+    let double_quoted = raw.first() == Some(&'"');
+    let single_quoted = raw.first() == Some(&'\'');
+    let mut at = if block {
+        raw.iter()
+            .position(|c| *c == '\n')
+            .map_or(raw.len(), |newline| newline + 1)
+    } else {
+        usize::from(double_quoted || single_quoted)
+    };
+    let mut last = at;
+    let wanted = text.get(..offset).map_or(0, |before| before.chars().count());
+    for (count, c) in text.chars().enumerate() {
+        if c.is_whitespace() && count != wanted {
+            continue;
+        }
+        while let Some(found) = raw.get(at) {
+            if *found == c || (double_quoted && *found == '\\') {
+                break;
+            }
+            at += 1;
+        }
+        last = at;
+        if count == wanted {
+            break;
+        }
+        at += match (raw.get(at), raw.get(at + 1)) {
+            (Some('\\'), Some(escape)) if double_quoted => match escape {
+                'x' => 4,
+                'u' => 6,
+                'U' => 10,
+                _ => 2,
+            },
+            (Some('\''), Some('\'')) if single_quoted => 2,
+            _ => 1,
+        };
+    }
+    let mut place = node.pos;
+    for c in raw.iter().take(last) {
+        if *c == '\n' {
+            place.line = place.line.saturating_add(1);
+            place.column = 1;
+        } else {
+            place.column = place.column.saturating_add(1);
+        }
+    }
+    place
+}

@@ -1,0 +1,177 @@
+//! `params:`: each a default value, or a JSON Schema with the member `default` (Airflow: `Param`).
+
+use serde_json::Value;
+
+use super::declared::Manifest;
+use super::diagnostic::Findings;
+use super::read::Declared;
+use super::section::short;
+use super::suggest;
+use super::tree::{Kind, Node};
+use crate::dag::Param;
+use crate::schema::Validator;
+
+/// A map with one of these is a schema; any other value is a default.
+const SCHEMA_MARKS: &[&str] = &["type", "default", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"];
+
+/// What a schema may say; anything else is likely a slip.
+const SCHEMA_WORDS: &[&str] = &[
+    "$comment",
+    "$defs",
+    "$ref",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "contains",
+    "default",
+    "deprecated",
+    "description",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "if",
+    "then",
+    "else",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "maxProperties",
+    "minItems",
+    "minLength",
+    "minimum",
+    "minProperties",
+    "multipleOf",
+    "not",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+    "readOnly",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+    "writeOnly",
+    "definitions",
+    "dependentRequired",
+    "dependentSchemas",
+    "minContains",
+    "maxContains",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "description_md",
+    "section",
+    "values_display",
+];
+
+/// Reads `params:`.
+pub(super) fn read(node: &Node, findings: &mut Findings) -> Vec<(String, Param)> {
+    let Kind::Map(entries) = &node.kind else {
+        findings
+            .error(
+                "manifest_type",
+                node.pos,
+                format!("`params` must be a map, not {}", node.what()),
+            )
+            .hint("write `params: {threshold: 0.85}`, or `params: {threshold: {type: number, default: 0.85}}`");
+        return Vec::new();
+    };
+    node.bad_numbers(findings);
+    entries
+        .iter()
+        .map(|entry| {
+            if entry.key.is_empty() || entry.key.len() > 250 {
+                findings.error(
+                    "manifest_value",
+                    entry.pos,
+                    "the name of a parameter must have 1 to 250 bytes",
+                );
+            }
+            (entry.key.clone(), param(&entry.key, &entry.value, findings))
+        })
+        .collect()
+}
+
+fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
+    let entries = match &node.kind {
+        Kind::Map(entries) if entries.iter().any(|entry| SCHEMA_MARKS.contains(&&*entry.key)) => entries,
+        _ => {
+            return Param {
+                schema: Value::Object(serde_json::Map::new()),
+                default: Some(node.to_json()),
+            };
+        }
+    };
+    let mut schema = serde_json::Map::new();
+    let mut default = None;
+    let mut default_pos = node.pos;
+    for entry in entries.iter() {
+        if entry.key == "default" {
+            default = Some(entry.value.to_json());
+            default_pos = entry.value.pos;
+            continue;
+        }
+        if !SCHEMA_WORDS.contains(&&*entry.key) && !entry.key.starts_with("x-") {
+            let hint = suggest::closest(&entry.key, SCHEMA_WORDS.iter().copied())
+                .map(|word| format!("did you mean `{word}`?"));
+            findings
+                .warning(
+                    "manifest_unknown_key",
+                    entry.pos,
+                    format!(
+                        "`{}` is not a JSON Schema keyword and checks nothing",
+                        short(&entry.key)
+                    ),
+                )
+                .maybe_hint(hint);
+        }
+        schema.insert(entry.key.clone(), entry.value.to_json());
+    }
+    let schema = Value::Object(schema);
+    match Validator::compile(&schema) {
+        Err(error) => {
+            findings.error("manifest_param", node.pos, format!("parameter `{name}`: {error}"));
+        }
+        Ok(validator) => {
+            if let Some(default) = &default {
+                for finding in validator.validate(default) {
+                    findings.error(
+                        "manifest_param",
+                        default_pos,
+                        format!("the default of parameter `{name}` does not match its schema: {finding}"),
+                    );
+                }
+            }
+        }
+    }
+    Param { schema, default }
+}
+
+/// Reports parameters that templates name and nobody declares.
+pub(super) fn check_uses(tasks: &[Declared], manifest: &Manifest, findings: &mut Findings) {
+    for declared in tasks {
+        let input = &declared.task.input;
+        for (pointer, offset, name) in input.template.iter().flat_map(|template| template.param_uses()) {
+            if manifest.params.iter().any(|(known, _)| known == name) {
+                continue;
+            }
+            let hint = suggest::closest(name, manifest.params.iter().map(|(known, _)| &**known)).map_or_else(
+                || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
+                |known| format!("did you mean `{known}`?"),
+            );
+            findings
+                .error(
+                    "manifest_unknown_param",
+                    manifest.locate(input, pointer, offset),
+                    format!("parameter `{}` is not declared", short(name)),
+                )
+                .hint(hint);
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! From the tree to a typed manifest. Reading goes on after an error: what is wrong in one place hides nothing elsewhere.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::declared::{Branches, Input, LimitSettings, Manifest, Settings, TaskDecl};
+use super::diagnostic::{Diagnostic, Findings, Pos};
+use super::field::{DAG, LIMITS, SETTINGS, TASK};
+use super::section::{Section, Spanned, short, texts};
+use super::tree::{self, Kind, Node};
+use super::{graph, param};
+use crate::id::{DagId, TaskId};
+use crate::template::InputTemplate;
+
+/// The most tasks of one DAG.
+pub const MAX_TASKS: usize = 100_000;
+
+/// Reads a manifest. It never fails: what is wrong is in [`Manifest::diagnostics`].
+pub fn read(source: &str) -> Manifest {
+    let mut findings = Findings::default();
+    let mut manifest = Manifest {
+        source: Arc::from(source),
+        findings: Findings::default(),
+        id: None,
+        description: None,
+        doc_md: None,
+        owner: None,
+        tags: Vec::new(),
+        paused: None,
+        max_active_runs: None,
+        max_active_tasks: None,
+        dagrun_timeout: None,
+        params: Vec::new(),
+        tasks: Vec::new(),
+    };
+    if let Some(root) = tree::read(source, &mut findings) {
+        fill(&mut manifest, &root, &mut findings);
+    }
+    manifest.findings = findings;
+    manifest
+}
+
+/// Reads a manifest; fails where it has an error.
+pub fn parse(source: &str) -> Result<Manifest, Vec<Diagnostic>> {
+    let manifest = read(source);
+    if manifest.has_errors() {
+        return Err(manifest.diagnostics());
+    }
+    Ok(manifest)
+}
+
+fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
+    let Some(dag) = Section::open("the manifest", &[DAG], root, findings) else {
+        return;
+    };
+    dag.missing("dag", findings, Pos::START);
+    manifest.id = dag.text("dag", findings).and_then(|id| match DagId::new(&id.value) {
+        Ok(value) => Some(Spanned::new(value, id.pos)),
+        Err(error) => {
+            findings.error("manifest_value", id.pos, error.to_string());
+            None
+        }
+    });
+    let plain = |text: Option<Spanned<String>>| text.map(|text| text.value);
+    manifest.description = plain(dag.text("description", findings));
+    manifest.doc_md = plain(dag.text("doc_md", findings));
+    manifest.owner = plain(dag.text("owner", findings));
+    for tag in dag.texts("tags", findings).unwrap_or_default() {
+        if tag.value.is_empty() || tag.value.len() > 100 {
+            findings.error("manifest_value", tag.pos, "a tag must have 1 to 100 bytes");
+        } else if !manifest.tags.contains(&tag.value) {
+            manifest.tags.push(tag.value);
+        }
+    }
+    manifest.paused = dag.bool("paused", findings).map(|paused| paused.value);
+    manifest.max_active_runs = dag.int("max_active_runs", findings).map(|count| count.value);
+    manifest.max_active_tasks = dag.int("max_active_tasks", findings).map(|count| count.value);
+    manifest.dagrun_timeout = dag.duration("dagrun_timeout", findings).map(|timeout| timeout.value);
+    for key in ["schedule", "catchup", "start_date", "end_date"] {
+        if dag.get(key).is_some() {
+            not_supported(key, dag.key_pos(key), findings);
+        }
+    }
+    if let Some(node) = dag.get("params") {
+        manifest.params = param::read(node, findings);
+    }
+    let defaults = dag
+        .get("defaults")
+        .and_then(|node| Section::open("`defaults`", &[SETTINGS], node, findings))
+        .map(|section| settings(&section, findings))
+        .unwrap_or_default();
+    dag.missing("tasks", findings, Pos::START);
+    let Some(node) = dag.get("tasks") else {
+        return;
+    };
+    let Kind::Map(entries) = &node.kind else {
+        findings
+            .error(
+                "manifest_type",
+                node.pos,
+                format!("`tasks` must be a map from task id to task, not {}", node.what()),
+            )
+            .hint("write `tasks: {load: {component: …, task: …}}`");
+        return;
+    };
+    if entries.is_empty() {
+        findings.error(
+            "manifest_value",
+            node.pos,
+            "`tasks` is empty; a DAG needs at least one task",
+        );
+    }
+    if entries.len() > MAX_TASKS {
+        findings.error(
+            "manifest_value",
+            node.pos,
+            format!("the DAG has {} tasks; the limit is {MAX_TASKS}", entries.len()),
+        );
+        return;
+    }
+    let mut declared: Vec<Declared> = Vec::new();
+    for entry in entries.iter() {
+        let id = match TaskId::new(&entry.key) {
+            Ok(id) => id,
+            Err(error) => {
+                findings.error("manifest_value", entry.pos, error.to_string());
+                continue;
+            }
+        };
+        declared.push(task(id, entry.pos, &entry.value, &defaults, manifest, findings));
+    }
+    graph::connect(&mut declared, manifest, findings);
+    param::check_uses(&declared, manifest, findings);
+    manifest.tasks = declared.into_iter().map(|declared| declared.task).collect();
+}
+
+/// A key or a grant of a later version.
+pub(super) fn not_supported(what: &str, pos: Pos, findings: &mut Findings) {
+    let hint = match what {
+        "schedule" | "catchup" | "start_date" | "end_date" => "remove it; trigger runs by REST or CLI",
+        _ => "remove it; tasks of this version use no network, files, environment or devices",
+    };
+    findings
+        .error(
+            "manifest_not_supported",
+            pos,
+            format!("not supported by this version: `{what}`"),
+        )
+        .hint(hint);
+}
+
+/// A task with the names that are not resolved yet.
+pub(super) struct Declared {
+    pub(super) task: TaskDecl,
+    pub(super) after: Vec<Spanned<String>>,
+    pub(super) branches: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
+}
+
+fn task(
+    id: TaskId,
+    pos: Pos,
+    node: &Node,
+    defaults: &Settings,
+    manifest: &Manifest,
+    findings: &mut Findings,
+) -> Declared {
+    let mut declared = Declared {
+        task: TaskDecl {
+            pos,
+            component: None,
+            component_span: (0, 0),
+            entry: None,
+            input: Input {
+                pos,
+                value: Value::Object(Map::new()),
+                node: None,
+                template: InputTemplate::parse(&Value::Object(Map::new())).ok(),
+            },
+            upstream: Vec::new(),
+            branches: None,
+            short_circuit: None,
+            doc_md: None,
+            settings: defaults.clone(),
+            id,
+        },
+        after: Vec::new(),
+        branches: Vec::new(),
+    };
+    let name = format!("task `{}`", declared.task.id);
+    let Some(section) = Section::open(&name, &[TASK, SETTINGS], node, findings) else {
+        return declared;
+    };
+    section.missing("component", findings, pos);
+    let task = &mut declared.task;
+    task.component = section.component("component", findings);
+    if let Some(node) = section.get("component") {
+        task.component_span = node.span;
+    }
+    task.entry = section.text("task", findings);
+    if let Some(node) = section.get("input") {
+        task.input = input(node, manifest, findings);
+    }
+    declared.after = section.texts("after", findings).unwrap_or_default();
+    if let Some(node) = section.get("branches") {
+        task.branches = Some(Branches {
+            pos: section.key_pos("branches"),
+            labels: Vec::new(),
+        });
+        declared.branches = branches(node, findings);
+    }
+    if let Some(node) = section.get("short_circuit") {
+        task.short_circuit = short_circuit(node, findings);
+        if task.branches.is_some() {
+            findings.error(
+                "manifest_value",
+                section.key_pos("short_circuit"),
+                format!("{name} cannot be a branch and a short circuit"),
+            );
+        }
+    }
+    if let Some(node) = section.get("grants") {
+        grants(node, findings);
+    }
+    task.doc_md = section.text("doc_md", findings).map(|doc| doc.value);
+    let own = settings(&section, findings);
+    task.settings = over(own, defaults);
+    declared
+}
+
+fn input(node: &Node, manifest: &Manifest, findings: &mut Findings) -> Input {
+    node.bad_numbers(findings);
+    let value = node.to_json();
+    let mut input = Input {
+        pos: node.pos,
+        node: Some(node.clone()),
+        template: None,
+        value,
+    };
+    match InputTemplate::parse(&input.value) {
+        Ok(template) => input.template = Some(template),
+        Err(errors) => {
+            for error in errors {
+                let pos = manifest.locate(&input, &error.path, error.offset);
+                findings
+                    .error("template_invalid", pos, error.message)
+                    .maybe_hint(error.hint);
+            }
+        }
+    }
+    input
+}
+
+fn branches(node: &Node, findings: &mut Findings) -> Vec<(Spanned<String>, Vec<Spanned<String>>)> {
+    let Kind::Map(entries) = &node.kind else {
+        findings
+            .error(
+                "manifest_type",
+                node.pos,
+                format!("`branches` must be a map, not {}", node.what()),
+            )
+            .hint("write `branches: {label: [task]}`");
+        return Vec::new();
+    };
+    entries
+        .iter()
+        .map(|entry| {
+            let tasks = texts(&entry.key, &entry.value, findings).unwrap_or_default();
+            (Spanned::new(entry.key.clone(), entry.pos), tasks)
+        })
+        .collect()
+}
+
+fn short_circuit(node: &Node, findings: &mut Findings) -> Option<bool> {
+    const KEY: &str = "ignore_downstream_trigger_rules";
+    match &node.kind {
+        Kind::Bool(true) => Some(true),
+        Kind::Bool(false) => None,
+        Kind::Map(entries) => {
+            let mut ignore = true;
+            for entry in entries.iter() {
+                match (&*entry.key, &entry.value.kind) {
+                    (KEY, Kind::Bool(value)) => ignore = *value,
+                    (KEY, _) => {
+                        findings.error(
+                            "manifest_type",
+                            entry.value.pos,
+                            format!("`{KEY}` must be true or false"),
+                        );
+                    }
+                    (other, _) => {
+                        findings
+                            .error(
+                                "manifest_unknown_key",
+                                entry.pos,
+                                format!("unknown key `{}` in `short_circuit`", short(other)),
+                            )
+                            .hint(format!("known keys: {KEY}"));
+                    }
+                }
+            }
+            Some(ignore)
+        }
+        _ => {
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("`short_circuit` must be true or false, not {}", node.what()),
+                )
+                .hint(format!(
+                    "write `short_circuit: true`, or `short_circuit: {{{KEY}: false}}`"
+                ));
+            None
+        }
+    }
+}
+
+fn grants(node: &Node, findings: &mut Findings) {
+    match &node.kind {
+        Kind::Map(entries) => {
+            for entry in entries.iter() {
+                not_supported(&format!("grants.{}", short(&entry.key)), entry.pos, findings);
+            }
+        }
+        _ => {
+            findings.error(
+                "manifest_type",
+                node.pos,
+                format!("`grants` must be a map, not {}", node.what()),
+            );
+        }
+    }
+}
+
+fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
+    let mut limits = section
+        .get("limits")
+        .and_then(|node| Section::open("`limits`", &[LIMITS], node, findings))
+        .map(|section| limits(&section, findings))
+        .unwrap_or_default();
+    if let Some(timeout) = section.duration("timeout", findings) {
+        if limits.timeout.is_some() {
+            findings.error(
+                "manifest_value",
+                section.key_pos("timeout"),
+                "`timeout` and `limits.timeout` are the same; set one of them",
+            );
+        }
+        limits.timeout = Some(timeout.value);
+    }
+    let pool = section.text("pool", findings);
+    if let Some(pool) = &pool
+        && TaskId::new(&pool.value).is_err()
+    {
+        findings.error(
+            "manifest_value",
+            pool.pos,
+            format!("`{}` is not a valid pool name", short(&pool.value)),
+        );
+    }
+    if let Some(pool) = &pool
+        && pool.value != crate::dag::DEFAULT_POOL
+    {
+        findings
+            .error(
+                "manifest_not_supported",
+                pool.pos,
+                format!("not supported by this version: pool `{}`", short(&pool.value)),
+            )
+            .hint("remove it; every task takes its slots from `default_pool`");
+    }
+    Settings {
+        retries: section.int("retries", findings).map(|n| n.value),
+        retry_delay: section.duration("retry_delay", findings).map(|d| d.value),
+        retry_exponential_backoff: section.bool("retry_exponential_backoff", findings).map(|b| b.value),
+        max_retry_delay: section.duration("max_retry_delay", findings).map(|d| d.value),
+        trigger_rule: section.trigger_rule("trigger_rule", findings).map(|rule| rule.value),
+        limits,
+        rerun_on_loss: section.bool("rerun_on_loss", findings).map(|b| b.value),
+        max_infra_retries: section.int("max_infra_retries", findings).map(|n| n.value),
+        pool: pool.map(|pool| pool.value),
+        pool_slots: section.int("pool_slots", findings).map(|n| n.value),
+        priority_weight: section.int("priority_weight", findings).map(|n| n.value),
+    }
+}
+
+fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
+    let limits = LimitSettings {
+        memory: section.size("memory", findings).map(|n| n.value),
+        timeout: section.duration("timeout", findings).map(|n| n.value),
+        cpu_time: section.duration("cpu_time", findings).map(|n| n.value),
+        log: section.size("log", findings).map(|n| n.value),
+        xcom_value: section.size("xcom_value", findings).map(|n| n.value),
+        xcom_total: section.size("xcom_total", findings).map(|n| n.value),
+        xcom_keys: section.int("xcom_keys", findings).map(|n| n.value),
+        blobs: section.size("blobs", findings).map(|n| n.value),
+        checkpoint: section.size("checkpoint", findings).map(|n| n.value),
+        resources: section.int("resources", findings).map(|n| n.value),
+        table_elements: section
+            .int::<i64>("table_elements", findings)
+            .and_then(|n| u64::try_from(n.value).ok()),
+    };
+    for (key, value) in [("timeout", limits.timeout), ("cpu_time", limits.cpu_time)] {
+        if value.is_some_and(|value| value.is_zero()) {
+            findings.error(
+                "manifest_value",
+                section.key_pos(key),
+                format!("`{key}` must be longer than zero"),
+            );
+        }
+    }
+    limits
+}
+
+/// A task's own settings with those of `defaults` behind them.
+fn over(own: Settings, behind: &Settings) -> Settings {
+    Settings {
+        retries: own.retries.or(behind.retries),
+        retry_delay: own.retry_delay.or(behind.retry_delay),
+        retry_exponential_backoff: own.retry_exponential_backoff.or(behind.retry_exponential_backoff),
+        max_retry_delay: own.max_retry_delay.or(behind.max_retry_delay),
+        trigger_rule: own.trigger_rule.or(behind.trigger_rule),
+        limits: own.limits.over(&behind.limits),
+        rerun_on_loss: own.rerun_on_loss.or(behind.rerun_on_loss),
+        max_infra_retries: own.max_infra_retries.or(behind.max_infra_retries),
+        pool: own.pool.or_else(|| behind.pool.clone()),
+        pool_slots: own.pool_slots.or(behind.pool_slots),
+        priority_weight: own.priority_weight.or(behind.priority_weight),
+    }
+}
+
+/// The tasks by id.
+pub(super) fn by_id(tasks: &[Declared]) -> HashMap<String, usize> {
+    tasks
+        .iter()
+        .enumerate()
+        .map(|(at, declared)| (declared.task.id.as_str().to_owned(), at))
+        .collect()
+}

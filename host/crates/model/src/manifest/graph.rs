@@ -16,8 +16,8 @@ pub(super) fn connect(tasks: &mut [Declared], manifest: &Manifest, findings: &mu
     let mut downstream: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     // For each edge the place that makes it, for the report of a cycle.
     let mut places: HashMap<(usize, usize), Pos> = HashMap::new();
-    for at in 0..tasks.len() {
-        let named = upstream_names(&tasks[at], manifest);
+    for (at, declared) in tasks.iter_mut().enumerate() {
+        let named = upstream_names(declared, manifest);
         let mut upstream = Vec::new();
         for (name, pos, how) in named {
             match index.get(&name) {
@@ -26,7 +26,7 @@ pub(super) fn connect(tasks: &mut [Declared], manifest: &Manifest, findings: &mu
                     findings.error(
                         "manifest_self_edge",
                         pos,
-                        format!("task `{}` cannot wait for itself", tasks[at].task.id),
+                        format!("task `{}` cannot wait for itself", declared.task.id),
                     );
                 }
                 Some(&from) => {
@@ -40,7 +40,7 @@ pub(super) fn connect(tasks: &mut [Declared], manifest: &Manifest, findings: &mu
         for &from in &upstream {
             downstream[from].push(at);
         }
-        tasks[at].task.upstream = upstream;
+        declared.task.upstream = upstream;
     }
     cycles(tasks, &downstream, &places, findings);
     branches(tasks, &downstream, &index, findings);

@@ -1,48 +1,72 @@
 //! Inputs against what the components say of themselves: literals are validated, and what one task publishes is compared with
-//! what the next one takes.
+//! what the next one takes. Only what is certainly wrong is an error.
+
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use super::component::TaskDescriptor;
 use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::Findings;
-use crate::schema::Validator;
-use crate::template::is_template;
+use crate::schema::{Finding, Shape, Step, Validator};
+use crate::template::{RETURN_VALUE, Segment, Source, is_template, show_path};
 
 /// Checks the inputs of all tasks whose component is known.
 pub(super) fn check(manifest: &Manifest, described: &[Option<&TaskDescriptor>], findings: &mut Findings) {
-    for (task, described_task) in manifest.tasks.iter().zip(described) {
-        if let Some(described_task) = described_task {
-            literals(task, described_task, findings);
+    let outputs: HashMap<&str, &TaskDescriptor> = manifest
+        .tasks
+        .iter()
+        .zip(described)
+        .filter_map(|(task, described)| Some((task.id.as_str(), (*described)?)))
+        .collect();
+    // Many tasks of a DAG are of one component task: its schema is compiled once.
+    let mut validators: HashMap<*const TaskDescriptor, Option<Validator>> = HashMap::new();
+    for (task, described) in manifest.tasks.iter().zip(described) {
+        let Some(described) = described else { continue };
+        let validator = validators.entry(std::ptr::from_ref(*described)).or_insert_with(|| {
+            Validator::compile(&described.input)
+                .map_err(|error| {
+                    let message = format!("the input schema of `{}` cannot be used: {error}", described.name);
+                    findings.error("component_schema", task.pos, message);
+                })
+                .ok()
+        });
+        if let Some(validator) = validator {
+            literals(task, validator, findings);
+            templates(manifest, task, described, &outputs, findings);
         }
     }
 }
 
-/// Validates an input without templates, or the parts of one that have none.
-fn literals(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings) {
+/// Validates what does not depend on templates.
+fn literals(task: &TaskDecl, validator: &Validator, findings: &mut Findings) {
     let input = &task.input;
-    let validator = match Validator::compile(&described.input) {
-        Ok(validator) => validator,
-        Err(error) => {
-            findings.error(
-                "component_schema",
-                task.pos,
-                format!("the input schema of `{}` cannot be used: {error}", described.name),
-            );
-            return;
-        }
-    };
-    if has_template(&input.value) {
-        return;
-    }
     for finding in validator.findings(&input.value) {
-        let pos = input.node.as_ref().map_or(input.pos, |node| node.at(&finding.path).pos);
+        if depends_on_templates(&input.value, &finding) {
+            continue;
+        }
+        let pos = input.node.as_ref().map_or(task.pos, |node| node.at(&finding.path).pos);
         findings.error(
             "manifest_input",
             pos,
             format!("the input of task `{}` is not valid: {finding}", task.id),
         );
     }
+}
+
+/// Whether a finding could vanish when templates are rendered. A finding about the shape of a map or a list stays: templates
+/// stand for values, never for keys.
+fn depends_on_templates(input: &Value, finding: &Finding) -> bool {
+    let near = input.pointer(&finding.path).is_some_and(has_template);
+    let far = finding.conditional && has_template(input);
+    if !near && !far {
+        return false;
+    }
+    let shape = matches!(
+        finding.keyword.as_str(),
+        "type" | "required" | "additionalProperties" | "minItems" | "maxItems" | "minProperties" | "maxProperties"
+    );
+    finding.conditional || !shape || input.pointer(&finding.path).is_some_and(Value::is_string)
 }
 
 fn has_template(value: &Value) -> bool {
@@ -52,4 +76,141 @@ fn has_template(value: &Value) -> bool {
         Value::Object(members) => members.values().any(has_template),
         _ => false,
     }
+}
+
+/// Compares the schemas along the templates.
+fn templates(
+    manifest: &Manifest,
+    task: &TaskDecl,
+    described: &TaskDescriptor,
+    outputs: &HashMap<&str, &TaskDescriptor>,
+    findings: &mut Findings,
+) {
+    let Some(template) = &task.input.template else { return };
+    let takes = Shape::of(&described.input);
+    let text = serde_json::json!({"type": "string"});
+    for (pointer, source) in template.sources() {
+        let (name, path, publishes) = match &source {
+            Source::Text => (String::new(), &[][..], Shape::of(&text)),
+            Source::Param { name, path } => match manifest.params.iter().find(|(known, _)| known == name) {
+                Some((_, param)) => (format!("params.{name}"), *path, Shape::of(&param.schema)),
+                None => continue,
+            },
+            Source::Xcom { xcom, path } if xcom.key == RETURN_VALUE => match outputs.get(xcom.task.as_str()) {
+                Some(producer) => (format!("xcom.{}", xcom.task), *path, Shape::of(&producer.output)),
+                None => continue,
+            },
+            Source::Xcom { .. } => continue,
+        };
+        let pos = manifest.locate(&task.input, pointer, 0);
+        if publishes.only_null() && matches!(source, Source::Xcom { .. }) {
+            findings.error(
+                "manifest_schema_mismatch",
+                pos,
+                format!("`{name}` is never there: the task answers null, which is not published"),
+            );
+            continue;
+        }
+        let Some(given) = follow(publishes, &name, path, pos, findings) else {
+            continue;
+        };
+        let Some(wanted) = consumer(&takes, pointer) else {
+            continue;
+        };
+        let what = if name.is_empty() {
+            "the text".to_owned()
+        } else {
+            format!("`{name}{}`", show_path(path))
+        };
+        if let Some(why) = given.excludes(&wanted) {
+            findings.error(
+                "manifest_schema_mismatch",
+                pos,
+                format!(
+                    "{what} can never be what task `{}` takes at `{}`: {why}",
+                    task.id,
+                    place(pointer)
+                ),
+            );
+            continue;
+        }
+        for member in given.may_lack(&wanted) {
+            findings.warning(
+                "manifest_may_be_missing",
+                pos,
+                format!(
+                    "{what} may lack `{member}`, which task `{}` demands at `{}`",
+                    task.id,
+                    place(pointer)
+                ),
+            );
+        }
+    }
+}
+
+fn place(pointer: &str) -> String {
+    if pointer.is_empty() {
+        "input".to_owned()
+    } else {
+        format!("input{}", pointer.replace('/', "."))
+    }
+}
+
+/// Follows a template's path through the schema of what is published.
+fn follow<'s>(
+    mut shape: Shape<'s>,
+    name: &str,
+    path: &[Segment],
+    pos: super::Pos,
+    findings: &mut Findings,
+) -> Option<Shape<'s>> {
+    for (at, segment) in path.iter().enumerate() {
+        let step = match segment {
+            Segment::Key(key) => shape.member(key),
+            Segment::Index(index) => shape.element(*index),
+        };
+        let shown = |upto: usize| format!("{name}{}", show_path(path.get(..upto).unwrap_or(path)));
+        match step {
+            Step::Never(why) => {
+                findings.error(
+                    "manifest_schema_mismatch",
+                    pos,
+                    format!("`{}` is never there: in `{}` {why}", shown(at + 1), shown(at)),
+                );
+                return None;
+            }
+            Step::To { shape: next, certain } => {
+                if !certain && matches!(segment, Segment::Key(key) if shape.declares(key)) {
+                    findings
+                        .warning(
+                            "manifest_may_be_missing",
+                            pos,
+                            format!("`{}` may be missing", shown(at + 1)),
+                        )
+                        .hint("supply a value for this case: `| default(…)`");
+                }
+                shape = next;
+            }
+        }
+    }
+    Some(shape)
+}
+
+/// What the consumer takes at a place of its input; nothing where that is unknown or reported elsewhere.
+fn consumer<'s>(takes: &Shape<'s>, pointer: &str) -> Option<Shape<'s>> {
+    let mut shape = takes.clone();
+    for step in pointer.split('/').skip(1) {
+        let key = step.replace("~1", "/").replace("~0", "~");
+        // The pointer does not say whether a number is an index or a key.
+        let next = match (shape.member(&key), key.parse::<usize>()) {
+            (Step::To { shape, .. }, _) => shape,
+            (Step::Never(_), Ok(index)) => match shape.element(index) {
+                Step::To { shape, .. } => shape,
+                Step::Never(_) => return None,
+            },
+            (Step::Never(_), Err(_)) => return None,
+        };
+        shape = next;
+    }
+    Some(shape)
 }

@@ -11,6 +11,7 @@ mod diagnostic;
 mod field;
 mod graph;
 mod input;
+mod json_schema;
 mod locate;
 mod param;
 mod quantity;
@@ -25,6 +26,7 @@ pub use component::{
 };
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};
+pub use json_schema::json_schema;
 pub use read::{MAX_TASKS, parse, read};
 pub use section::Spanned;
 pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};

@@ -85,12 +85,18 @@ impl Validator {
             .take(MAX_FINDINGS)
             .map(|error| Finding {
                 path: error.instance_path().as_str().to_owned(),
+                keyword: error.kind().keyword().to_owned(),
+                conditional: ["/then", "/else", "/dependentSchemas", "/dependencies"]
+                    .iter()
+                    .any(|word| error.evaluation_path().as_str().contains(word)),
                 message: shorten(&error.to_string()),
             })
             .collect();
         if findings.is_empty() {
             findings.push(Finding {
                 path: String::new(),
+                keyword: String::new(),
+                conditional: true,
                 message: "does not match the schema".to_owned(),
             });
         }
@@ -103,6 +109,10 @@ impl Validator {
 pub struct Finding {
     /// Where: a JSON pointer, empty for the whole value.
     pub path: String,
+    /// The schema keyword that it breaks: `required`, `type`, …
+    pub keyword: String,
+    /// Whether the keyword holds only because of other members of the value (`then`, `else`, dependencies).
+    pub conditional: bool,
     /// What.
     pub message: String,
 }

@@ -10,7 +10,7 @@ use super::path::Segment;
 use crate::manifest::suggest;
 
 /// The key of a task's return value (Airflow: `XCOM_RETURN_KEY`).
-pub(super) const RETURN_VALUE: &str = "return_value";
+pub(crate) const RETURN_VALUE: &str = "return_value";
 
 /// A template is not allowed, or is not Jinja.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +44,6 @@ pub struct XcomUse {
     pub offset: usize,
     /// What is named.
     pub xcom: XcomRef,
-    /// The path inside the XCom, if the whole input value is nothing but this path.
-    pub whole: Option<Vec<Segment>>,
 }
 
 /// A task input whose strings may be templates.
@@ -134,11 +132,53 @@ impl InputTemplate {
         &self.uses
     }
 
+    /// The values of the input whose schema is known: JSON pointer, and where the value comes from.
+    pub fn sources(&self) -> Vec<(&str, Source<'_>)> {
+        let mut sources = Vec::new();
+        collect(&self.root, &mut sources);
+        sources
+    }
+
     /// Where it names parameters: JSON pointer of the string, offset in it, name.
     pub fn param_uses(&self) -> impl Iterator<Item = (&str, usize, &str)> {
         self.param_uses
             .iter()
             .map(|(path, offset, name)| (path.as_str(), *offset, name.as_str()))
+    }
+}
+
+/// Where a value of an input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'t> {
+    /// A path into an XCom.
+    Xcom {
+        /// Which.
+        xcom: &'t XcomRef,
+        /// The path inside.
+        path: &'t [Segment],
+    },
+    /// A path into a parameter.
+    Param {
+        /// Which.
+        name: &'t str,
+        /// The path inside.
+        path: &'t [Segment],
+    },
+    /// Text with templates in it.
+    Text,
+}
+
+fn collect<'t>(node: &'t Node, sources: &mut Vec<(&'t str, Source<'t>)>) {
+    match node {
+        Node::Literal(_) | Node::Expression { .. } => {}
+        Node::Array(items) => items.iter().for_each(|item| collect(item, sources)),
+        Node::Object(members) => members.iter().for_each(|(_, item)| collect(item, sources)),
+        Node::Text { pointer, .. } => sources.push((pointer, Source::Text)),
+        Node::Path { pointer, path } => match (&path.root, path.segments.as_slice()) {
+            (Root::Xcom(xcom), path) => sources.push((pointer, Source::Xcom { xcom, path })),
+            (Root::Params, [Segment::Key(name), path @ ..]) => sources.push((pointer, Source::Param { name, path })),
+            _ => {}
+        },
     }
 }
 
@@ -390,18 +430,11 @@ impl Walk<'_> {
     /// An expression that is the whole value; answers its path if it is nothing else.
     fn whole(&mut self, expr: &Expr<'_>) -> Option<Path> {
         let errors = self.reader.errors.len();
-        let before = self.reader.uses.len();
         self.expression(expr);
         if self.reader.errors.len() > errors {
             return None;
         }
-        let path = self.path(expr)?;
-        if matches!(path.root, Root::Xcom(_)) {
-            for used in self.reader.uses.iter_mut().skip(before) {
-                used.whole = Some(path.segments.clone());
-            }
-        }
-        Some(path)
+        self.path(expr)
     }
 
     /// The path that an expression is, if it is one.
@@ -463,7 +496,6 @@ impl Walk<'_> {
                 task,
                 key: key.to_owned(),
             },
-            whole: None,
         });
     }
 

@@ -11,10 +11,11 @@ mod path;
 mod render;
 mod value;
 
-pub(crate) use analyse::is_template;
-pub use analyse::{InputTemplate, TemplateError, XcomRef, XcomUse};
+pub use analyse::{InputTemplate, Source, TemplateError, XcomRef, XcomUse};
+pub(crate) use analyse::{RETURN_VALUE, is_template};
 pub use context::{TemplateContext, XcomInput};
 pub use path::Segment;
+pub(crate) use path::show as show_path;
 pub use render::{RenderError, RenderFault};
 
 #[cfg(test)]

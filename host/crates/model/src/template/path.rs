@@ -18,7 +18,7 @@ pub enum Segment {
 }
 
 /// A path for people: `.rows[0]`.
-pub(super) fn show(path: &[Segment]) -> String {
+pub(crate) fn show(path: &[Segment]) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Key(key) if !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_') => {

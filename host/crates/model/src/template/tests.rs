@@ -133,7 +133,7 @@ fn what_is_missing_is_an_error() {
         ),
         (
             "{{ xcom.clean.nothing + 1 }}",
-            "error: cannot render the input: undefined value",
+            "error: cannot render the input: invalid operation: tried to use + operator",
         ),
         (
             "<{{ xcom.clean.nothing }}>",
@@ -196,12 +196,10 @@ fn names_its_upstream_tasks() {
             ("load", "return_value")
         ]
     );
-    let whole: Vec<(&str, bool)> = template
-        .xcom_uses()
-        .iter()
-        .map(|u| (&*u.path, u.whole.is_some()))
-        .collect();
-    assert_eq!(whole, [("/rows", true), ("/x/0", false), ("/t", false), ("/t", false)]);
+    let uses: Vec<(&str, usize)> = template.xcom_uses().iter().map(|u| (&*u.path, u.offset)).collect();
+    assert_eq!(uses, [("/rows", 3), ("/x/0", 3), ("/t", 6), ("/t", 39)]);
+    let sources: Vec<&str> = template.sources().iter().map(|(pointer, _)| *pointer).collect();
+    assert_eq!(sources, ["/rows", "/t"]);
 }
 
 #[test]

@@ -1,0 +1,520 @@
+//! Can what one schema describes be what another one accepts? Only certain answers count: "never" is said only where no value
+//! can match both, and everything that is not understood is ignored, which can only make a schema wider.
+//!
+//! A schema becomes alternatives (from `anyOf`, `oneOf`) of parts that must all hold (from `allOf`, local `$ref`). Two
+//! schemas exclude each other if every pair of alternatives does: by type, by closed sets of values, by number ranges, or by
+//! a required property that is forbidden or excluded in turn.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+/// More alternatives are not told apart: the `anyOf` is ignored then.
+const MAX_ALTERNATIVES: usize = 32;
+/// How deep properties of properties are compared.
+const MAX_DEPTH: usize = 8;
+/// How many `$ref`, `allOf` and `anyOf` are followed in a row.
+const MAX_HOPS: usize = 16;
+/// How many schemas are looked at in all, for one shape and everything that is asked of it: schemas come from components, and
+/// few bytes of references can stand for very many schemas.
+const MAX_STEPS: usize = 10_000;
+
+/// What a value can be: at least all that its schemas accept.
+#[derive(Clone, Debug)]
+pub struct Shape<'s> {
+    alternatives: Vec<Vec<Part<'s>>>,
+    budget: Budget,
+}
+
+/// What is left of [`MAX_STEPS`]. Where it is used up, schemas count as accepting anything.
+#[derive(Clone, Debug)]
+struct Budget(Rc<Cell<usize>>);
+
+impl Budget {
+    fn spend(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+/// A schema object without what was followed already, and the document that its references refer to.
+#[derive(Clone, Copy, Debug)]
+struct Part<'s> {
+    root: &'s Value,
+    schema: Schema<'s>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Schema<'s> {
+    Never,
+    Object(&'s Map<String, Value>),
+}
+
+/// Where one step of a path leads.
+#[derive(Clone, Debug)]
+pub enum Step<'s> {
+    /// Nowhere, for any value that the schema accepts; the reason says why.
+    Never(String),
+    /// To a value of this shape. `certain` says whether every value has one there.
+    To {
+        /// What is there.
+        shape: Shape<'s>,
+        /// Whether it is always there.
+        certain: bool,
+    },
+}
+
+const NULL: u8 = 1;
+const BOOLEAN: u8 = 2;
+const NUMBER: u8 = 4;
+const STRING: u8 = 8;
+const ARRAY: u8 = 16;
+const OBJECT: u8 = 32;
+const ANY: u8 = 63;
+
+impl<'s> Shape<'s> {
+    /// What a schema accepts.
+    pub fn of(schema: &'s Value) -> Self {
+        let budget = Budget(Rc::new(Cell::new(MAX_STEPS)));
+        Self {
+            alternatives: expand(schema, schema, 0, &budget),
+            budget,
+        }
+    }
+
+    /// Values of these shapes at once.
+    fn both(&self, other: &Self) -> Self {
+        let mut alternatives = Vec::new();
+        for a in &self.alternatives {
+            for b in &other.alternatives {
+                alternatives.push(a.iter().chain(b).copied().collect());
+            }
+        }
+        Self {
+            alternatives,
+            budget: self.budget.clone(),
+        }
+    }
+
+    /// Whether the only value is `null`.
+    pub fn only_null(&self) -> bool {
+        self.types() == NULL
+    }
+
+    /// Names of the types that a value can have, for people.
+    pub fn describe(&self) -> String {
+        describe(self.types())
+    }
+
+    fn types(&self) -> u8 {
+        self.alternatives.iter().fold(0, |types, parts| types | types_of(parts))
+    }
+
+    /// Why no value can be of both shapes; nothing if one could.
+    pub fn excludes(&self, other: &Self) -> Option<String> {
+        never(&self.both(other), 0).then(|| self.reason(other, 0))
+    }
+
+    /// The reason of an exclusion, in the words of the first level where it shows.
+    fn reason(&self, other: &Self, depth: usize) -> String {
+        let (mine, theirs) = (self.types(), other.types());
+        if mine & theirs == 0 {
+            return format!("{} is not {}", describe(mine), describe(theirs));
+        }
+        let mut names: Vec<&String> = Vec::new();
+        for part in self.alternatives.iter().chain(&other.alternatives).flatten() {
+            names.extend(required(part).filter(|name| !names.contains(name)).collect::<Vec<_>>());
+        }
+        for name in names {
+            match (self.member(name), other.member(name)) {
+                (Step::Never(why), _) | (_, Step::Never(why)) => return why,
+                (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => {
+                    if depth < MAX_DEPTH && never(&a.both(&b), 0) {
+                        return format!("`{name}`: {}", a.reason(&b, depth + 1));
+                    }
+                }
+            }
+        }
+        "no value matches both schemas".to_owned()
+    }
+
+    /// The member `name` of an object.
+    pub fn member(&self, name: &str) -> Step<'s> {
+        if self.types() & OBJECT == 0 {
+            return Step::Never(format!("{} has no member `{name}`", self.describe()));
+        }
+        let mut shapes: Vec<Vec<Part<'s>>> = Vec::new();
+        let mut certain = true;
+        for parts in self.alternatives.iter().filter(|parts| types_of(parts) & OBJECT != 0) {
+            match member_of(parts, name, &self.budget) {
+                Some(shape) => {
+                    certain &=
+                        types_of(parts) == OBJECT && parts.iter().any(|part| required(part).any(|known| known == name));
+                    shapes.extend(shape.alternatives);
+                }
+                None => certain = false,
+            }
+        }
+        if shapes.is_empty() {
+            return Step::Never(format!("there is no `{name}`"));
+        }
+        certain &= self.types() == OBJECT;
+        Step::To {
+            shape: self.with(shapes),
+            certain,
+        }
+    }
+
+    /// The element `index` of an array.
+    pub fn element(&self, index: usize) -> Step<'s> {
+        if self.types() & ARRAY == 0 {
+            return Step::Never(format!("{} has no element {index}", self.describe()));
+        }
+        let mut shapes: Vec<Vec<Part<'s>>> = Vec::new();
+        for parts in self.alternatives.iter().filter(|parts| types_of(parts) & ARRAY != 0) {
+            if let Some(shape) = element_of(parts, index, &self.budget) {
+                shapes.extend(shape.alternatives);
+            }
+        }
+        if shapes.is_empty() {
+            return Step::Never(format!("there is no element {index}"));
+        }
+        Step::To {
+            shape: self.with(shapes),
+            certain: false,
+        }
+    }
+
+    /// Names of members that `other` demands, and that values of this shape may lack although they are declared.
+    pub fn may_lack(&self, other: &Self) -> Vec<String> {
+        let ([theirs], OBJECT) = (other.alternatives.as_slice(), self.types()) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = Vec::new();
+        for name in theirs.iter().flat_map(required) {
+            if self.declares(name)
+                && matches!(self.member(name), Step::To { certain: false, .. })
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Whether any schema declares a member of that name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.alternatives.iter().flatten().any(|part| {
+            part.keyword("properties")
+                .and_then(Value::as_object)
+                .is_some_and(|all| all.contains_key(name))
+        })
+    }
+
+    /// Other alternatives; too many of them become one that accepts anything.
+    fn with(&self, mut alternatives: Vec<Vec<Part<'s>>>) -> Self {
+        if alternatives.len() > MAX_ALTERNATIVES {
+            alternatives = vec![Vec::new()];
+        }
+        Self {
+            alternatives,
+            budget: self.budget.clone(),
+        }
+    }
+}
+
+impl<'s> Part<'s> {
+    fn keyword(&self, name: &str) -> Option<&'s Value> {
+        match self.schema {
+            Schema::Never => None,
+            Schema::Object(members) => members.get(name),
+        }
+    }
+}
+
+/// All members that a part demands.
+fn required<'s>(part: &Part<'s>) -> impl Iterator<Item = &'s String> {
+    part.keyword("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|name| match name {
+            Value::String(name) => Some(name),
+            _ => None,
+        })
+}
+
+/// The schema as alternatives of parts.
+fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) -> Vec<Vec<Part<'s>>> {
+    let anything = || vec![Vec::new()];
+    let members = match schema {
+        Value::Bool(false) => {
+            return vec![vec![Part {
+                root,
+                schema: Schema::Never,
+            }]];
+        }
+        Value::Object(members) if hops < MAX_HOPS && budget.spend() => members,
+        _ => return anything(),
+    };
+    // A nested `$id` starts another document, which local references would then refer to.
+    if hops > 0 && members.contains_key("$id") {
+        return anything();
+    }
+    let followed = members.get("$ref").and_then(Value::as_str).map(|reference| {
+        reference
+            .strip_prefix('#')
+            // A percent-encoded pointer leads nowhere here, and is ignored.
+            .and_then(|pointer| root.pointer(pointer))
+            .map_or_else(anything, |target| expand(root, target, hops + 1, budget))
+    });
+    if let Some(followed) = &followed
+        && old_draft(root)
+    {
+        return followed.clone();
+    }
+    let mut alternatives = vec![vec![Part {
+        root,
+        schema: Schema::Object(members),
+    }]];
+    if let Some(followed) = followed {
+        alternatives = product(alternatives, followed);
+    }
+    for part in members.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        alternatives = product(alternatives, expand(root, part, hops + 1, budget));
+    }
+    for word in ["anyOf", "oneOf"] {
+        if let Some(branches) = members.get(word).and_then(Value::as_array)
+            && !branches.is_empty()
+        {
+            let branches = branches
+                .iter()
+                .flat_map(|branch| expand(root, branch, hops + 1, budget))
+                .collect();
+            alternatives = product(alternatives, branches);
+        }
+    }
+    alternatives
+}
+
+/// Both at once; the second is ignored where that gives too many alternatives.
+fn product<'s>(a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+    if a.len().saturating_mul(b.len()) > MAX_ALTERNATIVES {
+        return a;
+    }
+    a.iter()
+        .flat_map(|left| b.iter().map(move |right| left.iter().chain(right).copied().collect()))
+        .collect()
+}
+
+/// In drafts up to 7, `$ref` hides what stands beside it.
+fn old_draft(root: &Value) -> bool {
+    root.get("$schema").and_then(Value::as_str).is_some_and(|draft| {
+        ["draft-03", "draft-04", "draft-06", "draft-07"]
+            .iter()
+            .any(|old| draft.contains(old))
+    })
+}
+
+fn types_of(parts: &[Part<'_>]) -> u8 {
+    parts.iter().fold(ANY, |types, part| types & part_types(part))
+}
+
+fn part_types(part: &Part<'_>) -> u8 {
+    if matches!(part.schema, Schema::Never) {
+        return 0;
+    }
+    let mut types = match part.keyword("type") {
+        Some(Value::String(name)) => type_bit(name),
+        Some(Value::Array(names)) => names
+            .iter()
+            .fold(0, |types, name| types | name.as_str().map_or(ANY, type_bit)),
+        _ => ANY,
+    };
+    if let Some(value) = part.keyword("const") {
+        types &= bit_of(value);
+    }
+    if let Some(Value::Array(values)) = part.keyword("enum") {
+        types &= values.iter().fold(0, |types, value| types | bit_of(value));
+    }
+    types
+}
+
+fn type_bit(name: &str) -> u8 {
+    match name {
+        "null" => NULL,
+        "boolean" => BOOLEAN,
+        "number" | "integer" => NUMBER,
+        "string" => STRING,
+        "array" => ARRAY,
+        "object" => OBJECT,
+        _ => ANY,
+    }
+}
+
+const fn bit_of(value: &Value) -> u8 {
+    match value {
+        Value::Null => NULL,
+        Value::Bool(_) => BOOLEAN,
+        Value::Number(_) => NUMBER,
+        Value::String(_) => STRING,
+        Value::Array(_) => ARRAY,
+        Value::Object(_) => OBJECT,
+    }
+}
+
+fn describe(types: u8) -> String {
+    if types == ANY {
+        return "any value".to_owned();
+    }
+    let names: Vec<&str> = [
+        (NULL, "null"),
+        (BOOLEAN, "a boolean"),
+        (NUMBER, "a number"),
+        (STRING, "a string"),
+        (ARRAY, "an array"),
+        (OBJECT, "an object"),
+    ]
+    .into_iter()
+    .filter(|(bit, _)| types & bit != 0)
+    .map(|(_, name)| name)
+    .collect();
+    match names.as_slice() {
+        [] => "nothing".to_owned(),
+        names => names.join(" or "),
+    }
+}
+
+/// Whether no value is of the shape.
+fn never(shape: &Shape<'_>, depth: usize) -> bool {
+    shape
+        .alternatives
+        .iter()
+        .all(|parts| never_parts(parts, depth, &shape.budget))
+}
+
+fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
+    if depth > MAX_DEPTH || !budget.spend() {
+        return false;
+    }
+    let types = types_of(parts);
+    if types == 0 || no_common_value(parts, types) {
+        return true;
+    }
+    match types {
+        NUMBER => empty_range(parts),
+        OBJECT => parts
+            .iter()
+            .flat_map(required)
+            .any(|name| match member_of(parts, name, budget) {
+                None => true,
+                Some(member) => never(&member, depth + 1),
+            }),
+        ARRAY => {
+            let at_least = parts
+                .iter()
+                .filter_map(|part| part.keyword("minItems").and_then(Value::as_u64))
+                .max();
+            at_least.is_some_and(|count| count > 0)
+                && element_of(parts, 0, budget).is_none_or(|first| never(&first, depth + 1))
+        }
+        _ => false,
+    }
+}
+
+/// Whether closed sets of values have nothing in common, given the types that are left.
+fn no_common_value(parts: &[Part<'_>], types: u8) -> bool {
+    let mut sets = parts.iter().flat_map(|part| {
+        let one = part.keyword("const").map(std::slice::from_ref);
+        let many = part.keyword("enum").and_then(Value::as_array).map(Vec::as_slice);
+        [one, many].into_iter().flatten()
+    });
+    let Some(first) = sets.next() else {
+        return false;
+    };
+    let mut left: Vec<&Value> = first.iter().filter(|value| bit_of(value) & types != 0).collect();
+    for set in sets {
+        left.retain(|value| set.iter().any(|other| maybe_equal(value, other)));
+    }
+    left.is_empty()
+}
+
+/// Whether two JSON values may be equal: numbers by value, so that 1 equals 1.0.
+fn maybe_equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| maybe_equal(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(key, value)| b.get(key).is_some_and(|other| maybe_equal(value, other)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Whether the bounds leave no number. Rounding to 64-bit floats keeps the order, so "greater" is certain.
+fn empty_range(parts: &[Part<'_>]) -> bool {
+    let bounds = |word: &'static str| {
+        parts
+            .iter()
+            .filter_map(move |part| part.keyword(word).and_then(Value::as_f64))
+    };
+    let low = bounds("minimum").chain(bounds("exclusiveMinimum")).reduce(f64::max);
+    let high = bounds("maximum").chain(bounds("exclusiveMaximum")).reduce(f64::min);
+    matches!((low, high), (Some(low), Some(high)) if low > high)
+}
+
+/// The shape of a member; nothing where the parts forbid it.
+fn member_of<'s>(parts: &[Part<'s>], name: &str, budget: &Budget) -> Option<Shape<'s>> {
+    let mut alternatives: Vec<Vec<Part<'s>>> = vec![Vec::new()];
+    for part in parts {
+        let declared = part.keyword("properties").and_then(|all| all.get(name));
+        let by_pattern = part
+            .keyword("patternProperties")
+            .and_then(Value::as_object)
+            .is_some_and(|all| !all.is_empty());
+        let schema = match (declared, part.keyword("additionalProperties")) {
+            (Some(schema), _) => schema,
+            (None, Some(schema)) if !by_pattern => schema,
+            _ => continue,
+        };
+        if *schema == Value::Bool(false) {
+            return None;
+        }
+        alternatives = product(alternatives, expand(part.root, schema, 1, budget));
+    }
+    Some(Shape {
+        alternatives,
+        budget: budget.clone(),
+    })
+}
+
+/// The shape of an element; nothing where the parts forbid it.
+fn element_of<'s>(parts: &[Part<'s>], index: usize, budget: &Budget) -> Option<Shape<'s>> {
+    let mut alternatives: Vec<Vec<Part<'s>>> = vec![Vec::new()];
+    for part in parts {
+        let most = part.keyword("maxItems").and_then(Value::as_u64);
+        if most.is_some_and(|most| most <= index as u64) {
+            return None;
+        }
+        // Tuples are written differently in different drafts; what is not the plain form is ignored.
+        let schema = match (part.keyword("prefixItems"), part.keyword("items")) {
+            (None, Some(schema @ (Value::Object(_) | Value::Bool(_)))) => schema,
+            _ => continue,
+        };
+        if *schema == Value::Bool(false) {
+            return None;
+        }
+        alternatives = product(alternatives, expand(part.root, schema, 1, budget));
+    }
+    Some(Shape {
+        alternatives,
+        budget: budget.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

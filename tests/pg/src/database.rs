@@ -41,9 +41,13 @@ pub async fn database() -> Option<TestDatabase> {
             let mut url = admin.clone().database(&name).to_url_lossy();
             // `to_url_lossy` repeats the host of a socket in the authority, where it is not understood.
             if let Some(socket) = admin.get_socket() {
-                url = format!("postgres://{}@localhost/{name}?host={}", admin.get_username(), socket.display())
-                    .parse()
-                    .unwrap_or(url);
+                url = format!(
+                    "postgres://{}@localhost/{name}?host={}",
+                    admin.get_username(),
+                    socket.display()
+                )
+                .parse()
+                .unwrap_or(url);
             }
             (admin, url.to_string())
         }
@@ -92,7 +96,9 @@ impl TestDatabase {
 
     /// Runs a statement as the server's administrator, in the administrator's own database.
     async fn execute(&self, sql: &str) {
-        execute(&self.admin, sql).await.unwrap_or_else(|error| panic!("`{sql}` failed: {error}"));
+        execute(&self.admin, sql)
+            .await
+            .unwrap_or_else(|error| panic!("`{sql}` failed: {error}"));
     }
 }
 
@@ -109,7 +115,10 @@ impl Drop for TestDatabase {
         if PRIVATE.get().is_some() {
             return;
         }
-        let (admin, sql) = (self.admin.clone(), format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        let (admin, sql) = (
+            self.admin.clone(),
+            format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+        );
         // The runtime that this is dropped in may be at its end.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -70,14 +70,17 @@ pub(crate) fn start() -> Result<Server, String> {
         .tempdir()
         .map_err(|error| format!("cannot create a directory: {error}"))?;
     let mut command = Command::new("sh");
-    let owner = std::fs::metadata(directory.path()).map_err(|error| error.to_string())?.uid();
+    let owner = std::fs::metadata(directory.path())
+        .map_err(|error| error.to_string())?
+        .uid();
     if owner == 0 {
         // The server refuses to run as root.
         let (uid, gid) = user(&["postgres", "nobody"]).ok_or("no user but root to run as")?;
         chown(directory.path(), Some(uid), Some(gid)).map_err(|error| format!("cannot change the owner: {error}"))?;
         command.uid(uid).gid(gid);
     }
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).map_err(|error| error.to_string())?;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700))
+        .map_err(|error| error.to_string())?;
     let mut child = command
         .args(["-c", SUPERVISE])
         .env("BIN", binaries)

@@ -64,7 +64,11 @@ impl ComponentStore for Db {
         now: Timestamp,
     ) -> Result<bool, ComponentWriteError> {
         let mut tx = self.database.write().await.map_err(write_error)?;
-        let new = tx.execute(component::add(digest, size, now)).await.map_err(write_error)? > 0;
+        let new = tx
+            .execute(component::add(digest, size, now))
+            .await
+            .map_err(write_error)?
+            > 0;
         if let Some(tag) = tag {
             // The statement waits for a concurrent one on the same tag, so that what is read after it is settled.
             tx.execute(component_tag::add(tag, digest)).await.map_err(write_error)?;
@@ -118,10 +122,17 @@ impl ComponentStore for Db {
         let mut tx = self.database.write().await.map_err(write_error)?;
         let digest = live_tag(&mut tx, tag).await.map_err(write_error)?;
         let digest = digest.ok_or(ComponentWriteError::NotFound)?;
-        let count = tx.fetch_optional(component_tag::count(digest)).await.map_err(write_error)?;
-        let count = count.ok_or(sqlx::Error::RowNotFound).and_then(|row| row.columns().int());
+        let count = tx
+            .fetch_optional(component_tag::count(digest))
+            .await
+            .map_err(write_error)?;
+        let count = count
+            .ok_or(sqlx::Error::RowNotFound)
+            .and_then(|row| row.columns().int());
         if count.map_err(write_error)? < 2 {
-            let users = users(&mut tx, component::tag_users(tag, digest)).await.map_err(write_error)?;
+            let users = users(&mut tx, component::tag_users(tag, digest))
+                .await
+                .map_err(write_error)?;
             if !users.is_empty() {
                 return Err(ComponentWriteError::InUse(users));
             }
@@ -139,7 +150,9 @@ impl ComponentStore for Db {
         if tx.execute(component::delete(digest)).await.map_err(write_error)? == 0 {
             return Err(ComponentWriteError::NotFound);
         }
-        tx.execute(component_tag::delete_all(digest)).await.map_err(write_error)?;
+        tx.execute(component_tag::delete_all(digest))
+            .await
+            .map_err(write_error)?;
         tx.commit().await.map_err(write_failure)
     }
 }
@@ -149,10 +162,20 @@ impl BlobRefs for Db {
     async fn unreferenced(&self, digests: &[Digest]) -> Result<Vec<Digest>, QueryError> {
         let mut referenced = HashSet::new();
         for digests in digests.chunks(DIGESTS_PER_STATEMENT) {
-            referenced.extend(self.all(xcom::referenced(digests), |row| row.columns().digest()).await?);
+            referenced.extend(
+                self.all(xcom::referenced(digests), |row| row.columns().digest())
+                    .await?,
+            );
             // Components may lie in the same store.
-            referenced.extend(self.all(component::known(digests), |row| row.columns().digest()).await?);
+            referenced.extend(
+                self.all(component::known(digests), |row| row.columns().digest())
+                    .await?,
+            );
         }
-        Ok(digests.iter().copied().filter(|digest| !referenced.contains(digest)).collect())
+        Ok(digests
+            .iter()
+            .copied()
+            .filter(|digest| !referenced.contains(digest))
+            .collect())
     }
 }

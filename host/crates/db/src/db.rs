@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::error::query_error;
 use crate::sql::{Database, Row, Statement};
-use crate::table::task_instance::{self, RunPart};
 use crate::table::dag_version;
+use crate::table::task_instance::{self, RunPart};
 use crate::version_cache::VersionCache;
 
 /// An open metadata database. Clones share its connections.
@@ -23,7 +23,9 @@ pub struct Db {
 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Db").field("dialect", &self.database.dialect()).finish_non_exhaustive()
+        f.debug_struct("Db")
+            .field("dialect", &self.database.dialect())
+            .finish_non_exhaustive()
     }
 }
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use model::{DagId, Digest, MapIndex, RunId, TaskId, TiKey};
 use ports::deploy::DagVersion;
 use ports::query::{
-    AuditRow, DagFilter, DagRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow, TiFilter, TiRow, XcomFilter,
-    XcomRow,
+    AuditRow, DagFilter, DagRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow, TiFilter, TiRow,
+    XcomFilter, XcomRow,
 };
 
 use crate::Db;
@@ -56,7 +56,8 @@ impl Metadata for Db {
     }
 
     async fn dag_version(&self, dag_id: &DagId, number: u32) -> Result<Option<DagVersion>, QueryError> {
-        self.first(dag_version::by_number(dag_id, number), dag_version::read).await
+        self.first(dag_version::by_number(dag_id, number), dag_version::read)
+            .await
     }
 
     async fn dag_tags(&self) -> Result<Vec<String>, QueryError> {
@@ -168,8 +169,10 @@ impl Metadata for Db {
     }
 
     async fn ping(&self) -> Result<(), QueryError> {
-        self.first(Statement::new("SELECT 1 FROM meta WHERE key = 'application'"), |_| Ok(()))
-            .await?;
+        self.first(Statement::new("SELECT 1 FROM meta WHERE key = 'application'"), |_| {
+            Ok(())
+        })
+        .await?;
         Ok(())
     }
 }

@@ -200,7 +200,10 @@ fn invalid(url: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>) 
 /// Refuses a SQLite file of some other program, and marks a new one as ours.
 async fn claim(connection: &mut SqliteConnection, place: &Place) -> Result<(), OpenError> {
     let failed = |error| place.sqlite(error);
-    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(failed)?;
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
     if id == APPLICATION_ID {
         return Ok(());
     }
@@ -226,7 +229,10 @@ impl Place {
         const NOT_A_DATABASE: &str = "26";
         const PERMISSION: [&str; 3] = ["3", "8", "23"];
         let place = self.0.clone();
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        let code = error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .unwrap_or_default();
         if code == NOT_A_DATABASE {
             return OpenError::NotOurs { place };
         }
@@ -299,7 +305,11 @@ impl Place {
                 let sqlite = error
                     .as_database_error()
                     .is_some_and(|error| error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some());
-                if sqlite { self.sqlite(error) } else { self.postgres(error) }
+                if sqlite {
+                    self.sqlite(error)
+                } else {
+                    self.postgres(error)
+                }
             }
             error => OpenError::Other {
                 place,

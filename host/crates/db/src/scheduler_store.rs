@@ -7,9 +7,7 @@ use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
-use ports::store::{
-    CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite,
-};
+use ports::store::{CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
 use uuid::Uuid;
 
 use crate::Db;
@@ -54,8 +52,8 @@ impl SchedulerStore for Db {
     }
 
     async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
-        let statements = tick::statements(self.database.dialect(), lease, tick)
-            .map_err(|error| CommitError::Data(error.into()))?;
+        let statements =
+            tick::statements(self.database.dialect(), lease, tick).map_err(|error| CommitError::Data(error.into()))?;
         self.database.run(statements).await.map_err(commit_error)?;
         for change in &tick.dags {
             if let DagWrite::Deploy { version, .. } = change {
@@ -92,7 +90,9 @@ impl SchedulerStore for Db {
     }
 
     async fn find_version(&self, dag_id: &DagId, digest: Digest) -> Result<(Option<Arc<DagVersion>>, u32), QueryError> {
-        let version = self.first(dag_version::by_digest(dag_id, digest), dag_version::read).await?;
+        let version = self
+            .first(dag_version::by_digest(dag_id, digest), dag_version::read)
+            .await?;
         let highest = self
             .first(dag_version::highest_number(dag_id), |row| row.columns().number())
             .await?;
@@ -100,12 +100,16 @@ impl SchedulerStore for Db {
     }
 
     async fn active_runs(&self) -> Result<Vec<DagRunKey>, QueryError> {
-        self.all(dag_run::active(), |row| row.columns().int().map(DagRunKey)).await
+        self.all(dag_run::active(), |row| row.columns().int().map(DagRunKey))
+            .await
     }
 
     async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {
         let mut tx = self.database.read().await.map_err(query_error)?;
-        let row = tx.fetch_optional(dag_run::for_recovery(key)).await.map_err(query_error)?;
+        let row = tx
+            .fetch_optional(dag_run::for_recovery(key))
+            .await
+            .map_err(query_error)?;
         let Some(row) = row else { return Ok(None) };
         let (row, context) = dag_run::read_for_recovery(&row).map_err(query_error)?;
         let rows = tx.fetch_all(task_instance::of_run(key)).await.map_err(query_error)?;
@@ -128,8 +132,10 @@ impl SchedulerStore for Db {
         dag_id: &DagId,
         logical_date: Timestamp,
     ) -> Result<Option<RunId>, QueryError> {
-        self.first(dag_run::find_by_logical_date(dag_id, logical_date), |row| row.columns().parse())
-            .await
+        self.first(dag_run::find_by_logical_date(dag_id, logical_date), |row| {
+            row.columns().parse()
+        })
+        .await
     }
 
     async fn runs_between(
@@ -151,7 +157,9 @@ impl SchedulerStore for Db {
         task: TaskIndex,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        xcom::values(&self.database, run, task, None, key).await.map_err(query_error)
+        xcom::values(&self.database, run, task, None, key)
+            .await
+            .map_err(query_error)
     }
 
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
@@ -169,9 +177,17 @@ impl SchedulerStore for Db {
         let mut tx = self.database.write().await.map_err(write_error)?;
         tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
         let current = match bytes {
-            Some(bytes) => tx.execute(checkpoint::save(ti, dispatch, bytes, now)).await.map_err(write_error)? > 0,
+            Some(bytes) => {
+                tx.execute(checkpoint::save(ti, dispatch, bytes, now))
+                    .await
+                    .map_err(write_error)?
+                    > 0
+            }
             None => {
-                let row = tx.fetch_optional(checkpoint::is_current(ti, dispatch)).await.map_err(write_error)?;
+                let row = tx
+                    .fetch_optional(checkpoint::is_current(ti, dispatch))
+                    .await
+                    .map_err(write_error)?;
                 if row.is_some() {
                     let delete = checkpoint::delete(self.database.dialect(), &[ti]);
                     tx.execute(delete).await.map_err(write_error)?;
@@ -186,7 +202,9 @@ impl SchedulerStore for Db {
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
-        let rows = self.all(task_instance::shown_of_run(run), task_instance::read_shown).await?;
+        let rows = self
+            .all(task_instance::shown_of_run(run), task_instance::read_shown)
+            .await?;
         self.show(rows).await
     }
 

@@ -69,7 +69,11 @@ impl Conditions {
                 Dialect::Postgres => " ILIKE ",
             };
             let pattern = whole_escapes(pattern);
-            self.and().push(column).push(operator).bind(pattern).push(" ESCAPE '\\'");
+            self.and()
+                .push(column)
+                .push(operator)
+                .bind(pattern)
+                .push(" ESCAPE '\\'");
         }
     }
 

@@ -32,7 +32,12 @@ fn conditions(filter: &XcomFilter, dialect: Dialect) -> Conditions {
 pub(crate) fn list(filter: &XcomFilter, page: Page, dialect: Dialect) -> [Statement; 2] {
     let conditions = conditions(filter, dialect);
     let mut select = conditions.select(COLUMNS);
-    order(&mut select, [], &["x.dag_run", "x.task_index", "x.map_index", "x.key"], false);
+    order(
+        &mut select,
+        [],
+        &["x.dag_run", "x.task_index", "x.map_index", "x.key"],
+        false,
+    );
     limit(&mut select, page);
     [conditions.count(), select]
 }

@@ -31,13 +31,19 @@ pub(crate) fn save(ti: TiKey, dispatch: DispatchNumber, bytes: &[u8], now: Times
 
 /// Whether the task instance is at this dispatch.
 pub(crate) fn is_current(ti: TiKey, dispatch: DispatchNumber) -> Statement {
-    Statement::new("SELECT 1 FROM task_instance WHERE dag_run = ? AND task_index = ? AND map_index = ? AND dispatch = ?")
-        .arg(ti.run.0)
-        .arg(ti.task.0)
-        .arg(ti.map_index.0)
-        .arg(dispatch.0)
+    Statement::new(
+        "SELECT 1 FROM task_instance WHERE dag_run = ? AND task_index = ? AND map_index = ? AND dispatch = ?",
+    )
+    .arg(ti.run.0)
+    .arg(ti.task.0)
+    .arg(ti.map_index.0)
+    .arg(dispatch.0)
 }
 
 pub(crate) fn delete(dialect: Dialect, keys: &[TiKey]) -> Statement {
-    delete_by_key("DELETE FROM checkpoint WHERE (dag_run, task_index, map_index) IN (", dialect, keys)
+    delete_by_key(
+        "DELETE FROM checkpoint WHERE (dag_run, task_index, map_index) IN (",
+        dialect,
+        keys,
+    )
 }

@@ -119,10 +119,14 @@ pub(crate) fn read(row: &Row) -> Result<Component, sqlx::Error> {
         size: columns.number()?,
         state: {
             let state = columns.text()?;
-            [ComponentState::Compiling, ComponentState::Ready, ComponentState::Refused]
-                .into_iter()
-                .find(|known| known.as_str() == state)
-                .ok_or_else(|| sqlx::Error::Decode(format!("`{state}` is not a state of a component").into()))?
+            [
+                ComponentState::Compiling,
+                ComponentState::Ready,
+                ComponentState::Refused,
+            ]
+            .into_iter()
+            .find(|known| known.as_str() == state)
+            .ok_or_else(|| sqlx::Error::Decode(format!("`{state}` is not a state of a component").into()))?
         },
         refusal: {
             let (code, message) = (columns.opt_text()?, columns.opt_text()?);

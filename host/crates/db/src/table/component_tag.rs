@@ -44,7 +44,8 @@ pub(crate) fn count(digest: Digest) -> Statement {
 }
 
 pub(crate) fn of_components(digests: impl IntoIterator<Item = Digest>) -> Statement {
-    let mut statement = Statement::new("SELECT digest, name, version FROM component_tag WHERE deleted = 0 AND digest IN ");
+    let mut statement =
+        Statement::new("SELECT digest, name, version FROM component_tag WHERE deleted = 0 AND digest IN ");
     statement.bind_list(digests).push(" ORDER BY name, version");
     statement
 }

@@ -78,8 +78,11 @@ pub(crate) fn write(dialect: Dialect, change: &DagWrite, now: Timestamp) -> Resu
             );
             statements.push(Statement::new("DELETE FROM dag_tag WHERE dag_id = ?").arg(dag_id));
             for tag in version.dag.tags.iter().collect::<BTreeSet<_>>() {
-                statements
-                    .push(Statement::new("INSERT INTO dag_tag (dag_id, name) VALUES (?, ?)").arg(dag_id).arg(tag));
+                statements.push(
+                    Statement::new("INSERT INTO dag_tag (dag_id, name) VALUES (?, ?)")
+                        .arg(dag_id)
+                        .arg(tag),
+                );
             }
             statements
         }

@@ -123,7 +123,10 @@ pub(crate) fn delete(dialect: Dialect, keys: &[DagRunKey]) -> Vec<Statement> {
         }
         let mut statement = Statement::new("DELETE FROM ");
         statement.push(table).push(" WHERE ").push(column).push(" IN (");
-        statement.push(&source(KEY, dialect)).append(batch.into_statement("")).push(")");
+        statement
+            .push(&source(KEY, dialect))
+            .append(batch.into_statement(""))
+            .push(")");
         statement
     };
     let parts = PARTS.iter().map(|table| statement(table, "dag_run"));
@@ -134,7 +137,9 @@ pub(crate) fn delete(dialect: Dialect, keys: &[DagRunKey]) -> Vec<Statement> {
 pub(crate) fn delete_of_dag(dag_id: &DagId) -> Vec<Statement> {
     let parts = PARTS.iter().map(|table| {
         let mut statement = Statement::new("DELETE FROM ");
-        statement.push(table).push(" WHERE dag_run IN (SELECT id FROM dag_run WHERE dag_id = ");
+        statement
+            .push(table)
+            .push(" WHERE dag_run IN (SELECT id FROM dag_run WHERE dag_id = ");
         statement.bind(dag_id.as_str()).push(")");
         statement
     });
@@ -194,7 +199,11 @@ pub(crate) fn by_name(dag_id: &DagId, run_id: &RunId) -> Statement {
 /// Like [`by_key`], with the parameters as the last column.
 pub(crate) fn for_recovery(key: DagRunKey) -> Statement {
     let mut statement = Statement::new(COLUMNS);
-    statement.push(", r.params").push(FROM).push(" WHERE r.id = ").bind(key.0);
+    statement
+        .push(", r.params")
+        .push(FROM)
+        .push(" WHERE r.id = ")
+        .bind(key.0);
     statement
 }
 

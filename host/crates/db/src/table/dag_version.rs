@@ -52,7 +52,9 @@ pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statemen
     );
     tasks.push(&source(TASK_COLUMNS, dialect));
     tasks.append(batch.into_statement(""));
-    tasks.push(") b CROSS JOIN dag_version v WHERE v.dag_id = ").bind(dag_id);
+    tasks
+        .push(") b CROSS JOIN dag_version v WHERE v.dag_id = ")
+        .bind(dag_id);
     tasks.push(" AND v.digest = ").bind(version.digest);
     tasks.push(" ON CONFLICT DO NOTHING");
     Ok([insert, tasks])

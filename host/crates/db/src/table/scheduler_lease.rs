@@ -15,7 +15,8 @@ pub(crate) async fn acquire(
     expires_at: Timestamp,
 ) -> Result<Lease, LeaseError> {
     let mut tx = database.write().await.map_err(query_error)?;
-    let mut select = Statement::new("SELECT scheduler_id, epoch, acquired_at, expires_at FROM scheduler_lease WHERE id = 1");
+    let mut select =
+        Statement::new("SELECT scheduler_id, epoch, acquired_at, expires_at FROM scheduler_lease WHERE id = 1");
     if database.dialect() == Dialect::Postgres {
         select.push(" FOR UPDATE");
     }

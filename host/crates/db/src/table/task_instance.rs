@@ -100,7 +100,10 @@ pub(crate) fn delete_by_key(delete: &'static str, dialect: Dialect, keys: &[TiKe
         batch.int(i64::from(key.map_index.0));
     }
     let mut statement = Statement::new(delete);
-    statement.push(&source(KEY, dialect)).append(batch.into_statement("")).push(")");
+    statement
+        .push(&source(KEY, dialect))
+        .append(batch.into_statement(""))
+        .push(")");
     statement
 }
 

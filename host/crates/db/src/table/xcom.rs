@@ -55,8 +55,16 @@ fn integer(value: impl TryInto<i64>) -> i64 {
 /// Deletes the XComs of task instances with their references.
 pub(crate) fn delete(dialect: Dialect, keys: &[TiKey]) -> [Statement; 2] {
     [
-        delete_by_key("DELETE FROM xcom WHERE (dag_run, task_index, map_index) IN (", dialect, keys),
-        delete_by_key("DELETE FROM blob_ref WHERE (dag_run, task_index, map_index) IN (", dialect, keys),
+        delete_by_key(
+            "DELETE FROM xcom WHERE (dag_run, task_index, map_index) IN (",
+            dialect,
+            keys,
+        ),
+        delete_by_key(
+            "DELETE FROM blob_ref WHERE (dag_run, task_index, map_index) IN (",
+            dialect,
+            keys,
+        ),
     ]
 }
 
@@ -76,7 +84,10 @@ pub(crate) fn upsert(dialect: Dialect, rows: &[&XcomWrite], now: Timestamp) -> V
         stale.text(&*row.key);
     }
     let mut delete = Statement::new("DELETE FROM blob_ref WHERE (dag_run, task_index, map_index, key) IN (");
-    delete.push(&source(KEY, dialect)).append(stale.into_statement("")).push(")");
+    delete
+        .push(&source(KEY, dialect))
+        .append(stale.into_statement(""))
+        .push(")");
     statements.push(delete);
 
     let mut batch = XCOM.batch(dialect, rows.len());
@@ -150,7 +161,8 @@ pub(crate) async fn values(
         };
         Ok((map_index, count, value))
     };
-    let plain = |rows: Vec<(MapIndex, i64, XcomValue)>| rows.into_iter().map(|(index, _, value)| (index, value)).collect();
+    let plain =
+        |rows: Vec<(MapIndex, i64, XcomValue)>| rows.into_iter().map(|(index, _, value)| (index, value)).collect();
 
     let rows = database.fetch_all(select_values()).await?;
     let rows = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;

@@ -13,7 +13,9 @@ const SECOND: Uuid = Uuid::from_u128(2);
 #[rstest]
 #[tokio::test]
 async fn a_lease_in_use_is_not_given_away(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let other = test.again().await;
     test.db.acquire_lease(FIRST, NOW, seconds(30)).await.unwrap();
     let error = other.acquire_lease(SECOND, seconds(29), seconds(60)).await.unwrap_err();
@@ -33,7 +35,9 @@ async fn a_lease_in_use_is_not_given_away(#[values(Backend::Sqlite, Backend::Pos
 async fn a_scheduler_without_the_lease_can_write_nothing(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let other = test.again().await;
     let version = version("etl", 1, &["load"]);
     let old = test.with_dag(&version).await;
@@ -57,7 +61,10 @@ async fn a_scheduler_without_the_lease_can_write_nothing(
     assert!(fenced(test.db.commit_tick(&old, &late).await));
     assert!(fenced(test.db.renew_lease(&old, seconds(62), seconds(99)).await));
     assert!(fenced(test.db.reserve_run_keys(&old, 10).await.map(drop)));
-    let checkpoint = test.db.save_checkpoint(&old, key(1, 0), DispatchNumber(0), Some(b"x"), NOW).await;
+    let checkpoint = test
+        .db
+        .save_checkpoint(&old, key(1, 0), DispatchNumber(0), Some(b"x"), NOW)
+        .await;
     assert!(fenced(checkpoint.map(drop)));
     test.db.release_lease(&old).await.unwrap();
 
@@ -69,7 +76,9 @@ async fn a_scheduler_without_the_lease_can_write_nothing(
 #[rstest]
 #[tokio::test]
 async fn a_released_lease_is_free_at_once(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let first = test.db.acquire_lease(FIRST, NOW, seconds(30)).await.unwrap();
     test.db.release_lease(&first).await.unwrap();
     let second = test.db.acquire_lease(SECOND, NOW, seconds(30)).await.unwrap();
@@ -82,7 +91,9 @@ async fn a_released_lease_is_free_at_once(#[values(Backend::Sqlite, Backend::Pos
 #[rstest]
 #[tokio::test]
 async fn run_keys_are_never_given_twice(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let lease = test.lease().await;
     assert_eq!(test.db.reserve_run_keys(&lease, 100).await.unwrap(), DagRunKey(1));
     let db = test.again().await;
@@ -93,7 +104,9 @@ async fn run_keys_are_never_given_twice(#[values(Backend::Sqlite, Backend::Postg
 #[rstest]
 #[tokio::test]
 async fn a_checkpoint_is_fenced_by_its_dispatch(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let mut row = ti(key(1, 0), "load", TaskInstanceState::Running);
@@ -110,7 +123,9 @@ async fn a_checkpoint_is_fenced_by_its_dispatch(#[values(Backend::Sqlite, Backen
     let save = |dispatch, bytes: Option<&'static [u8]>| {
         let (db, lease) = (&test.db, &lease);
         async move {
-            let saved = db.save_checkpoint(lease, key(1, 0), DispatchNumber(dispatch), bytes, NOW).await;
+            let saved = db
+                .save_checkpoint(lease, key(1, 0), DispatchNumber(dispatch), bytes, NOW)
+                .await;
             saved.unwrap()
         }
     };

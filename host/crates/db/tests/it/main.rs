@@ -1,5 +1,9 @@
 //! What the database promises to the other crates, on both databases: one body a behaviour.
 
+mod components;
 mod lease;
+mod lists;
+mod open;
 mod support;
 mod ticks;
+mod xcoms;

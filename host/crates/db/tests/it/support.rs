@@ -12,38 +12,38 @@ use model::{
 use ports::deploy::DagVersion;
 use ports::executor::RunContext;
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TickWrite, TiWrite, XcomWrite};
+use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite};
 use test_postgres::TestDatabase;
 use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug)]
-pub enum Backend {
+pub(crate) enum Backend {
     Sqlite,
     Postgres,
 }
 
 /// Keeps what the database lives in.
-pub enum Home {
-    Directory(tempfile::TempDir),
-    Server(TestDatabase),
+pub(crate) enum Home {
+    Directory(#[expect(dead_code, reason = "kept so that the directory stays")] tempfile::TempDir),
+    Server(Box<TestDatabase>),
 }
 
 /// An open database.
-pub struct TestDb {
-    pub db: Db,
-    pub url: String,
-    pub home: Home,
+pub(crate) struct TestDb {
+    pub(crate) db: Db,
+    pub(crate) url: String,
+    pub(crate) home: Home,
 }
 
-pub const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
-pub fn seconds(count: i64) -> Timestamp {
+pub(crate) fn seconds(count: i64) -> Timestamp {
     Timestamp(NOW.0 + count * 1_000_000)
 }
 
 impl TestDb {
     /// None where there is no PostgreSQL.
-    pub async fn open(backend: Backend) -> Option<Self> {
+    pub(crate) async fn open(backend: Backend) -> Option<Self> {
         let (url, home) = match backend {
             Backend::Sqlite => {
                 let directory = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ impl TestDb {
             }
             Backend::Postgres => {
                 let database = test_postgres::database().await?;
-                (database.url().to_owned(), Home::Server(database))
+                (database.url().to_owned(), Home::Server(Box::new(database)))
             }
         };
         let db = Db::open(&url, &options()).await.unwrap();
@@ -60,32 +60,42 @@ impl TestDb {
     }
 
     /// Another handle, as another process would have.
-    pub async fn again(&self) -> Db {
+    pub(crate) async fn again(&self) -> Db {
         Db::open(&self.url, &options()).await.unwrap()
     }
 
     /// The file of a SQLite database.
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.url.strip_prefix("sqlite:").unwrap().into()
     }
 
-    pub async fn lease(&self) -> Lease {
-        self.db.acquire_lease(Uuid::from_u128(1), NOW, seconds(60)).await.unwrap()
+    pub(crate) async fn lease(&self) -> Lease {
+        self.db
+            .acquire_lease(Uuid::from_u128(1), NOW, seconds(60))
+            .await
+            .unwrap()
     }
 
-    pub async fn commit(&self, lease: &Lease, tick: TickWrite) {
+    pub(crate) async fn commit(&self, lease: &Lease, tick: TickWrite) {
         self.db.commit_tick(lease, &tick).await.unwrap();
     }
 
+    /// The XComs of a task under a key.
+    pub(crate) async fn values(&self, run: i64, task: u32, key: &str) -> Vec<(MapIndex, XcomValue)> {
+        SchedulerStore::xcoms(&self.db, DagRunKey(run), TaskIndex(task), key)
+            .await
+            .unwrap()
+    }
+
     /// A lease, and a committed DAG.
-    pub async fn with_dag(&self, version: &Arc<DagVersion>) -> Lease {
+    pub(crate) async fn with_dag(&self, version: &Arc<DagVersion>) -> Lease {
         let lease = self.lease().await;
         self.commit(&lease, deploy(version)).await;
         lease
     }
 }
 
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         connections: 3,
         busy_timeout: std::time::Duration::from_millis(50),
@@ -93,7 +103,7 @@ pub fn options() -> Options {
     }
 }
 
-pub fn tick() -> TickWrite {
+pub(crate) fn tick() -> TickWrite {
     TickWrite {
         tick_id: Uuid::now_v7(),
         now: Some(NOW),
@@ -101,7 +111,7 @@ pub fn tick() -> TickWrite {
     }
 }
 
-pub fn deploy(version: &Arc<DagVersion>) -> TickWrite {
+pub(crate) fn deploy(version: &Arc<DagVersion>) -> TickWrite {
     TickWrite {
         dags: vec![DagWrite::Deploy {
             version: version.clone(),
@@ -111,29 +121,34 @@ pub fn deploy(version: &Arc<DagVersion>) -> TickWrite {
     }
 }
 
-pub fn dag_id(text: &str) -> DagId {
+pub(crate) fn dag_id(text: &str) -> DagId {
     DagId::new(text).unwrap()
 }
 
-pub fn run_id(text: &str) -> RunId {
+pub(crate) fn run_id(text: &str) -> RunId {
     RunId::new(text).unwrap()
 }
 
-pub fn task_id(text: &str) -> TaskId {
+pub(crate) fn task_id(text: &str) -> TaskId {
     TaskId::new(text).unwrap()
 }
 
 /// The digest of the component that the tasks of [`version`] use.
-pub fn component_digest() -> Digest {
+pub(crate) fn component_digest() -> Digest {
     Digest::of(b"component")
 }
 
 /// A version of a DAG with these tasks; its digest follows from `number`.
-pub fn version(dag: &str, number: u32, tasks: &[&str]) -> Arc<DagVersion> {
+pub(crate) fn version(dag: &str, number: u32, tasks: &[&str]) -> Arc<DagVersion> {
     version_with(dag, number, tasks, |_| ())
 }
 
-pub fn version_with(dag: &str, number: u32, tasks: &[&str], change: impl FnOnce(&mut DagParts)) -> Arc<DagVersion> {
+pub(crate) fn version_with(
+    dag: &str,
+    number: u32,
+    tasks: &[&str],
+    change: impl FnOnce(&mut DagParts),
+) -> Arc<DagVersion> {
     let tasks = tasks.iter().map(|name| Task {
         id: task_id(name),
         component: "ml@1.0".into(),
@@ -178,7 +193,7 @@ pub fn version_with(dag: &str, number: u32, tasks: &[&str], change: impl FnOnce(
 }
 
 /// A run; its name and times follow from the key.
-pub fn new_run(version: &DagVersion, key: i64) -> NewRun {
+pub(crate) fn new_run(version: &DagVersion, key: i64) -> NewRun {
     NewRun {
         context: Arc::new(RunContext {
             key: DagRunKey(key),
@@ -202,7 +217,7 @@ pub fn new_run(version: &DagVersion, key: i64) -> NewRun {
     }
 }
 
-pub fn run_write(key: i64, state: DagRunState) -> RunWrite {
+pub(crate) fn run_write(key: i64, state: DagRunState) -> RunWrite {
     RunWrite {
         key: DagRunKey(key),
         state,
@@ -214,7 +229,7 @@ pub fn run_write(key: i64, state: DagRunState) -> RunWrite {
     }
 }
 
-pub fn key(run: i64, task: u32) -> TiKey {
+pub(crate) fn key(run: i64, task: u32) -> TiKey {
     TiKey {
         run: DagRunKey(run),
         task: TaskIndex(task),
@@ -222,7 +237,7 @@ pub fn key(run: i64, task: u32) -> TiKey {
     }
 }
 
-pub fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
+pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
     TiWrite {
         key,
         task_id: task_id(name),
@@ -246,7 +261,7 @@ pub fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
     }
 }
 
-pub fn xcom(ti: TiKey, key: &str, value: &str) -> XcomWrite {
+pub(crate) fn xcom(ti: TiKey, key: &str, value: &str) -> XcomWrite {
     XcomWrite {
         ti,
         key: key.into(),

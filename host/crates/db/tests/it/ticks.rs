@@ -5,13 +5,13 @@ use std::time::Duration;
 use model::{Cause, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskInstanceState, TryNumber};
 use ports::executor::TryUsage;
 use ports::query::Metadata;
-use ports::store::{AuditWrite, CommitError, DagWrite, RunWrite, SchedulerStore, TickWrite, TiWrite};
+use ports::store::{AuditWrite, CommitError, DagWrite, RunWrite, SchedulerStore, TiWrite, TickWrite};
 use rstest::rstest;
 use uuid::Uuid;
 
 use crate::support::{
-    Backend, NOW, TestDb, dag_id, deploy, key, new_run, run_id, run_write, seconds, task_id, tick, ti, version, version_with,
-    xcom,
+    Backend, NOW, TestDb, dag_id, deploy, key, new_run, run_id, run_write, seconds, task_id, ti, tick, version,
+    version_with, xcom,
 };
 
 /// A row with a value in every column.
@@ -42,7 +42,9 @@ fn full(mut row: TiWrite) -> TiWrite {
 #[rstest]
 #[tokio::test]
 async fn a_run_comes_back_as_it_was_written(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load", "train"]);
     let lease = test.with_dag(&version).await;
     let new = new_run(&version, 1);
@@ -96,7 +98,9 @@ async fn a_run_comes_back_as_it_was_written(#[values(Backend::Sqlite, Backend::P
 #[rstest]
 #[tokio::test]
 async fn a_failed_tick_leaves_nothing_behind(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let first = TickWrite {
@@ -131,7 +135,9 @@ async fn a_failed_tick_leaves_nothing_behind(#[values(Backend::Sqlite, Backend::
 #[rstest]
 #[tokio::test]
 async fn two_runs_of_a_dag_cannot_share_a_logical_date(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let run = |key: i64, logical_date| {
@@ -156,7 +162,9 @@ async fn two_runs_of_a_dag_cannot_share_a_logical_date(#[values(Backend::Sqlite,
 #[rstest]
 #[tokio::test]
 async fn the_last_write_of_a_row_in_a_tick_wins(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load", "train"]);
     let lease = test.with_dag(&version).await;
     let note = |state, note: Option<&str>| RunWrite {
@@ -167,7 +175,10 @@ async fn the_last_write_of_a_row_in_a_tick_wins(#[values(Backend::Sqlite, Backen
         &lease,
         TickWrite {
             new_runs: vec![new_run(&version, 1)],
-            runs: vec![note(DagRunState::Running, Some("a note")), note(DagRunState::Success, Some("second"))],
+            runs: vec![
+                note(DagRunState::Running, Some("a note")),
+                note(DagRunState::Success, Some("second")),
+            ],
             task_instances: vec![
                 ti(key(1, 1), "train", TaskInstanceState::Queued),
                 ti(key(1, 0), "load", TaskInstanceState::Running),
@@ -195,14 +206,16 @@ async fn the_last_write_of_a_row_in_a_tick_wins(#[values(Backend::Sqlite, Backen
     let rows = test.db.ti_rows(DagRunKey(1)).await.unwrap();
     let states: Vec<_> = rows.iter().map(|row| row.state).collect();
     assert_eq!(states, [TaskInstanceState::Running, TaskInstanceState::Skipped]);
-    let values = test.db.xcoms(DagRunKey(1), model::TaskIndex(0), "return_value").await.unwrap();
+    let values = test.values(1, 0, "return_value").await;
     assert_eq!(&*values[0].1.value, "2");
 }
 
 #[rstest]
 #[tokio::test]
 async fn a_cleared_task_instance_loses_its_old_values(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let write = |row: TiWrite, runs| TickWrite {
@@ -211,7 +224,8 @@ async fn a_cleared_task_instance_loses_its_old_values(#[values(Backend::Sqlite, 
         ..tick()
     };
     let row = || ti(key(1, 0), "load", TaskInstanceState::NoStatus);
-    test.commit(&lease, write(full(row()), vec![new_run(&version, 1)])).await;
+    test.commit(&lease, write(full(row()), vec![new_run(&version, 1)]))
+        .await;
     test.commit(&lease, write(row(), Vec::new())).await;
     let stored = test.db.load_run(DagRunKey(1)).await.unwrap().unwrap();
     assert_eq!(format!("{:?}", stored.task_instances[0]), format!("{:?}", row()));
@@ -220,7 +234,9 @@ async fn a_cleared_task_instance_loses_its_old_values(#[values(Backend::Sqlite, 
 #[rstest]
 #[tokio::test]
 async fn ended_tries_are_listed_before_the_current_one(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let at = |number, state| TiWrite {
@@ -237,7 +253,8 @@ async fn ended_tries_are_listed_before_the_current_one(#[values(Backend::Sqlite,
         },
     )
     .await;
-    let numbers = |rows: Vec<ports::query::TiRow>| rows.iter().map(|row| (row.try_number.0, row.state)).collect::<Vec<_>>();
+    let numbers =
+        |rows: Vec<ports::query::TiRow>| rows.iter().map(|row| (row.try_number.0, row.state)).collect::<Vec<_>>();
     let listed = numbers(test.db.tries(key(1, 0)).await.unwrap());
     let ended = [(1, TaskInstanceState::UpForRetry), (2, TaskInstanceState::Failed)];
     assert_eq!(listed[..2], ended);
@@ -254,7 +271,10 @@ async fn ended_tries_are_listed_before_the_current_one(#[values(Backend::Sqlite,
     )
     .await;
     let listed = numbers(test.db.tries(key(1, 0)).await.unwrap());
-    assert_eq!(listed[1..], [(2, TaskInstanceState::Skipped), (3, TaskInstanceState::Success)]);
+    assert_eq!(
+        listed[1..],
+        [(2, TaskInstanceState::Skipped), (3, TaskInstanceState::Success)]
+    );
 }
 
 #[rstest]
@@ -262,7 +282,9 @@ async fn ended_tries_are_listed_before_the_current_one(#[values(Backend::Sqlite,
 async fn a_message_with_a_nul_character_cannot_break_a_tick(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let mut row = ti(key(1, 0), "load", TaskInstanceState::Failed);
@@ -283,8 +305,12 @@ async fn a_message_with_a_nul_character_cannot_break_a_tick(
 #[rstest]
 #[tokio::test]
 async fn the_same_content_is_the_same_version(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
-    let first = version_with("etl", 1, &["load"], |dag| dag.tags = vec!["b".into(), "a".into(), "b".into()]);
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let first = version_with("etl", 1, &["load"], |dag| {
+        dag.tags = vec!["b".into(), "a".into(), "b".into()]
+    });
     let second = version_with("etl", 2, &["load", "train"], |dag| dag.owner = "somebody".into());
     let lease = test.with_dag(&first).await;
     assert_eq!(test.db.dag_tags().await.unwrap(), ["a", "b"]);
@@ -306,7 +332,9 @@ async fn the_same_content_is_the_same_version(#[values(Backend::Sqlite, Backend:
 #[rstest]
 #[tokio::test]
 async fn paused_holds_only_for_a_new_dag(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.lease().await;
     let deploy = |paused| TickWrite {
@@ -339,7 +367,9 @@ async fn paused_holds_only_for_a_new_dag(#[values(Backend::Sqlite, Backend::Post
 #[rstest]
 #[tokio::test]
 async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     for run in [1, 2, 3] {
@@ -354,7 +384,10 @@ async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend
             },
         )
         .await;
-        let saved = test.db.save_checkpoint(&lease, key(run, 0), DispatchNumber(0), Some(b"x"), NOW).await;
+        let saved = test
+            .db
+            .save_checkpoint(&lease, key(run, 0), DispatchNumber(0), Some(b"x"), NOW)
+            .await;
         assert!(saved.unwrap());
     }
     test.commit(
@@ -366,9 +399,9 @@ async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend
     )
     .await;
     let left = |run: i64| {
-        let db = &test.db;
+        let (test, db) = (&test, &test.db);
         async move {
-            let xcoms = db.xcoms(DagRunKey(run), model::TaskIndex(0), "return_value").await.unwrap();
+            let xcoms = test.values(run, 0, "return_value").await;
             let checkpoint = db.load_checkpoint(key(run, 0)).await.unwrap();
             let stored = db.load_run(DagRunKey(run)).await.unwrap();
             (xcoms.len(), checkpoint.is_some(), stored.is_some())
@@ -397,7 +430,9 @@ async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend
 #[rstest]
 #[tokio::test]
 async fn finds_runs_by_time_for_clearing(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let version = version("etl", 1, &["load"]);
     let lease = test.with_dag(&version).await;
     let mut runs: Vec<_> = (1..=5).map(|key| new_run(&version, key)).collect();
@@ -428,8 +463,18 @@ async fn finds_runs_by_time_for_clearing(#[values(Backend::Sqlite, Backend::Post
         test.db.find_run(&dag_id("etl"), &run_id("manual__4")).await.unwrap(),
         Some(DagRunKey(4))
     );
-    assert_eq!(test.db.find_run(&dag_id("etl"), &run_id("manual__9")).await.unwrap(), None);
-    let active: Vec<_> = test.db.active_runs().await.unwrap().into_iter().map(|key| key.0).collect();
+    assert_eq!(
+        test.db.find_run(&dag_id("etl"), &run_id("manual__9")).await.unwrap(),
+        None
+    );
+    let active: Vec<_> = test
+        .db
+        .active_runs()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|key| key.0)
+        .collect();
     assert_eq!(active, [1, 3, 4, 5]);
 }
 
@@ -437,12 +482,19 @@ async fn finds_runs_by_time_for_clearing(#[values(Backend::Sqlite, Backend::Post
 #[tokio::test]
 async fn a_large_tick_is_written_whole(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     const ROWS: u32 = 5_000;
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let names: Vec<String> = (0..ROWS).map(|index| format!("t{index}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let version = version("wide", 1, &names);
     let lease = test.with_dag(&version).await;
-    let rows = |state| (0..ROWS).rev().map(|task| ti(key(1, task), names[task as usize], state)).collect();
+    let rows = |state| {
+        (0..ROWS)
+            .rev()
+            .map(|task| ti(key(1, task), names[task as usize], state))
+            .collect()
+    };
     let keys: Vec<_> = (0..ROWS).map(|task| key(1, task)).collect();
     test.commit(
         &lease,
@@ -468,7 +520,10 @@ async fn a_large_tick_is_written_whole(#[values(Backend::Sqlite, Backend::Postgr
     assert!(stored.iter().all(|row| row.state == TaskInstanceState::Success));
     assert!(stored.is_sorted_by_key(|row| row.key));
     let filter = ports::query::XcomFilter::default();
-    let page = ports::query::Page { limit: 3, offset: 4_990 };
+    let page = ports::query::Page {
+        limit: 3,
+        offset: 4_990,
+    };
     let listed = Metadata::xcoms(&test.db, &filter, page).await.unwrap();
     assert_eq!((listed.total, listed.items.len()), (u64::from(ROWS), 3));
     assert_eq!(listed.items[0].task_id, task_id("t4990"));
@@ -477,7 +532,9 @@ async fn a_large_tick_is_written_whole(#[values(Backend::Sqlite, Backend::Postgr
 #[rstest]
 #[tokio::test]
 async fn the_audit_log_is_newest_first(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     let lease = test.lease().await;
     let line = |event, dag: Option<&str>| AuditWrite {
         event,
@@ -489,7 +546,11 @@ async fn the_audit_log_is_newest_first(#[values(Backend::Sqlite, Backend::Postgr
     test.commit(
         &lease,
         TickWrite {
-            audit: vec![line("first", None), line("second", Some("etl")), line("third", Some("other"))],
+            audit: vec![
+                line("first", None),
+                line("second", Some("etl")),
+                line("third", Some("other")),
+            ],
             ..tick()
         },
     )
@@ -506,6 +567,8 @@ async fn the_audit_log_is_newest_first(#[values(Backend::Sqlite, Backend::Postgr
 #[rstest]
 #[tokio::test]
 async fn an_unknown_tick_was_not_committed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else { return };
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
     assert!(!test.db.tick_committed(Uuid::now_v7()).await.unwrap());
 }

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 const CHUNK: usize = 64;
 
 /// A copy-on-write vector.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunked<T> {
     chunks: Vec<Arc<Vec<T>>>,
 }
@@ -40,18 +40,18 @@ impl<T> FromIterator<T> for Chunked<T> {
 }
 
 /// The task instances of a run, with a summary of each chunk, so that the few that matter are found without a look at all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TiTable {
     chunks: Vec<TiChunk>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct TiChunk {
     slots: Arc<Vec<Slot>>,
     summary: Summary,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Summary {
     next_at: Option<Timestamp>,
     scheduled: u16,

@@ -69,7 +69,7 @@ impl Step<'_> {
                 _ => self.stop(at, TaskInstanceState::Skipped, Some(Cause::Cancelled)),
             }
         }
-        if self.run.state != DagRunState::Failed && (!teardowns || self.run.state != DagRunState::Running) {
+        if self.run.state != DagRunState::Failed && (!teardowns || self.run.state.is_finished()) {
             self.change_run(DagRunState::Failed);
         }
     }
@@ -89,7 +89,7 @@ impl Step<'_> {
                 self.stop(at, TaskInstanceState::Success, Some(Cause::Cancelled));
             }
         }
-        if self.run.state != DagRunState::Success && (!teardowns || self.run.state != DagRunState::Running) {
+        if self.run.state != DagRunState::Success && (!teardowns || self.run.state.is_finished()) {
             self.change_run(DagRunState::Success);
         }
     }

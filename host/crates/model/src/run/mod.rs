@@ -13,6 +13,8 @@ mod retry;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod ti;
 mod transition;
 mod tries;

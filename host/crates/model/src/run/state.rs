@@ -27,7 +27,7 @@ pub struct RunState {
 }
 
 /// What is counted for a task. All instances of a mapped task share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
     /// Where its instances are in the table.
     pub(super) first: u32,
@@ -43,7 +43,7 @@ pub(super) struct Node {
 }
 
 /// Counts over all task instances.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     by_state: [u32; TaskInstanceState::ALL.len()],
     /// Those with a `next_at`.

@@ -80,7 +80,7 @@ impl Ti {
 }
 
 /// A place in the table of task instances.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) task: TaskIndex,
     pub(super) map_index: MapIndex,

@@ -23,15 +23,15 @@ impl Step<'_> {
             return;
         }
         let first_of_try = !slot.ti.try_is_open();
-        self.change(at, |ti| {
-            if first_of_try {
+        if first_of_try {
+            self.run.edit(at, |ti| {
                 ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
                 ti.infra_losses = 0;
                 ti.start_date = None;
                 ti.end_date = None;
                 ti.cause = None;
-            }
-        });
+            });
+        }
         self.dispatch(at, first_of_try);
     }
 

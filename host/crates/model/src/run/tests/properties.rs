@@ -1,0 +1,334 @@
+//! Random DAGs, random lives, and what always holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dag::{RetryPolicy, TaskKind, TaskRole};
+use crate::trigger_rule::{Decision, TriggerRule, Upstream};
+
+/// What one random step does: the kind of event, and numbers to choose its details by.
+type Action = (u8, u8, u8, u8);
+
+fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
+    let one = (
+        any::<u8>(),
+        0..13_usize,
+        0..10_u8,
+        0..3_u32,
+        any::<bool>(),
+        any::<bool>(),
+    );
+    (prop::collection::vec(one, 1..9), any::<bool>()).prop_map(|(specs, timeout)| {
+        let tasks = specs
+            .into_iter()
+            .enumerate()
+            .map(|(at, (edges, rule, kind, retries, rerun, role))| {
+                let upstream: Vec<u32> = (0..at).filter(|up| edges >> up & 1 == 1).map(|up| up as u32).collect();
+                let kind = match kind {
+                    0 | 1 => TaskKind::Branch {
+                        labels: indexmap::IndexMap::new(),
+                    },
+                    2 => TaskKind::ShortCircuit {
+                        ignore_downstream_trigger_rules: true,
+                    },
+                    3 => TaskKind::ShortCircuit {
+                        ignore_downstream_trigger_rules: false,
+                    },
+                    _ => TaskKind::Plain,
+                };
+                let rule = TriggerRule::ALL[rule];
+                Task {
+                    trigger_rule: rule,
+                    role: match (rule, role) {
+                        (TriggerRule::AllDoneSetupSuccess, on_failure_fail_dagrun) => {
+                            TaskRole::Teardown { on_failure_fail_dagrun }
+                        }
+                        (_, true) if at < 2 => TaskRole::Setup,
+                        _ => TaskRole::Work,
+                    },
+                    kind,
+                    retry: RetryPolicy {
+                        retries,
+                        delay: Duration::from_secs(u64::from(retries) * 3),
+                        exponential_backoff: retries == 2,
+                        max_delay: Some(Duration::from_secs(20)),
+                    },
+                    rerun_on_loss: rerun,
+                    max_infra_retries: 1,
+                    ..task(&format!("t{at}"), &upstream)
+                }
+            });
+        dag(tasks.collect(), |dag| {
+            dag.dagrun_timeout = timeout.then_some(Duration::from_secs(120));
+        })
+    })
+}
+
+fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
+    let failed = |fatal| TryEnd::Failed {
+        cause: Cause::Trapped,
+        fatal,
+    };
+    match (choice % 10, &task.kind) {
+        (0, _) => failed(false),
+        (1, _) => failed(true),
+        (2, _) => TryEnd::Skip,
+        (3, _) => TryEnd::Reschedule(Duration::from_secs(u64::from(detail % 4))),
+        (4, _) => TryEnd::Branch(vec![TaskIndex(u32::from(detail % 10))]),
+        (5, _) => TryEnd::DoneFalsy,
+        (_, TaskKind::Branch { .. }) => {
+            let chosen = task
+                .downstream
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| detail >> (at % 8) & 1 == 1);
+            TryEnd::Branch(chosen.map(|(_, task)| *task).collect())
+        }
+        _ => TryEnd::Done,
+    }
+}
+
+/// The event of an action. Kinds up to 11 fit the state mostly; the rest is garbage.
+fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Event> {
+    let nth = |items: Vec<(TaskIndex, MapIndex, DispatchNumber)>, n: u8| {
+        let count = items.len().max(1);
+        items.into_iter().nth(usize::from(n) % count)
+    };
+    let ready = || {
+        run.ready()
+            .map(|(task, map_index, ti)| (task, map_index, ti.dispatch))
+            .collect()
+    };
+    let out = || {
+        run.dispatched()
+            .map(|(task, map_index, ti)| (task, map_index, ti.dispatch))
+            .collect()
+    };
+    let any = || (TaskIndex(u32::from(a % 11)), MapIndex(if c % 7 == 0 { 3 } else { -1 }));
+    let loss = [Loss::NotAcknowledged, Loss::Acknowledged, Loss::HandedBack][usize::from(b % 3)];
+    Some(match kind % 20 {
+        0 | 1 => Event::Start,
+        2..=4 => nth(ready(), a).map(|(task, map_index, _)| Event::Admit { task, map_index })?,
+        5 | 6 => nth(out(), a).map(|(task, map_index, dispatch)| Event::TryStarted {
+            task,
+            map_index,
+            dispatch,
+            at: now,
+        })?,
+        7..=11 => nth(out(), a).map(|(task, map_index, dispatch)| Event::TryFinished {
+            task,
+            map_index,
+            dispatch,
+            end: end(run.dag().task(task).expect("it was dispatched"), b, c),
+            started_at: now,
+            ended_at: now,
+        })?,
+        12 => nth(out(), a).map(|(task, map_index, dispatch)| Event::TryLost {
+            task,
+            map_index,
+            dispatch,
+            loss,
+        })?,
+        13 | 14 => Event::Timer,
+        15 => Event::Clear {
+            task_instances: (0..9)
+                .filter(|at| a >> (at % 8) & 1 == 1)
+                .map(|at| (TaskIndex(at), any().1))
+                .collect(),
+        },
+        16 => Event::SetRunState {
+            state: DagRunState::ALL[usize::from(a % 4)],
+        },
+        17 => Event::SetTaskInstanceState {
+            task: any().0,
+            map_index: any().1,
+            state: TaskInstanceState::ALL[usize::from(b) % TaskInstanceState::ALL.len()],
+        },
+        18 => Event::TryFinished {
+            task: any().0,
+            map_index: any().1,
+            dispatch: DispatchNumber(u32::from(b % 5)),
+            end: TryEnd::Done,
+            started_at: Timestamp(i64::from(c)),
+            ended_at: Timestamp(i64::MAX),
+        },
+        _ => Event::TryLost {
+            task: any().0,
+            map_index: any().1,
+            dispatch: DispatchNumber(u32::from(c % 5)),
+            loss,
+        },
+    })
+}
+
+fn same(a: &RunState, b: &RunState) -> bool {
+    let times = |run: &RunState| (run.state, run.run_after, run.queued_at, run.start_date, run.end_date);
+    times(a) == times(b) && a.tis == b.tis && a.nodes == b.nodes && a.totals == b.totals
+}
+
+/// Follows the transitions of a run and checks each.
+#[derive(Default)]
+struct Witness {
+    states: BTreeMap<TaskIndex, TaskInstanceState>,
+    ended: BTreeSet<(TaskIndex, u32)>,
+    dispatches: BTreeMap<TaskIndex, DispatchNumber>,
+}
+
+impl Witness {
+    fn state(&self, task: TaskIndex) -> TaskInstanceState {
+        self.states.get(&task).copied().unwrap_or(TaskInstanceState::NoStatus)
+    }
+
+    /// What the task's rule says by a plain scan of the states as they are at this moment.
+    fn decision(&self, dag: &Dag, task: &Task) -> Decision {
+        let count = |tasks: &[TaskIndex]| {
+            let mut upstream = Upstream::default();
+            for task in tasks {
+                upstream.total += 1;
+                if let Some(count) = upstream.counter(self.state(*task)) {
+                    *count += 1;
+                }
+            }
+            upstream
+        };
+        if task.upstream.is_empty() {
+            return Decision::Run;
+        }
+        let is_setup = |at: &&TaskIndex| dag.task(**at).is_some_and(|task| task.role == TaskRole::Setup);
+        let setups: Vec<TaskIndex> = task.upstream.iter().filter(is_setup).copied().collect();
+        task.trigger_rule.decide(&count(&task.upstream), &count(&setups))
+    }
+
+    fn watch(&mut self, dag: &Dag, event: &Event, transitions: &[Transition]) -> Result<(), TestCaseError> {
+        use TaskInstanceState::{Scheduled, Skipped, UpstreamFailed};
+        let by_people = matches!(
+            event,
+            Event::Clear { .. } | Event::SetRunState { .. } | Event::SetTaskInstanceState { .. }
+        );
+        for transition in transitions {
+            match transition {
+                Transition::TaskInstance { task, from, to, .. } => {
+                    prop_assert_eq!(self.state(*task), *from, "transitions are a chain");
+                    let definition = dag.task(*task).expect("it is in the DAG");
+                    if from.is_finished() && from != to {
+                        prop_assert!(
+                            by_people || (*from, *to) == (UpstreamFailed, Skipped),
+                            "{from} is final, not {to}"
+                        );
+                    }
+                    if *to == Scheduled && *from != Scheduled {
+                        prop_assert_eq!(self.decision(dag, definition), Decision::Run, "scheduled by its rule");
+                    }
+                    if *to == UpstreamFailed {
+                        let setup = dag.tasks.iter().any(|task| task.role == TaskRole::Setup);
+                        prop_assert!(setup || self.decision(dag, definition) == Decision::UpstreamFailed);
+                    }
+                    self.states.insert(*task, *to);
+                }
+                Transition::TryEnded {
+                    task,
+                    try_number,
+                    state,
+                    ..
+                } => {
+                    prop_assert!(self.ended.insert((*task, try_number.0)), "a try ends once");
+                    prop_assert!(state.is_finished() || *state == TaskInstanceState::UpForRetry);
+                }
+                Transition::Dispatch { task, dispatch, .. } => {
+                    let last = self.dispatches.insert(*task, *dispatch).unwrap_or_default();
+                    prop_assert!(last < *dispatch, "dispatch numbers rise");
+                }
+                Transition::Cancel { task, dispatch, .. } => {
+                    prop_assert_eq!(
+                        self.dispatches.get(task),
+                        Some(dispatch),
+                        "what is cancelled is the last dispatch"
+                    );
+                }
+                Transition::Run { to, .. } => {
+                    if to.is_finished() && !by_people && !matches!(event, Event::Timer) {
+                        let failed = |state| matches!(state, TaskInstanceState::Failed | UpstreamFailed);
+                        let leaf_failed = self
+                            .states
+                            .iter()
+                            .any(|(task, state)| dag.is_leaf(*task) && failed(*state));
+                        prop_assert_eq!(*to == DagRunState::Failed, leaf_failed, "the leaves decide");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Any sequence of events: no panic; terminal states are final; tries end once; tokens rise; rules are respected; a stored run
+    /// behaves as the one in memory; a draft leaves the original alone; and in the end the run ends.
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        dag in random_dag(),
+        actions in prop::collection::vec(any::<Action>(), 0..80),
+    ) {
+        let mut run = RunState::new(DagRunKey(3), dag.clone(), START, START);
+        let mut witness = Witness::default();
+        let mut now = START;
+        let mut step = |run: &mut RunState, event: Event, now: Timestamp| -> Result<(), TestCaseError> {
+            let original = run.clone();
+            let mut restored = RunState::restore(run.key(), dag.clone(), run.snapshot());
+            prop_assert!(same(run, &restored), "counters are the same when made anew");
+            let mut draft = run.clone();
+            let transitions = advance(&mut draft, event.clone(), now);
+            prop_assert!(same(run, &original), "a draft leaves the original alone");
+            let of_restored = advance(&mut restored, event.clone(), now);
+            prop_assert_eq!(&transitions, &of_restored);
+            prop_assert!(same(&draft, &restored), "a stored run goes on alike");
+            if !same(&draft, run) {
+                prop_assert!(!transitions.is_empty() || matches!(event, Event::Timer), "every change is told: {event:?}");
+            }
+            witness.watch(&dag, &event, &transitions)?;
+            for (task, _, ti) in draft.tis() {
+                prop_assert_eq!(witness.state(task), ti.state, "the transitions tell the whole story");
+                prop_assert!(!ti.state.is_finished() || ti.end_date.is_some());
+                prop_assert!(ti.try_number.0 <= ti.max_tries);
+            }
+            if draft.state().is_finished() {
+                prop_assert_eq!(draft.dispatched().count(), 0, "an ended run has nothing out");
+            }
+            *run = draft;
+            Ok(())
+        };
+        for action in actions {
+            now = now.plus(Duration::from_secs(u64::from(action.3 % 3)));
+            if let Some(event) = event(&run, action, now) {
+                step(&mut run, event, now)?;
+            }
+        }
+        // From here on everything goes well.
+        for _ in 0..200 {
+            if run.state().is_finished() {
+                break;
+            }
+            step(&mut run, Event::Start, now)?;
+            let ready: Vec<_> = run.ready().map(|(task, map_index, _)| (task, map_index)).collect();
+            for (task, map_index) in ready {
+                step(&mut run, Event::Admit { task, map_index }, now)?;
+            }
+            let out: Vec<_> = run.dispatched().map(|(task, map_index, ti)| (task, map_index, ti.dispatch)).collect();
+            for (task, map_index, dispatch) in out {
+                let end = match dag.task(task).map(|task| &task.kind) {
+                    Some(TaskKind::Branch { .. }) => TryEnd::Branch(Vec::new()),
+                    _ => TryEnd::Done,
+                };
+                let event = Event::TryFinished { task, map_index, dispatch, end, started_at: now, ended_at: now };
+                step(&mut run, event, now)?;
+            }
+            now = run.next_timer().map_or(now, |due| due.max(now));
+            step(&mut run, Event::Timer, now)?;
+        }
+        prop_assert!(run.state().is_finished(), "every run ends: {:?}", run);
+    }
+}

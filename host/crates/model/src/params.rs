@@ -42,3 +42,63 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
         Err(problems)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::{Components, compile, parse};
+
+    fn dag(params: &str) -> Dag {
+        let source = format!(
+            "dag: d\nparams: {params}\ntasks: {{a: {{component: \"sha256:{}\"}}}}\n",
+            "0".repeat(64)
+        );
+        let manifest = parse(&source).unwrap();
+        let descriptor = json!({"format": 1, "tasks": [{"name": "t", "input": true, "output": true}]});
+        let components: Components = manifest
+            .components()
+            .into_iter()
+            .map(|component| {
+                let resolved = crate::manifest::ResolvedComponent {
+                    digest: component.value.digest().unwrap(),
+                    descriptor: serde_json::from_value(descriptor.clone()).unwrap(),
+                };
+                (component.value, Ok(resolved))
+            })
+            .collect();
+        compile(&manifest, &components).unwrap().dag
+    }
+
+    #[test]
+    fn conf_goes_over_the_defaults() {
+        let dag = dag("{a: 1, b: {type: string, default: x}, c: null, d: {type: integer}}");
+        let conf = json!({"b": "y", "d": 5, "more": true});
+        assert_eq!(
+            resolve_params(&dag, &conf),
+            Ok(json!({"a": 1, "b": "y", "c": null, "d": 5}))
+        );
+        // Keys keep the order of the manifest.
+        let text = resolve_params(&dag, &conf).unwrap().to_string();
+        assert_eq!(text, r#"{"a":1,"b":"y","c":null,"d":5}"#);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told() {
+        let dag = dag("{a: {type: integer}, b: {type: string, default: x}, c: {enum: [1, 2], default: 1}}");
+        assert_eq!(
+            resolve_params(&dag, &json!({"b": 1, "c": 3})),
+            Err(vec![
+                "parameter `a` is required".to_owned(),
+                "parameter `b` is not valid: 1 is not of type \"string\"".to_owned(),
+                "parameter `c` is not valid: 3 is not one of 1 or 2".to_owned(),
+            ])
+        );
+        assert!(resolve_params(&dag, &Value::Null).is_err());
+        assert_eq!(
+            resolve_params(&dag, &json!([1])),
+            Err(vec!["conf must be a JSON object".to_owned()])
+        );
+    }
+}

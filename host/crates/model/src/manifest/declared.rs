@@ -21,6 +21,8 @@ use crate::trigger_rule::TriggerRule;
 #[derive(Clone, Debug)]
 pub struct Manifest {
     pub(super) source: Arc<str>,
+    /// Where each line starts, in bytes.
+    pub(super) lines: Vec<usize>,
     pub(super) findings: Findings,
     pub(super) id: Option<Spanned<DagId>>,
     pub(super) description: Option<String>,
@@ -200,9 +202,13 @@ impl Manifest {
         let mut characters = self.source.chars();
         let mut at = 0;
         for ((start, end), new) in renamed {
-            text.extend(characters.by_ref().take(start - at));
+            text.extend(characters.by_ref().take(start.saturating_sub(at)));
+            let old: Vec<char> = characters.by_ref().take(end.saturating_sub(start)).collect();
+            text.extend(old.iter().take(locate::anchor(&old)));
             text.push_str(&new);
-            let _ = characters.by_ref().take(end - start).count();
+            // A span runs up to the next token.
+            let space = old.iter().rev().take_while(|c| c.is_whitespace()).count();
+            text.extend(old.iter().skip(old.len() - space));
             at = end;
         }
         text.extend(characters);
@@ -212,7 +218,7 @@ impl Manifest {
     /// Where a character of an input's string stands in the text.
     pub(super) fn locate(&self, input: &Input, pointer: &str, offset: usize) -> Pos {
         match &input.node {
-            Some(node) => locate::in_text(&self.source, node.at(pointer), offset),
+            Some(node) => locate::in_text(&self.source, &self.lines, node.at(pointer), offset),
             None => input.pos,
         }
     }

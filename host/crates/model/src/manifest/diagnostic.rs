@@ -65,13 +65,13 @@ impl std::fmt::Display for Diagnostic {
 impl Diagnostic {
     /// Adds what to do about it.
     pub(super) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(printable(hint.into()));
         self
     }
 
     /// Adds what to do about it, if anything is known.
     pub(super) fn maybe_hint(&mut self, hint: Option<String>) -> &mut Self {
-        self.hint = hint;
+        self.hint = hint.map(printable);
         self
     }
 }
@@ -88,6 +88,20 @@ pub struct Pos {
 impl Pos {
     /// The first character.
     pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// Findings quote the manifest, and are read in terminals: control characters are shown escaped.
+fn printable(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default());
+            let plain = (!c.is_control()).then_some(c);
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
 }
 
 /// How many findings are kept; a manifest with more is not a manifest.
@@ -113,7 +127,7 @@ impl Findings {
         let finding = Diagnostic {
             severity,
             code: code.to_owned(),
-            message,
+            message: printable(message),
             line: pos.line,
             column: pos.column,
             hint: None,

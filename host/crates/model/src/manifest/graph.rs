@@ -14,25 +14,25 @@ use crate::graph::find_cycles;
 pub(super) fn connect(tasks: &mut [Declared], manifest: &Manifest, findings: &mut Findings) {
     let index = by_id(tasks);
     let mut downstream: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
-    // For each edge the place that makes it, for the report of a cycle.
-    let mut places: HashMap<(usize, usize), Pos> = HashMap::new();
     for (at, declared) in tasks.iter_mut().enumerate() {
-        let named = upstream_names(declared, manifest);
         let mut upstream = Vec::new();
-        for (name, pos, how) in named {
-            match index.get(&name) {
-                None => unknown(&name, pos, how, &index, findings),
+        for named in upstream_names(declared) {
+            match index.get(named.name) {
+                None => unknown(
+                    named.name,
+                    named.place(declared, manifest),
+                    named.template(),
+                    &index,
+                    findings,
+                ),
                 Some(&from) if from == at => {
                     findings.error(
                         "manifest_self_edge",
-                        pos,
+                        named.place(declared, manifest),
                         format!("task `{}` cannot wait for itself", declared.task.id),
                     );
                 }
-                Some(&from) => {
-                    places.entry((from, at)).or_insert(pos);
-                    upstream.push(from);
-                }
+                Some(&from) => upstream.push(from),
             }
         }
         upstream.sort_unstable();
@@ -42,45 +42,63 @@ pub(super) fn connect(tasks: &mut [Declared], manifest: &Manifest, findings: &mu
         }
         declared.task.upstream = upstream;
     }
-    cycles(tasks, &downstream, &places, findings);
+    cycles(tasks, &downstream, manifest, findings);
     branches(tasks, &downstream, &index, findings);
 }
 
-/// The upstream tasks that a task names, with the place and the way of the naming.
-fn upstream_names(declared: &Declared, manifest: &Manifest) -> Vec<(String, Pos, &'static str)> {
-    let input = &declared.task.input;
-    let after = declared
-        .after
-        .iter()
-        .map(|name| (name.value.clone(), name.pos, "after"));
-    let templates = input
-        .template
-        .iter()
-        .flat_map(|template| template.xcom_uses())
-        .map(|used| {
-            let pos = manifest.locate(input, &used.path, used.offset);
-            (used.xcom.task.clone(), pos, "template")
-        });
+/// A name of an upstream task. Its place is worked out only where it is reported.
+struct Named<'d> {
+    name: &'d str,
+    at: Naming<'d>,
+}
+
+enum Naming<'d> {
+    After(Pos),
+    Template { pointer: &'d str, offset: usize },
+}
+
+impl Named<'_> {
+    fn place(&self, declared: &Declared, manifest: &Manifest) -> Pos {
+        match self.at {
+            Naming::After(pos) => pos,
+            Naming::Template { pointer, offset } => manifest.locate(&declared.task.input, pointer, offset),
+        }
+    }
+
+    const fn template(&self) -> bool {
+        matches!(self.at, Naming::Template { .. })
+    }
+}
+
+fn upstream_names(declared: &Declared) -> Vec<Named<'_>> {
+    let after = declared.after.iter().map(|name| Named {
+        name: &name.value,
+        at: Naming::After(name.pos),
+    });
+    let template = declared.task.input.template.iter();
+    let templates = template.flat_map(|template| template.xcom_uses()).map(|used| Named {
+        name: &used.xcom.task,
+        at: Naming::Template {
+            pointer: &used.path,
+            offset: used.offset,
+        },
+    });
     after.chain(templates).collect()
 }
 
-fn unknown(name: &str, pos: Pos, how: &str, index: &HashMap<String, usize>, findings: &mut Findings) {
+fn unknown(name: &str, pos: Pos, template: bool, index: &HashMap<String, usize>, findings: &mut Findings) {
     let mut known: Vec<&str> = index.keys().map(String::as_str).collect();
     known.sort_unstable();
     let hint = suggest::hint(name, known.iter().copied());
-    let message = match how {
-        "template" => format!("the template names task `{}`, which does not exist", short(name)),
-        _ => format!("task `{}` does not exist", short(name)),
+    let message = if template {
+        format!("the template names task `{}`, which does not exist", short(name))
+    } else {
+        format!("task `{}` does not exist", short(name))
     };
     findings.error("manifest_unknown_task", pos, message).maybe_hint(hint);
 }
 
-fn cycles(
-    tasks: &[Declared],
-    downstream: &[Vec<usize>],
-    places: &HashMap<(usize, usize), Pos>,
-    findings: &mut Findings,
-) {
+fn cycles(tasks: &[Declared], downstream: &[Vec<usize>], manifest: &Manifest, findings: &mut Findings) {
     for cycle in find_cycles(downstream) {
         let Some((&first, &last)) = cycle.first().zip(cycle.last()) else {
             continue;
@@ -91,7 +109,12 @@ fn cycles(
             .map(|declared| declared.task.id.as_str())
             .collect();
         path.extend(path.first().copied());
-        let pos = places.get(&(last, first)).copied().unwrap_or(tasks[first].task.pos);
+        // The place of the edge that closes the cycle.
+        let closing = tasks[last].task.id.as_str();
+        let pos = upstream_names(&tasks[first])
+            .iter()
+            .find(|named| named.name == closing)
+            .map_or(tasks[first].task.pos, |named| named.place(&tasks[first], manifest));
         let shown = if path.len() > 12 {
             format!(
                 "{} → … → {} ({} tasks)",
@@ -122,7 +145,7 @@ fn branches(
             let mut chosen = Vec::new();
             for name in names {
                 match index.get(&name.value) {
-                    None => unknown(&name.value, name.pos, "branches", index, findings),
+                    None => unknown(&name.value, name.pos, false, index, findings),
                     Some(to) if downstream[at].contains(to) => chosen.push(*to),
                     Some(_) => {
                         let id = &declared.task.id;

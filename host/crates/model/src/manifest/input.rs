@@ -87,9 +87,13 @@ fn templates(
     findings: &mut Findings,
 ) {
     let Some(template) = &task.input.template else { return };
+    let sources = template.sources();
+    if sources.is_empty() {
+        return;
+    }
     let takes = Shape::of(&described.input);
     let text = serde_json::json!({"type": "string"});
-    for (pointer, source) in template.sources() {
+    for (pointer, source) in sources {
         let (name, path, publishes) = match &source {
             Source::Text => (String::new(), &[][..], Shape::of(&text)),
             Source::Param { name, path } => match manifest.params.iter().find(|(known, _)| known == name) {
@@ -102,16 +106,16 @@ fn templates(
             },
             Source::Xcom { .. } => continue,
         };
-        let pos = manifest.locate(&task.input, pointer, 0);
+        let pos = || manifest.locate(&task.input, pointer, 0);
         if publishes.only_null() && matches!(source, Source::Xcom { .. }) {
             findings.error(
                 "manifest_schema_mismatch",
-                pos,
+                pos(),
                 format!("`{name}` is never there: the task answers null, which is not published"),
             );
             continue;
         }
-        let Some(given) = follow(publishes, &name, path, pos, findings) else {
+        let Some(given) = follow(publishes, &name, path, &pos, findings) else {
             continue;
         };
         let Some(wanted) = consumer(&takes, pointer) else {
@@ -125,7 +129,7 @@ fn templates(
         if let Some(why) = given.excludes(&wanted) {
             findings.error(
                 "manifest_schema_mismatch",
-                pos,
+                pos(),
                 format!(
                     "{what} can never be what task `{}` takes at `{}`: {why}",
                     task.id,
@@ -137,7 +141,7 @@ fn templates(
         for member in given.may_lack(&wanted) {
             findings.warning(
                 "manifest_may_be_missing",
-                pos,
+                pos(),
                 format!(
                     "{what} may lack `{member}`, which task `{}` demands at `{}`",
                     task.id,
@@ -161,7 +165,7 @@ fn follow<'s>(
     mut shape: Shape<'s>,
     name: &str,
     path: &[Segment],
-    pos: super::Pos,
+    pos: &dyn Fn() -> super::Pos,
     findings: &mut Findings,
 ) -> Option<Shape<'s>> {
     for (at, segment) in path.iter().enumerate() {
@@ -174,7 +178,7 @@ fn follow<'s>(
             Step::Never(why) => {
                 findings.error(
                     "manifest_schema_mismatch",
-                    pos,
+                    pos(),
                     format!("`{}` is never there: in `{}` {why}", shown(at + 1), shown(at)),
                 );
                 return None;
@@ -184,7 +188,7 @@ fn follow<'s>(
                     findings
                         .warning(
                             "manifest_may_be_missing",
-                            pos,
+                            pos(),
                             format!("`{}` may be missing", shown(at + 1)),
                         )
                         .hint("supply a value for this case: `| default(…)`");

@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, param};
+use super::{graph, locate, param};
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
 
@@ -22,6 +22,7 @@ pub fn read(source: &str) -> Manifest {
     let mut findings = Findings::default();
     let mut manifest = Manifest {
         source: Arc::from(source),
+        lines: locate::line_starts(source),
         findings: Findings::default(),
         id: None,
         description: None,

@@ -1,13 +1,16 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::dag::{Task, TaskKind};
 use crate::id::{Digest, TaskIndex};
+use crate::schema::Validator;
 
 pub(super) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/manifest")
@@ -126,7 +129,7 @@ fn show(diagnostics: &[Diagnostic]) -> String {
 
 #[test]
 fn the_training_pipeline_compiles() {
-    let source = std::fs::read_to_string(fixtures().join("valid/model_training.yaml")).unwrap();
+    let source = fs::read_to_string(fixtures().join("valid/model_training.yaml")).unwrap();
     let checked = check(&source).unwrap_or_else(|diagnostics| panic!("{}", show(&diagnostics)));
     let dag = &checked.dag;
     let names =
@@ -156,4 +159,213 @@ fn the_training_pipeline_compiles() {
     assert_eq!(checked.paused, Some(false));
     let stored: crate::Dag = serde_json::from_str(&serde_json::to_string(dag).unwrap()).unwrap();
     assert_eq!(stored.index_of("gate"), Some(TaskIndex(2)));
+}
+
+fn yaml_files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(fixtures().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// Compares with the file beside the fixture; `UPDATE_FIXTURES=1` writes it instead.
+fn expect(path: &Path, extension: &str, found: &str, failures: &mut Vec<String>) {
+    let path = path.with_extension(extension);
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(&path, found).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if expected != found {
+        failures.push(format!(
+            "{}\n--- expected\n{expected}+++ found\n{found}",
+            path.display()
+        ));
+    }
+}
+
+#[test]
+fn every_invalid_fixture_is_refused_with_all_its_errors() {
+    let files = yaml_files("invalid");
+    assert!(files.len() >= 40);
+    let mut failures = Vec::new();
+    for (path, source) in files {
+        let diagnostics = check(&source).err().unwrap_or_default();
+        assert!(
+            diagnostics
+                .iter()
+                .any(|diagnostic| diagnostic.severity == Severity::Error),
+            "{} is accepted",
+            path.display()
+        );
+        expect(&path, "err", &show(&diagnostics), &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_valid_fixture_compiles() {
+    let schema = Validator::compile(&json_schema()).unwrap();
+    let mut failures = Vec::new();
+    for (path, source) in yaml_files("valid") {
+        let checked = check(&source).unwrap_or_else(|diagnostics| panic!("{}\n{}", path.display(), show(&diagnostics)));
+        let found = json!({"dag": checked.dag, "paused": checked.paused, "diagnostics": checked.diagnostics});
+        expect(&path, "json", &format!("{found:#}\n"), &mut failures);
+        let value = tree::read(&source, &mut diagnostic::Findings::default())
+            .unwrap()
+            .to_json();
+        assert_eq!(schema.validate(&value), Vec::<String>::new(), "{}", path.display());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_published_schema_refuses_unknown_keys() {
+    let schema = Validator::compile(&json_schema()).unwrap();
+    for value in [
+        json!({"dag": "d", "tasks": {"a": {"component": "x@1"}}, "retries": 1}),
+        json!({"dag": "d", "tasks": {"a": {"component": "x@1", "retrys": 1}}}),
+        json!({"dag": "d", "tasks": {"a": {"component": "x@1", "retries": -1}}}),
+        json!({"dag": "d", "tasks": {"a": {}}}),
+        json!({"dag": "d", "tasks": {"a": {"component": "x@1", "timeout": "5 fortnights"}}}),
+        json!({"dag": "d", "schedule": "@daily", "tasks": {"a": {"component": "x@1"}}}),
+    ] {
+        assert!(!schema.is_valid(&value), "{value}");
+    }
+}
+
+#[test]
+fn what_means_the_same_is_the_same_version() {
+    let version = |source: &str| {
+        check(source)
+            .unwrap_or_else(|diagnostics| panic!("{}", show(&diagnostics)))
+            .digest
+    };
+    let plain = version(
+        "dag: d\nparams: {p: 1}\ntasks:\n  a: {component: single@1, input: {x: 1, y: [2]}, retries: 2, timeout: 1h}\n  b: {component: single@1, after: [a]}\n",
+    );
+    let same = version(
+        "# a comment\ntasks:\n  a:\n    retries: 2\n    component: \"single@1\"\n    input:\n      y:\n      - 2\n      x: 1\n  \
+         b: {after: [a, a], component: single@1, trigger_rule: all_success}\nparams:\n  p: 1\ndag: d\npaused: true\n",
+    );
+    assert_eq!(plain, same);
+    for other in [
+        "dag: e\nparams: {p: 1}\ntasks:\n  a: {component: single@1, input: {x: 1, y: [2]}, retries: 2}\n  b: {component: single@1, after: [a]}\n",
+        "dag: d\nparams: {p: 2}\ntasks:\n  a: {component: single@1, input: {x: 1, y: [2]}, retries: 2}\n  b: {component: single@1, after: [a]}\n",
+        "dag: d\nparams: {p: 1}\ntasks:\n  b: {component: single@1, after: [a]}\n  a: {component: single@1, input: {x: 1, y: [2]}, retries: 2}\n",
+        "dag: d\nparams: {p: 1}\ntasks:\n  a: {component: single@1, input: {x: 1, y: [3]}, retries: 2}\n  b: {component: single@1, after: [a]}\n",
+    ] {
+        assert_ne!(plain, version(other), "{other}");
+    }
+    let manifest = read("dag: d\ntasks: {a: {component: single@1}}\n");
+    let mut others = components(&manifest);
+    for component in others.values_mut() {
+        component.as_mut().unwrap().digest = Digest::of(b"other content");
+    }
+    let before = compile(&manifest, &components(&manifest)).unwrap().digest;
+    assert_ne!(before, compile(&manifest, &others).unwrap().digest);
+}
+
+#[test]
+fn components_can_be_renamed_in_the_text() {
+    let source = "dag: d # ü\ntasks:\n  é: {component: ./a.wasm}\n  b: {component: &c './b.wasm' }\n  c: {component: *c}\n  d: {component: x@1} # end\n  e:\n    component: ./a.wasm   # why\n    after: [d]\n  f:\n    component:\n      './a.wasm'\n";
+    let manifest = parse(source).unwrap();
+    let named: Vec<(String, u32, u32)> = manifest
+        .components()
+        .iter()
+        .map(|component| (component.value.to_string(), component.pos.line, component.pos.column))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("./a.wasm".to_owned(), 3, 18),
+            ("./b.wasm".to_owned(), 4, 18),
+            ("x@1".to_owned(), 6, 18)
+        ]
+    );
+    let digest = Digest([7; 32]);
+    let renamed = manifest.with_components(|component| match component {
+        ComponentRef::Path(path) if path == "./b.wasm" => Some(ComponentRef::Digest(digest)),
+        ComponentRef::Path(_) => Some("new@2".parse().unwrap()),
+        _ => None,
+    });
+    assert_eq!(
+        renamed,
+        format!(
+            "dag: d # ü\ntasks:\n  é: {{component: \"new@2\"}}\n  b: {{component: &c \"{digest}\" }}\n  c: {{component: *c}}\n  d: {{component: x@1}} # end\n  e:\n    component: \"new@2\"   # why\n    after: [d]\n  f:\n    component:\n      \"new@2\"\n"
+        )
+    );
+    assert!(parse(&renamed).is_ok());
+}
+
+#[test]
+fn a_large_dag_is_read_in_linear_time() {
+    let mut source = "dag: large\ntasks:\n  start: {component: single@1}\n".to_owned();
+    for n in 0..10_000 {
+        let _ = writeln!(
+            source,
+            "  t{n}: {{component: single@1, input: {{x: \"{{{{ xcom.start.v }}}}\"}}}}"
+        );
+    }
+    let checked = check(&source).unwrap_or_else(|diagnostics| panic!("{}", show(&diagnostics)));
+    assert_eq!(checked.dag.tasks.len(), 10_001);
+    assert_eq!(checked.dag.tasks[0].downstream.len(), 10_000);
+}
+
+fn mutated() -> impl Strategy<Value = String> {
+    let files: Vec<String> = [yaml_files("valid"), yaml_files("invalid")]
+        .concat()
+        .into_iter()
+        .map(|(_, source)| source)
+        .filter(|source| source.len() < 4_000)
+        .collect();
+    let edit = (
+        any::<prop::sample::Index>(),
+        0..6_usize,
+        "[\\[\\]{}:,&*!|>'\"%@#? \t\n\\\\a-z0-9é-]{0,6}",
+    );
+    (prop::sample::select(files), prop::collection::vec(edit, 1..6)).prop_map(|(source, edits)| {
+        let mut text: Vec<char> = source.chars().collect();
+        for (at, cut, insert) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + cut).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        text.into_iter().collect()
+    })
+}
+
+fn holds_for(source: &str) -> Result<(), TestCaseError> {
+    let lines = locate::line_starts(source).len() + 1;
+    if let Err(diagnostics) = check(source) {
+        prop_assert!(!diagnostics.is_empty());
+        for diagnostic in &diagnostics {
+            prop_assert!(diagnostic.line >= 1 && diagnostic.column >= 1);
+            prop_assert!(diagnostic.line as usize <= lines, "{}", diagnostic);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn reading_mutated_manifests_never_panics(source in mutated()) {
+        holds_for(&source)?;
+    }
+
+    #[test]
+    fn reading_any_text_never_panics(source in any::<String>()) {
+        holds_for(&source)?;
+    }
+
+    #[test]
+    fn reading_any_characters_of_yaml_never_panics(source in "[\\[\\]{}:,&*!|>'\"%@#? \t\n\r\\\\a-d1.~<-]{0,80}") {
+        holds_for(&source)?;
+    }
 }

@@ -178,6 +178,12 @@ fn syntax_error(source: &str, error: &ScanError, findings: &mut Findings) {
         finding.hint("a value that starts with `{{` must be in quotes: \"{{ … }}\"");
     } else if line.trim_start().starts_with('@') || line.contains(": @") || line.contains(": `") {
         finding.hint("a value that starts with this character must be in quotes");
+    } else if error.info().contains("quoted scalar") {
+        finding.hint("a quote that starts here is not closed");
+    } else if error.info().contains("mapping values are not allowed") {
+        finding.hint("is this line indented as the lines above it? a text with `: ` in it must be in quotes");
+    } else if error.info().contains("':' indicator") || error.info().contains("flow") {
+        finding.hint("a bracket or a quote above is not closed");
     }
 }
 

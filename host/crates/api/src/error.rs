@@ -174,7 +174,7 @@ pub(crate) struct ErrorResponse {
 #[derive(Debug)]
 pub struct ApiError {
     code: Code,
-    detail: Value,
+    detail: Box<Value>,
     diagnostics: Option<Vec<Diagnostic>>,
     retry_after_s: Option<u64>,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -185,7 +185,7 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
-            detail: Value::String(detail.into()),
+            detail: Box::new(Value::String(detail.into())),
             diagnostics: None,
             retry_after_s: None,
             source: None,
@@ -195,7 +195,7 @@ impl ApiError {
     /// What is wrong with the request; at least one violation.
     pub(crate) fn violations(violations: Vec<Violation>) -> Self {
         Self {
-            detail: serde_json::to_value(violations).unwrap_or(Value::Null),
+            detail: Box::new(serde_json::to_value(violations).unwrap_or(Value::Null)),
             ..Self::new(Code::ValidationFailed, "")
         }
     }
@@ -256,7 +256,7 @@ impl IntoResponse for ApiError {
             }
         }
         let body = ErrorResponse {
-            detail: self.detail,
+            detail: *self.detail,
             code: self.code.as_str(),
             request_id: request_id::current(),
             diagnostics: self.diagnostics,

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt as _, TryStreamExt as _};
-use ports::component::{Component, ComponentState, Tag, UploadStream};
+use ports::component::{Component, ComponentState, Tag, TaskDescriptor, UploadStream};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -70,9 +70,19 @@ struct ComponentResponse {
     /// Its imports that mean something, in readable words.
     capabilities: Vec<String>,
     imports: Vec<String>,
+    /// The names of its tasks.
+    tasks: Vec<String>,
+    /// What it says of itself, once it is ready.
+    descriptor: Option<DescriptorResponse>,
+    created_at: Time,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DescriptorResponse {
+    format: u32,
+    /// The SDK that built it.
     sdk: Option<String>,
     tasks: Vec<ComponentTaskResponse>,
-    created_at: Time,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -97,9 +107,11 @@ struct ComponentTaskResponse {
 
 impl From<Component> for ComponentResponse {
     fn from(component: Component) -> Self {
-        let (sdk, tasks) = component
-            .descriptor
-            .map_or((None, Vec::new()), |descriptor| (descriptor.sdk, descriptor.tasks));
+        let descriptor = component.descriptor.map(|descriptor| DescriptorResponse {
+            format: descriptor.format,
+            sdk: descriptor.sdk,
+            tasks: descriptor.tasks.into_iter().map(ComponentTaskResponse::from).collect(),
+        });
         Self {
             digest: component.digest.to_string(),
             size: component.size,
@@ -111,19 +123,26 @@ impl From<Component> for ComponentResponse {
             tags: component.tags.iter().map(Tag::to_string).collect(),
             capabilities: component.capabilities,
             imports: component.imports,
-            sdk,
-            tasks: tasks
-                .into_iter()
-                .map(|task| ComponentTaskResponse {
-                    name: task.name,
-                    doc: task.doc,
-                    input: task.input,
-                    output: task.output,
-                    needs: task.needs,
-                    labels: task.labels,
-                })
+            tasks: descriptor
+                .iter()
+                .flat_map(|descriptor| &descriptor.tasks)
+                .map(|task| task.name.clone())
                 .collect(),
+            descriptor,
             created_at: Time(component.created_at),
+        }
+    }
+}
+
+impl From<TaskDescriptor> for ComponentTaskResponse {
+    fn from(task: TaskDescriptor) -> Self {
+        Self {
+            name: task.name,
+            doc: task.doc,
+            input: task.input,
+            output: task.output,
+            needs: task.needs,
+            labels: task.labels,
         }
     }
 }

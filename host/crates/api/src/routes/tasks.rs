@@ -86,7 +86,7 @@ struct TaskResponse {
     ui_fgcolor: &'static str,
     template_fields: Vec<&'static str>,
     downstream_task_ids: Vec<String>,
-    doc_md: Null,
+    doc_md: Option<String>,
     operator_name: String,
     #[schema(value_type = Value)]
     params: Value,
@@ -150,7 +150,7 @@ impl TaskResponse {
             ui_fgcolor: "#000",
             template_fields: vec!["input"],
             downstream_task_ids: ids(&task.downstream),
-            doc_md: Null,
+            doc_md: task.doc_md.clone(),
             operator_name: task.entry.clone(),
             params: json!({}),
             class_ref: json!({ "module_path": task.component, "class_name": task.entry }),

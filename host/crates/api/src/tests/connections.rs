@@ -1,0 +1,113 @@
+//! Over real sockets: what the server does about clients that are slow, silent or too many.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use crate::{ConnectionLimits, serve};
+
+struct Listening {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+    server: Server,
+}
+
+async fn listen(limits: ConnectionLimits) -> Listening {
+    let server = Server::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = server.shutdown.clone();
+    let served = tokio::spawn(serve(listener, server.router.clone(), limits, shutdown.clone()));
+    Listening {
+        address,
+        shutdown,
+        served,
+        server,
+    }
+}
+
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        connections: 2,
+        head_timeout: Duration::from_millis(200),
+        head_bytes: 8 << 10,
+        headers: 32,
+        stall_timeout: Duration::from_millis(200),
+        drain: Duration::from_millis(500),
+    }
+}
+
+async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A reset is an answer too.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const HEALTH: &str = "GET /api/v2/monitor/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_head_is_cut_off_and_frees_its_slot() {
+    let listening = listen(limits()).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(listening.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+        silent.push(stream);
+    }
+    // All slots are taken; this one is served once they time out.
+    let answer = exchange(listening.address, HEALTH).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn heads_are_bounded_in_size_and_number() {
+    let listening = listen(limits()).await;
+    let large = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(70 << 10));
+    let answer = exchange(listening.address, &large).await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let many: String = (0..64).map(|index| format!("h{index}: x\r\n")).collect();
+    let answer = exchange(listening.address, &format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_and_idle_connections() {
+    let listening = listen(limits()).await;
+    let token = &listening.server.token;
+    let mut stream = TcpStream::connect(listening.address).await.unwrap();
+    let request = format!("GET /api/v2/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    listening.shutdown.cancel();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    listening.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+    let listening = listen(limits()).await;
+    let mut stream = TcpStream::connect(listening.address).await.unwrap();
+    // Pipelined requests whose answers fill every buffer in between, and nobody reads.
+    let one = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+    let sent = async {
+        loop {
+            if stream.write_all(one.repeat(100).as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), sent)
+        .await
+        .expect("the server closes the connection");
+}

@@ -1,0 +1,397 @@
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::Server;
+
+const RUN: &str = "/api/v2/dags/etl/dagRuns/r";
+
+#[tokio::test]
+async fn shapes_of_reads() {
+    let server = Server::new();
+    server.ended_run().await;
+    for (name, path) in [
+        ("dags", "/api/v2/dags".to_owned()),
+        ("dag_details", "/api/v2/dags/etl/details".to_owned()),
+        ("dag_source", "/api/v2/dagSources/etl".to_owned()),
+        ("dag_versions", "/api/v2/dags/~/dagVersions".to_owned()),
+        ("dag_stats", "/api/v2/dagStats".to_owned()),
+        ("tasks", "/api/v2/dags/etl/tasks?order_by=-task_id".to_owned()),
+        ("dag_run", RUN.to_owned()),
+        ("dag_runs", "/api/v2/dags/~/dagRuns?limit=1".to_owned()),
+        ("task_instance", format!("{RUN}/taskInstances/load")),
+        ("tries", format!("{RUN}/taskInstances/load/tries")),
+        ("logs", format!("{RUN}/taskInstances/load/logs/1")),
+        ("xcoms", format!("{RUN}/taskInstances/~/xcomEntries?order_by=-task_id")),
+        ("xcom", format!("{RUN}/taskInstances/load/xcomEntries/return_value")),
+        ("pool", "/api/v2/pools/default_pool".to_owned()),
+        ("event_logs", "/api/v2/eventLogs?event_pattern=trigger".to_owned()),
+        ("import_errors", "/api/v2/importErrors".to_owned()),
+    ] {
+        let answer = server.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        insta::assert_json_snapshot!(name, answer.json());
+    }
+}
+
+#[tokio::test]
+async fn unknown_things_are_404_with_their_code() {
+    let server = Server::new();
+    server.ended_run().await;
+    for (path, code) in [
+        ("/api/v2/dags/nope".to_owned(), "dag_not_found"),
+        ("/api/v2/dags/no%20pe".to_owned(), "dag_not_found"),
+        ("/api/v2/dags/%ff".to_owned(), "route_not_found"),
+        ("/api/v2/dags/etl/dagRuns/nope".to_owned(), "dag_run_not_found"),
+        ("/api/v2/dags/nope/dagRuns/r".to_owned(), "dag_not_found"),
+        ("/api/v2/dags/nope/dagRuns".to_owned(), "dag_not_found"),
+        ("/api/v2/dags/etl/tasks/nope".to_owned(), "task_not_found"),
+        ("/api/v2/dags/etl/dagVersions/7".to_owned(), "dag_version_not_found"),
+        (format!("{RUN}/taskInstances/nope"), "task_instance_not_found"),
+        (format!("{RUN}/taskInstances/load/3"), "task_instance_not_found"),
+        (format!("{RUN}/taskInstances/load/tries/9"), "try_not_found"),
+        (format!("{RUN}/taskInstances/load/logs/9"), "try_not_found"),
+        (format!("{RUN}/taskInstances/load/xcomEntries/nope"), "xcom_not_found"),
+        ("/api/v2/pools/nope".to_owned(), "pool_not_found"),
+        ("/api/v2/components/ml@9".to_owned(), "component_not_found"),
+        (format!("/api/v2/blobs/sha256:{}", "0".repeat(64)), "blob_not_found"),
+        (
+            "/api/v2/dags/etl/dagRuns/nope/wait?interval=1".to_owned(),
+            "dag_run_not_found",
+        ),
+    ] {
+        assert_eq!(server.get(&path).await.error(), (404, code.to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn bad_queries_name_every_problem() {
+    let server = Server::new();
+    let answer = server
+        .get("/api/v2/dags/~/dagRuns?limit=x&offset=-1&state=odd&run_after_gte=never")
+        .await;
+    assert_eq!(answer.error(), (422, "validation_failed".to_owned()));
+    let detail = answer.json()["detail"].clone();
+    let places: Vec<&str> = detail
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|problem| problem["loc"][1].as_str().unwrap())
+        .collect();
+    assert_eq!(places, ["limit", "offset", "state", "run_after_gte"]);
+    insta::assert_json_snapshot!(detail[0]);
+    let answer = server.get("/api/v2/dags?order_by=-nope").await;
+    assert_eq!(answer.error(), (400, "invalid_order_by".to_owned()));
+    assert_eq!(server.get("/api/v2/dags?limit=100000").await.status, 200);
+}
+
+#[tokio::test]
+async fn triggers_with_everything_given() {
+    let server = Server::new();
+    let body = json!({
+        "dag_run_id": "manual__2026-01-31T04:00:00+00:00",
+        "logical_date": "2026-01-31T05:00:00+01:00",
+        "data_interval_start": "2026-01-30T04:00:00Z",
+        "data_interval_end": "2026-01-31T04:00:00Z",
+        "run_after": "2026-01-31T04:00:00Z",
+        "conf": { "threshold": 0.5 },
+        "note": "by hand",
+    });
+    let answer = server
+        .send(Method::POST, "/api/v2/dags/etl/dagRuns", body.clone())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    insta::assert_json_snapshot!(answer.json());
+    let again = server.send(Method::POST, "/api/v2/dags/etl/dagRuns", body).await;
+    assert_eq!(again.error(), (409, "dag_run_exists".to_owned()));
+    let same_date = json!({ "logical_date": "2026-01-31T04:00:00Z" });
+    let answer = server.send(Method::POST, "/api/v2/dags/etl/dagRuns", same_date).await;
+    assert_eq!(answer.error(), (409, "dag_run_exists".to_owned()));
+    let encoded = "/api/v2/dags/etl/dagRuns/manual__2026-01-31T04%3A00%3A00%2B00%3A00";
+    assert_eq!(server.get(encoded).await.json()["note"], "by hand");
+}
+
+#[tokio::test]
+async fn trigger_names_every_problem_of_its_body() {
+    let server = Server::new();
+    let body = json!({ "conf": [], "note": 7, "data_interval_start": "2026-01-30T04:00:00", "odd": 1 });
+    let answer = server.send(Method::POST, "/api/v2/dags/etl/dagRuns", body).await;
+    let detail = answer.json()["detail"].clone();
+    let problems: Vec<Value> = detail
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| json!([p["type"], p["loc"]]))
+        .collect();
+    insta::assert_json_snapshot!(problems);
+}
+
+#[tokio::test]
+async fn changes_and_removes_runs() {
+    let server = Server::new();
+    server.ended_run().await;
+    let answer = server
+        .send(Method::PATCH, RUN, json!({ "state": "failed", "note": "no" }))
+        .await;
+    assert_eq!(
+        (&answer.json()["state"], &answer.json()["note"]),
+        (&json!("failed"), &json!("no"))
+    );
+    let answer = server
+        .send(
+            Method::PATCH,
+            &format!("{RUN}?update_mask=note"),
+            json!({ "state": "success", "note": "yes" }),
+        )
+        .await;
+    assert_eq!(
+        (&answer.json()["state"], &answer.json()["note"]),
+        (&json!("failed"), &json!("yes"))
+    );
+    let answer = server.send(Method::PATCH, RUN, json!({ "state": "running" })).await;
+    assert_eq!(answer.error(), (422, "validation_failed".to_owned()));
+    let request = server
+        .request(&Method::DELETE, RUN)
+        .body(axum::body::Body::empty())
+        .unwrap();
+    assert_eq!(server.answer(request).await.status, 204);
+    assert_eq!(server.get(RUN).await.status, 404);
+}
+
+#[tokio::test]
+async fn pauses_by_patch() {
+    let server = Server::new();
+    let answer = server
+        .send(Method::PATCH, "/api/v2/dags/etl", json!({ "is_paused": true }))
+        .await;
+    assert_eq!(answer.json()["is_paused"], true);
+    assert_eq!(server.get("/api/v2/dags?paused=false").await.json()["total_entries"], 0);
+    let answer = server
+        .send(Method::PATCH, "/api/v2/dags?paused=true", json!({ "is_paused": false }))
+        .await;
+    assert_eq!(answer.json()["dags"][0]["is_paused"], false);
+    let answer = server.send(Method::PATCH, "/api/v2/dags/etl", json!({})).await;
+    assert_eq!(answer.error(), (422, "validation_failed".to_owned()));
+}
+
+#[tokio::test]
+async fn clears_task_instances_and_runs() {
+    let server = Server::new();
+    server.ended_run().await;
+    let clear = "/api/v2/dags/etl/clearTaskInstances";
+    let answer = server.send(Method::POST, clear, json!({ "dag_run_id": "r" })).await;
+    assert_eq!(answer.json()["total_entries"], 0, "only failed ones by default");
+    let body = json!({ "dag_run_id": "r", "only_failed": false, "task_ids": ["load", ["train", -1]] });
+    let answer = server.send(Method::POST, clear, body).await;
+    assert_eq!(answer.json()["total_entries"], 2);
+    assert_eq!(
+        server.get(&format!("{RUN}/taskInstances/load")).await.json()["state"],
+        "success",
+        "a dry run"
+    );
+    let body = json!({ "dag_run_id": "r", "only_failed": false, "dry_run": false, "task_ids": ["load"] });
+    assert_eq!(server.send(Method::POST, clear, body).await.json()["total_entries"], 1);
+    assert_eq!(
+        server.get(&format!("{RUN}/taskInstances/load")).await.json()["state"],
+        Value::Null
+    );
+    for body in [
+        json!({ "include_future": true }),
+        json!({ "task_ids": [["load"]] }),
+        json!({ "start_date": "2026-01-02T00:00:00Z", "end_date": "2026-01-01T00:00:00Z" }),
+    ] {
+        assert_eq!(server.send(Method::POST, clear, body).await.error().0, 422);
+    }
+    let answer = server.send(Method::POST, &format!("{RUN}/clear"), json!({})).await;
+    assert_eq!(answer.json()["total_entries"], 2);
+    let answer = server
+        .send(
+            Method::POST,
+            &format!("{RUN}/clear"),
+            json!({ "dry_run": false, "note": "again" }),
+        )
+        .await;
+    assert_eq!(answer.json()["note"], "again");
+}
+
+#[tokio::test]
+async fn batches_filter_by_body() {
+    let server = Server::new();
+    server.ended_run().await;
+    let runs = server
+        .send(
+            Method::POST,
+            "/api/v2/dags/~/dagRuns/list",
+            json!({ "dag_ids": ["etl", "x"], "page_limit": 5 }),
+        )
+        .await;
+    assert_eq!(runs.json()["total_entries"], 1, "{}", runs.text);
+    let none = server
+        .send(
+            Method::POST,
+            "/api/v2/dags/~/dagRuns/list",
+            json!({ "dag_ids": ["no such"] }),
+        )
+        .await;
+    assert_eq!(none.json()["total_entries"], 0);
+    let tis = "/api/v2/dags/~/dagRuns/~/taskInstances/list";
+    let answer = server
+        .send(Method::POST, tis, json!({ "state": ["success"], "task_ids": ["load"] }))
+        .await;
+    assert_eq!(answer.json()["total_entries"], 1);
+    assert_eq!(
+        server
+            .send(Method::POST, "/api/v2/dags/~/dagRuns/nope", json!({}))
+            .await
+            .status,
+        405
+    );
+}
+
+#[tokio::test]
+async fn deploys_manifests() {
+    let server = Server::new();
+    let yaml = "application/yaml";
+    let answer = server.put_text(Method::PUT, "/api/v2/dags", yaml, "dag: etl").await;
+    insta::assert_json_snapshot!(answer.json());
+    assert_eq!(answer.status, 200);
+    let answer = server.put_text(Method::POST, "/api/v2/dags", yaml, "dag: etl").await;
+    assert_eq!(answer.error(), (409, "dag_exists".to_owned()));
+    let answer = server
+        .put_text(Method::PUT, "/api/v2/dags/other", yaml, "dag: etl")
+        .await;
+    assert_eq!(answer.error(), (400, "dag_id_mismatch".to_owned()));
+    let answer = server
+        .put_text(Method::PUT, "/api/v2/dags", yaml, "dag: compiling")
+        .await;
+    assert_eq!(answer.error(), (409, "component_compiling".to_owned()));
+    assert_eq!(answer.headers["retry-after"], "1");
+    let answer = server.put_text(Method::POST, "/api/v2/dags/check", yaml, "wrong").await;
+    assert_eq!(answer.error(), (422, "manifest_invalid".to_owned()));
+    insta::assert_json_snapshot!(
+        "manifest_errors",
+        json!([answer.json()["detail"], answer.json()["diagnostics"]])
+    );
+    assert_eq!(
+        server
+            .put_text(Method::POST, "/api/v2/dags/check", yaml, "dag: etl")
+            .await
+            .status,
+        200
+    );
+    let answer = server
+        .put_text(Method::PUT, "/api/v2/dags", "application/json", "{}")
+        .await;
+    assert_eq!(answer.error(), (415, "unsupported_media_type".to_owned()));
+    let answer = server
+        .put_text(Method::PUT, "/api/v2/dags", yaml, &"#".repeat(65 << 10))
+        .await;
+    assert_eq!(answer.error(), (413, "body_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn uploads_components() {
+    let server = Server::new();
+    let (path, wasm) = ("/api/v2/components?name=ml&version=1.2", "application/wasm");
+    let answer = server.put_text(Method::POST, path, wasm, "abc").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["state"]),
+        (201, &json!("compiling"))
+    );
+    insta::assert_json_snapshot!(answer.json());
+    let answer = server
+        .put_text(Method::POST, &format!("{path}&wait=true"), wasm, "abc")
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["state"]),
+        (200, &json!("ready"))
+    );
+    assert_eq!(server.get("/api/v2/components/ml%401.2").await.status, 200);
+    assert_eq!(server.get("/api/v2/components").await.json()["total_entries"], 1);
+    let request = server
+        .request(&Method::DELETE, "/api/v2/components/ml@1.2")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    assert_eq!(
+        server.answer(request).await.error(),
+        (409, "component_in_use".to_owned())
+    );
+    for path in ["/api/v2/components?name=ml", "/api/v2/components?name=a%2Fb&version=1"] {
+        let answer = server.put_text(Method::POST, path, wasm, "abc").await;
+        assert_eq!(answer.error(), (422, "validation_failed".to_owned()), "{path}");
+    }
+    let answer = server.put_text(Method::POST, path, "application/zip", "abc").await;
+    assert_eq!(answer.error(), (415, "unsupported_media_type".to_owned()));
+    let answer = server.put_text(Method::POST, path, wasm, &"x".repeat(257 << 10)).await;
+    assert_eq!(answer.error(), (413, "body_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn uploads_and_downloads_blobs() {
+    let server = Server::new();
+    let content = "x".repeat(200 << 10);
+    let answer = server
+        .put_text(Method::POST, "/api/v2/blobs", "text/csv", &content)
+        .await;
+    assert_eq!(answer.status, 201);
+    let reference = answer.json();
+    assert_eq!(reference["media_type"], "text/csv");
+    let path = format!("/api/v2/blobs/{}", reference["$blob"].as_str().unwrap());
+    let answer = server.get(&path).await;
+    assert_eq!(answer.text, content);
+    assert_eq!(answer.headers["content-length"], content.len().to_string().as_str());
+    let answer = server
+        .put_text(Method::POST, "/api/v2/blobs", "text/csv", &"x".repeat(257 << 10))
+        .await;
+    assert_eq!(answer.error(), (413, "body_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn logs_as_text_and_lines() {
+    let server = Server::new();
+    server.ended_run().await;
+    let path = format!("{RUN}/taskInstances/load/logs/1");
+    let ask = |accept: &'static str, path: String| {
+        let request = server.request(&Method::GET, &path).header("accept", accept);
+        server.answer(request.body(axum::body::Body::empty()).unwrap())
+    };
+    let text = ask("text/plain", path.clone()).await;
+    assert!(text.text.ends_with("INFO    second\\u{1b}[0m\n"), "{}", text.text);
+    let lines = ask("application/x-ndjson", path.clone()).await;
+    assert_eq!(lines.text.lines().count(), 2);
+    let followed = ask("application/json", format!("{path}?follow=true")).await;
+    assert_eq!(followed.text, lines.text);
+    let events = ask("text/event-stream", format!("{path}?follow=true")).await;
+    assert!(events.text.ends_with("event: end\ndata: {}\n\n"), "{}", events.text);
+    let answer = ask("image/png", path.clone()).await;
+    assert_eq!(answer.error(), (406, "not_acceptable".to_owned()));
+    let rest = ask("application/json", format!("{path}?token=l1")).await;
+    assert_eq!(rest.json()["content"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        ask("*/*", format!("{path}?token=x")).await.error(),
+        (400, "invalid_token".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn xcom_as_text() {
+    let server = Server::new();
+    server.ended_run().await;
+    let answer = server
+        .get(&format!(
+            "{RUN}/taskInstances/load/xcomEntries/return_value?stringify=true"
+        ))
+        .await;
+    assert_eq!(
+        answer.json()["value"],
+        r#"{"rows":90071992547409931234,"accuracy":0.9}"#
+    );
+    let answer = server
+        .get(&format!("{RUN}/taskInstances/load/xcomEntries/return_value"))
+        .await;
+    assert!(
+        answer
+            .text
+            .contains(r#""value":{"rows":90071992547409931234,"accuracy":0.9}"#),
+        "digits are kept"
+    );
+}

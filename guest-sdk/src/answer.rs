@@ -109,10 +109,6 @@ pub struct Branch<L> {
 
 impl<L: Labels> Branch<L> {
     /// Follows one label.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a label is a plain name; `Branch::to(Verdict::Accept)` reads best"
-    )]
     pub fn to(label: L) -> Self {
         Self::to_all([label])
     }

@@ -1,6 +1,8 @@
 //! The build script of both components that use `rand`: hands them the version that cargo locked for them, so that the version a task
 //! reports is a fact and not a string somebody typed.
 
+#![expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
+
 use std::env;
 use std::fs;
 use std::path::Path;

@@ -4,18 +4,13 @@
 //! suite (the prefix of a test guest's name) there is a macro that names all its guests, so that a test binary does not compile while
 //! a guest has no test of the same name:
 //!
-//! ```
-//! mod tests {
-//!     # #[allow(dead_code, reason = "called by the test harness")]
-//!     fn xcom_round_trip() {}
-//! }
+//! ```text
 //! macro_rules! assert_test_exists {
 //!     ($name:ident) => {
-//!         #[expect(unused_imports, reason = "only the existence matters")]
-//!         use self::tests::$name as _;
+//!         use self::$name as _;
 //!     };
 //! }
-//! # fn main() {}
+//! test_artifacts::foreach_xcom!(assert_test_exists);
 //! ```
 
 include!(concat!(env!("OUT_DIR"), "/artifacts.rs"));

@@ -3,7 +3,8 @@
 
 use anyhow::{Context as _, Result};
 use ports::component::Descriptor;
-use wasmtime::component::{Component, Linker, ResourceTable, Val};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker, ResourceTable, ResourceType, Val};
 use wasmtime::{Config, Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -28,7 +29,7 @@ fn call(path: &str, function: &str, params: &[Val]) -> Result<Val> {
     let component = Component::from_file(&engine, path)?;
     let mut linker = Linker::<State>::new(&engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    linker.define_unknown_imports_as_traps(&component)?;
+    define_ours_as_traps(&engine, &component, &mut linker)?;
     let mut store = Store::new(
         &engine,
         State {
@@ -48,6 +49,34 @@ fn call(path: &str, function: &str, params: &[Val]) -> Result<Val> {
     function.call(&mut store, params, &mut results)?;
     let [result] = results;
     Ok(result)
+}
+
+/// `Linker::define_unknown_imports_as_traps` would take WASI's place, too, where a component asks for a lower patch version of it.
+fn define_ours_as_traps(engine: &Engine, component: &Component, linker: &mut Linker<State>) -> Result<()> {
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = import.ty else {
+            continue;
+        };
+        if !name.starts_with("airtight:") {
+            continue;
+        }
+        let mut instance = linker.instance(name)?;
+        for (function, item) in interface.exports(engine) {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let what = format!("{name}#{function}");
+                    instance.func_new(function, move |_, _, _, _| {
+                        Err(wasmtime::format_err!("{what} is not there"))
+                    })?;
+                }
+                ComponentItem::Resource(_) => {
+                    instance.resource(function, ResourceType::host::<()>(), |_, _| Ok(()))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn describe(path: &str) -> Result<Descriptor> {

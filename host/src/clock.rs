@@ -6,7 +6,7 @@ use model::{Clock, Timestamp};
 
 /// The time of this machine.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
+pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {

@@ -8,7 +8,7 @@ use crate::ui::term::{self, Paint};
 
 /// Exit codes; `docs/cli.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// The run, the task or the check that was asked for failed.
     Failed = 1,
     /// The command line, a file or its content is not valid.
@@ -29,7 +29,7 @@ pub enum Exit {
 
 /// Why a command ended without success.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     exit: Exit,
     message: String,
     causes: Vec<String>,
@@ -38,11 +38,11 @@ pub struct Failure {
 }
 
 /// The result of a command.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
     /// With a message: lowercase, no full stop.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             message: message.into(),
@@ -53,7 +53,7 @@ impl Failure {
     }
 
     /// Everything was said already; only the exit code is left.
-    pub fn said(exit: Exit) -> Self {
+    pub(crate) fn said(exit: Exit) -> Self {
         Self {
             quiet: true,
             ..Self::new(exit, String::new())
@@ -61,7 +61,7 @@ impl Failure {
     }
 
     /// Adds an error and the chain of what caused it.
-    pub fn because(mut self, error: &dyn std::error::Error) -> Self {
+    pub(crate) fn because(mut self, error: &dyn std::error::Error) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
             let text = error.to_string();
@@ -74,18 +74,28 @@ impl Failure {
     }
 
     /// Adds what to do about it.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// The exit code.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 
+    /// The message and its causes on one line.
+    pub(crate) fn in_words(&self) -> String {
+        let mut words = self.message.clone();
+        for cause in &self.causes {
+            words.push_str(": ");
+            words.push_str(cause);
+        }
+        words
+    }
+
     /// Says it on standard error.
-    pub fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         if !self.quiet {
             term::errln(&self.render(Paint::stderr()));
         }
@@ -111,7 +121,7 @@ impl fmt::Display for Failure {
 }
 
 /// Turns errors of this machine into failures: `std::fs::read(path).or_fail(|| format!("cannot read {path}"))`.
-pub trait OrFail<T> {
+pub(crate) trait OrFail<T> {
     /// Says what was being done.
     fn or_fail(self, exit: Exit, what: impl FnOnce() -> String) -> Result<T>;
 }

@@ -16,6 +16,10 @@ use crate::cli::{Cli, Command};
 use crate::failure::{Exit, OrFail, Result};
 
 fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == runtime::INTERNAL_COMPILE) {
+        return runtime::compile_child_main(args);
+    }
     let cli = Cli::parse();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,16 +33,16 @@ fn start(cli: Cli) -> Result<()> {
     match command {
         Command::Standalone(args) => {
             server::logging::init(log_level, "info", args.log_json)?;
-            runtime()?.block_on(server::run(args, global))
+            threads()?.block_on(server::run(args, global))
         }
         command => {
             server::logging::init(log_level, "warn", false)?;
-            runtime()?.block_on(cli::run(global, command))
+            threads()?.block_on(cli::run(global, command))
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+fn threads() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

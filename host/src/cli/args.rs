@@ -12,11 +12,10 @@ use crate::ui::output::Output;
 #[command(
     name = "airtight",
     version,
-    propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
@@ -26,7 +25,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(crate) struct Global {
     /// The server to talk to [default: the one of the data directory, else http://127.0.0.1:8080]
     #[arg(
         long,
@@ -60,4 +59,21 @@ pub struct Global {
     /// What to log on standard error, as in RUST_LOG [default: info for the server, warn otherwise]
     #[arg(long, global = true, value_name = "FILTER")]
     pub log_level: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_what_there_is() {
+        insta::assert_snapshot!(Cli::command().term_width(100).render_help().to_string(), @"");
+    }
 }

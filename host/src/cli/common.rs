@@ -11,17 +11,17 @@ use crate::failure::{Exit, Failure, OrFail, Result};
 use crate::ui::output::Output;
 
 /// The options of this call and what was opened for it.
-pub struct Context {
+pub(crate) struct Context {
     global: Global,
     client: OnceCell<Client>,
 }
 
 /// The root of the API.
-pub const API: [&str; 2] = ["api", "v2"];
+pub(crate) const API: [&str; 2] = ["api", "v2"];
 
 impl Context {
     /// Nothing is opened yet.
-    pub fn new(global: Global) -> Self {
+    pub(crate) fn new(global: Global) -> Self {
         Self {
             global,
             client: OnceCell::new(),
@@ -29,17 +29,17 @@ impl Context {
     }
 
     /// How to print.
-    pub fn output(&self) -> Output {
+    pub(crate) fn output(&self) -> Output {
         self.global.output
     }
 
     /// The data directory of this machine's server.
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         resolve_data_dir(self.global.data_dir.as_deref())
     }
 
     /// The server to talk to.
-    pub fn target(&self) -> Result<Target> {
+    pub(crate) fn target(&self) -> Result<Target> {
         Target::resolve(
             self.global.server.as_deref(),
             self.global.token.as_deref(),
@@ -48,7 +48,7 @@ impl Context {
     }
 
     /// The connection.
-    pub fn client(&self) -> Result<&Client> {
+    pub(crate) fn client(&self) -> Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
@@ -58,12 +58,12 @@ impl Context {
 }
 
 /// A path below `/api/v2`.
-pub fn api<'a>(rest: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn api<'a>(rest: &[&'a str]) -> Vec<&'a str> {
     API.iter().chain(rest).copied().collect()
 }
 
 /// Reads a list page by page, at most `limit` items of it. Answers the items and how many there are in all.
-pub async fn list(
+pub(crate) async fn list(
     client: &Client,
     path: &[&str],
     key: &str,
@@ -93,7 +93,7 @@ pub async fn list(
 }
 
 /// A JSON value given as text or as `@file` (`@-` is standard input).
-pub fn json_argument(what: &str, text: &str) -> Result<Value> {
+pub(crate) fn json_argument(what: &str, text: &str) -> Result<Value> {
     let (origin, text) = match text.strip_prefix('@') {
         Some("-") => {
             let text = std::io::read_to_string(std::io::stdin())
@@ -112,7 +112,7 @@ pub fn json_argument(what: &str, text: &str) -> Result<Value> {
 }
 
 /// `--conf` and `--param` together: an object; a parameter's value is JSON where it reads as JSON, else text.
-pub fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Value> {
+pub(crate) fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Value> {
     let mut object = match conf.map(|conf| json_argument("--conf", conf)).transpose()? {
         None => Map::new(),
         Some(Value::Object(object)) => object,

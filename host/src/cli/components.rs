@@ -18,7 +18,7 @@ use crate::ui::{escape, format, progress, term};
 
 /// Commands about components.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Upload a component, optionally under a tag
     Push(PushArgs),
     /// List the components of the server
@@ -41,7 +41,7 @@ pub enum Command {
 
 /// Arguments of `components push`.
 #[derive(Debug, Args)]
-pub struct PushArgs {
+pub(crate) struct PushArgs {
     /// The `.wasm` file
     file: PathBuf,
     /// The tag to give it: `name@version`. Tags are immutable
@@ -117,7 +117,7 @@ async fn push(context: &Context, args: PushArgs) -> Result<()> {
 }
 
 /// Uploads a file, with a progress bar; answers the component as the server has it then.
-pub async fn upload(client: &Client, path: &Path, tag: Option<&str>) -> Result<Value> {
+pub(crate) async fn upload(client: &Client, path: &Path, tag: Option<&str>) -> Result<Value> {
     let shown = path.display();
     let size = tokio::fs::metadata(path)
         .await
@@ -192,7 +192,7 @@ async fn check_start(path: &Path) -> Result<()> {
 }
 
 /// Waits until the server has compiled a component.
-pub async fn wait_ready(client: &Client, mut component: Value) -> Result<Value> {
+pub(crate) async fn wait_ready(client: &Client, mut component: Value) -> Result<Value> {
     let text = |component: &Value, key: &str| component.get(key).and_then(Value::as_str).map(str::to_owned);
     let Some(digest) = text(&component, "digest") else {
         return Err(Failure::new(Exit::Broken, "the server's answer holds no digest"));
@@ -201,18 +201,18 @@ pub async fn wait_ready(client: &Client, mut component: Value) -> Result<Value> 
         return Ok(component);
     }
     let spinner = progress::spinner("the server compiles the component");
-    let mut pause = std::time::Duration::from_millis(20);
     while text(&component, "state").as_deref() == Some("compiling") {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(std::time::Duration::from_millis(500));
-        component = client.get(&api(&["components", &digest]), &[]).await?;
+        // The server answers when it is ready, or after a while.
+        component = client
+            .get_waiting(&api(&["components", &digest]), &[("wait", "true".to_owned())])
+            .await?;
     }
     spinner.finish_and_clear();
     Ok(component)
 }
 
 /// A refused component is a failure that says why.
-pub fn refuse_refused(what: &str, component: &Value) -> Result<()> {
+pub(crate) fn refuse_refused(what: &str, component: &Value) -> Result<()> {
     if component.get("state").and_then(Value::as_str) != Some("refused") {
         return Ok(());
     }
@@ -240,11 +240,11 @@ fn inspect(output: Output, component: &Value) {
             ("refused", "/refusal/message", Show::Text),
             ("size", "/size", Show::Bytes),
             ("uploaded", "/created_at", Show::Time),
-            ("built with", "/descriptor/sdk", Show::Text),
+            ("built with", "/sdk", Show::Text),
             ("capabilities", "/capabilities", Show::List),
         ],
     );
-    let tasks = component.pointer("/descriptor/tasks").and_then(Value::as_array);
+    let tasks = component.get("tasks").and_then(Value::as_array);
     let paint = Paint::stdout();
     for task in tasks.into_iter().flatten() {
         let text = |key: &str| escape::block(task.get(key).and_then(Value::as_str).unwrap_or_default()).into_owned();
@@ -318,7 +318,7 @@ fn schema_line(schema: &Value) -> String {
 }
 
 /// The size and the digest of a component, for messages.
-pub fn short(component: &Value) -> String {
+pub(crate) fn short(component: &Value) -> String {
     let digest = component.get("digest").and_then(Value::as_str).unwrap_or_default();
     let size = component.get("size").and_then(Value::as_u64).unwrap_or_default();
     format!("{} ({})", format::digest(digest), format::bytes(size))

@@ -13,7 +13,7 @@ use crate::ui::{escape, term};
 
 /// Commands about DAGs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Check a manifest and make it the current version of its DAG; uploads the `./path.wasm` that the server lacks
     Deploy(deploy::DeployArgs),
     /// Check a manifest without deploying it
@@ -64,7 +64,7 @@ pub enum Command {
 
 /// Arguments of `dags trigger`.
 #[derive(Debug, Args)]
-pub struct TriggerArgs {
+pub(crate) struct TriggerArgs {
     /// The DAG
     dag_id: String,
     /// The run's configuration: a JSON object, or @FILE. Members that name a parameter replace its default

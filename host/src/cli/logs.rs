@@ -1,19 +1,19 @@
 //! `airtight logs`: the log of one try, once or as it grows.
 
-use std::time::Duration;
-
 use clap::Args as ClapArgs;
+use reqwest::Method;
+use reqwest::header::ACCEPT;
 use serde_json::Value;
 
 use super::common::{Context, api};
-use crate::failure::Result;
+use crate::failure::{Exit, OrFail, Result};
 use crate::ui::output::Output;
 use crate::ui::run_view::log_line;
 use crate::ui::term::{self, Paint};
 
 /// Arguments of `logs`.
 #[derive(Debug, ClapArgs)]
-pub struct Args {
+pub(crate) struct Args {
     /// The DAG
     dag_id: String,
     /// The run
@@ -31,8 +31,6 @@ pub struct Args {
     follow: bool,
 }
 
-const POLL: Duration = Duration::from_millis(300);
-
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let client = context.client()?;
     let instance = api(&[
@@ -43,49 +41,66 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         "taskInstances",
         &args.task_id,
     ]);
-    let map_index = args.map_index.map_or(-1, i64::from);
-    let mut token: Option<String> = None;
+    let map_index = args.map_index.map(|index| index.to_string());
+    let wanted = match args.try_number {
+        Some(wanted) => wanted.to_string(),
+        None => {
+            let mut path = instance.clone();
+            path.extend(map_index.as_deref());
+            let ti = client.get(&path, &[]).await?;
+            ti.get("try_number")
+                .and_then(Value::as_u64)
+                .unwrap_or(0)
+                .max(1)
+                .to_string()
+        }
+    };
+    let mut path = instance;
+    path.extend(["logs", &wanted]);
+    let mut query = vec![("map_index", map_index.unwrap_or_else(|| "-1".to_owned()))];
+    if args.follow {
+        query.push(("follow", "true".to_owned()));
+    }
+    let url = client.url(&path, &query);
+    let mut response = client
+        .stream(Method::GET, &url, |request| {
+            request.header(ACCEPT, "application/x-ndjson")
+        })
+        .await?;
+    let mut lines = Lines::default();
     loop {
-        // The state before the log: what was written before the state was final is then in this part.
-        let index = map_index.to_string();
-        let mut state_path = instance.clone();
-        if map_index >= 0 {
-            state_path.push(&index);
-        }
-        let ti = client.get(&state_path, &[]).await?;
-        let current = ti.get("try_number").and_then(Value::as_u64).unwrap_or(0);
-        let wanted = args.try_number.map_or(current, u64::from).max(1);
-        let state = ti.get("state").and_then(Value::as_str);
-        let ended =
-            wanted < current || !matches!(state, Some("running" | "queued" | "restarting" | "scheduled") | None);
-        let wanted = wanted.to_string();
-        let mut path = instance.clone();
-        path.extend(["logs", &wanted]);
-        loop {
-            let mut query = vec![("map_index", map_index.to_string())];
-            if let Some(token) = &token {
-                query.push(("token", token.clone()));
-            }
-            let part = client.get(&path, &query).await?;
-            let lines = part.get("content").and_then(Value::as_array);
-            let empty = lines.is_none_or(Vec::is_empty);
-            for line in lines.into_iter().flatten() {
-                print(context.output(), line);
-            }
-            let next = part
-                .get("continuation_token")
-                .and_then(Value::as_str)
-                .map(str::to_owned);
-            let same = next == token;
-            token = next.or(token);
-            if empty || same || part.get("continuation_token").is_none_or(Value::is_null) {
-                break;
+        let chunk = response.chunk().await.or_fail(Exit::Unreachable, || {
+            "the connection ended before the log did".to_owned()
+        })?;
+        let Some(chunk) = chunk else { break };
+        lines.push(&chunk, |line| print(context.output(), line));
+    }
+    lines.end(|line| print(context.output(), line));
+    Ok(())
+}
+
+/// Puts lines of JSON together again that arrive in pieces.
+#[derive(Default)]
+struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, chunk: &[u8], mut take: impl FnMut(&Value)) {
+        for byte in chunk {
+            if *byte == b'\n' {
+                self.end(&mut take);
+            } else {
+                self.rest.push(*byte);
             }
         }
-        if ended || !args.follow {
-            return Ok(());
+    }
+
+    fn end(&mut self, mut take: impl FnMut(&Value)) {
+        if let Ok(line) = serde_json::from_slice(&self.rest) {
+            take(&line);
         }
-        tokio::time::sleep(POLL).await;
+        self.rest.clear();
     }
 }
 
@@ -94,5 +109,29 @@ fn print(output: Output, line: &Value) {
         term::outln(&log_line(line, Paint::stdout()));
     } else {
         term::outln(&crate::ui::escape::json(&line.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_survive_being_cut_anywhere() {
+        let text = "{\"event\":\"ä\"}\n{\"event\":\"b\"}\n\n{\"event\":\"c\"}".as_bytes();
+        for cut in 0..text.len() {
+            let mut seen = Vec::new();
+            let mut lines = Lines::default();
+            lines.push(&text[..cut], |line| seen.push(line.clone()));
+            lines.push(&text[cut..], |line| seen.push(line.clone()));
+            lines.end(|line| seen.push(line.clone()));
+            assert_eq!(
+                seen,
+                [json!({"event": "ä"}), json!({"event": "b"}), json!({"event": "c"})],
+                "{cut}"
+            );
+        }
     }
 }

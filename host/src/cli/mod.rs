@@ -13,15 +13,15 @@ mod xcom;
 
 use clap::Parser;
 
-pub use args::{Cli, Global};
-pub use common::Context;
+pub(crate) use args::{Cli, Global};
+pub(crate) use common::{Context, conf_argument, json_argument};
 
 use crate::failure::Result;
 use crate::server;
 
 /// One subcommand of `airtight`.
 #[derive(Debug, Parser)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run the whole server in one process: API, scheduler and workers
     Standalone(server::Args),
     /// Upload and look after task components
@@ -48,7 +48,7 @@ pub enum Command {
 }
 
 /// Runs a client command. (`standalone` is started by `main`: it needs a runtime of its own.)
-pub async fn run(global: Global, command: Command) -> Result<()> {
+pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
     let context = Context::new(global);
     match command {
         Command::Standalone(_) => unreachable!("`main` starts the server"),

@@ -16,7 +16,7 @@ use crate::ui::term::{self, Paint};
 
 /// Commands about dag runs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List dag runs, newest first
     List {
         /// Only of this DAG
@@ -40,7 +40,7 @@ pub enum Command {
 
 /// Names a run.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// The DAG
     dag_id: String,
     /// The run
@@ -49,7 +49,7 @@ pub struct Run {
 
 /// Arguments of `runs clear`.
 #[derive(Debug, Args)]
-pub struct ClearArgs {
+pub(crate) struct ClearArgs {
     #[command(flatten)]
     run: Run,
     /// Only these tasks [default: all]
@@ -189,7 +189,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
 const POLL: Duration = Duration::from_millis(250);
 
 /// Follows a run until it ends, live; then prints it. A run that failed is a failure with exit code 1.
-pub async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Result<()> {
+pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Result<()> {
     let client = context.client()?;
     let path = api(&["dags", dag_id, "dagRuns", run_id]);
     let tasks = client.get(&api(&["dags", dag_id, "tasks"]), &[]).await?;

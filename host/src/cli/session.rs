@@ -13,7 +13,7 @@ use crate::ui::{escape, term};
 
 /// Arguments of `login`.
 #[derive(Debug, Args)]
-pub struct LoginArgs {
+pub(crate) struct LoginArgs {
     /// The user
     #[arg(long, short, default_value = "admin")]
     username: String,

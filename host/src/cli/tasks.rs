@@ -8,7 +8,7 @@ use crate::local;
 
 /// Commands about single tasks.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run one task of a local `.wasm` in this process, without server or manifest
     Test(local::TaskTestArgs),
 }

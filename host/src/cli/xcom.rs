@@ -10,7 +10,7 @@ use crate::ui::{escape, term};
 
 /// Commands about XComs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Print the value that a task published
     Get(GetArgs),
     /// List what the tasks of a run published
@@ -26,7 +26,7 @@ pub enum Command {
 
 /// Arguments of `xcom get`.
 #[derive(Debug, Args)]
-pub struct GetArgs {
+pub(crate) struct GetArgs {
     /// The DAG
     dag_id: String,
     /// The run

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Exit, Failure, OrFail, Result};
 
 /// Where a server listens unless it is told otherwise.
-pub const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 
 /// The server to talk to and the ways to prove who we are, best first.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its address.
     pub server: Url,
     /// Tried in this order.
@@ -26,7 +26,7 @@ pub struct Target {
 
 /// One way to prove who we are.
 #[derive(Clone)]
-pub enum Proof {
+pub(crate) enum Proof {
     /// A token.
     Token(String),
     /// A user and a password, to be exchanged for a token.
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Proof {
 
 impl Target {
     /// Decides by flags, environment, saved logins and the local data directory.
-    pub fn resolve(server: Option<&str>, token: Option<&str>, data_dir: &Path) -> Result<Self> {
+    pub(crate) fn resolve(server: Option<&str>, token: Option<&str>, data_dir: &Path) -> Result<Self> {
         let local = fs::read_to_string(data_dir.join("url")).ok();
         let text = server.or(local.as_deref().map(str::trim)).unwrap_or(DEFAULT_SERVER);
         let server = parse_server(text)?;
@@ -93,14 +93,14 @@ fn parse_server(text: &str) -> Result<Url> {
 }
 
 /// Whether the address can only be this machine.
-pub fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The data directory that holds where none is named.
-pub fn resolve_data_dir(flag: Option<&Path>) -> PathBuf {
+pub(crate) fn resolve_data_dir(flag: Option<&Path>) -> PathBuf {
     if let Some(dir) = flag {
         return dir.to_owned();
     }
@@ -108,7 +108,7 @@ pub fn resolve_data_dir(flag: Option<&Path>) -> PathBuf {
 }
 
 /// The user's cache directory.
-pub fn cache_dir() -> PathBuf {
+pub(crate) fn cache_dir() -> PathBuf {
     user_dir("XDG_CACHE_HOME", ".cache")
         .unwrap_or_else(std::env::temp_dir)
         .join("airtight")
@@ -125,7 +125,7 @@ fn user_dir(variable: &str, under_home: &str) -> Option<PathBuf> {
 
 /// The logins that `airtight login` saved, by server.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Saved {
+pub(crate) struct Saved {
     #[serde(default)]
     tokens: BTreeMap<String, String>,
 }
@@ -140,7 +140,7 @@ impl Saved {
     }
 
     /// Reads the file; a missing one holds nothing.
-    pub fn load() -> Result<Self> {
+    pub(crate) fn load() -> Result<Self> {
         let Some(path) = Self::path() else {
             return Ok(Self::default());
         };
@@ -160,7 +160,7 @@ impl Saved {
     }
 
     /// Keeps a token; answers where.
-    pub fn save(&mut self, server: &Url, token: String) -> Result<PathBuf> {
+    pub(crate) fn save(&mut self, server: &Url, token: String) -> Result<PathBuf> {
         let path = Self::path().ok_or_else(|| {
             Failure::new(Exit::Broken, "there is no home directory to save the login in")
                 .hint("set HOME, or use --token")

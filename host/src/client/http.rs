@@ -10,13 +10,13 @@ use super::credentials::{Proof, Target, is_loopback};
 use crate::failure::{Exit, Failure, OrFail, Result};
 
 /// Query parameters.
-pub type Query<'a> = &'a [(&'a str, String)];
+pub(crate) type Query<'a> = &'a [(&'a str, String)];
 
 /// How long an answer may take that is not a stream.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Talks to one server.
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     target: Target,
     session: Mutex<Session>,
@@ -31,7 +31,7 @@ struct Session {
 
 impl Client {
     /// Nothing is sent yet.
-    pub fn new(target: Target) -> Result<Self> {
+    pub(crate) fn new(target: Target) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("airtight/", env!("CARGO_PKG_VERSION")));
@@ -49,12 +49,12 @@ impl Client {
     }
 
     /// The server's address.
-    pub fn server(&self) -> &Url {
+    pub(crate) fn server(&self) -> &Url {
         &self.target.server
     }
 
     /// The URL of path segments below the server's address; each is percent-encoded.
-    pub fn url(&self, path: &[&str], query: Query<'_>) -> Url {
+    pub(crate) fn url(&self, path: &[&str], query: Query<'_>) -> Url {
         let mut url = self.target.server.clone();
         url.path_segments_mut()
             .expect("an http URL has a path")
@@ -68,13 +68,21 @@ impl Client {
     }
 
     /// `GET` of JSON.
-    pub async fn get(&self, path: &[&str], query: Query<'_>) -> Result<Value> {
+    pub(crate) async fn get(&self, path: &[&str], query: Query<'_>) -> Result<Value> {
         let url = self.url(path, query);
         self.json(Method::GET, &url, |request| request).await
     }
 
+    /// `GET` of JSON that the server may take its time for.
+    pub(crate) async fn get_waiting(&self, path: &[&str], query: Query<'_>) -> Result<Value> {
+        let response = self
+            .stream(Method::GET, &self.url(path, query), |request| request)
+            .await?;
+        read_json(response).await
+    }
+
     /// `GET` of JSON; none where the server answers 404.
-    pub async fn find(&self, path: &[&str], query: Query<'_>) -> Result<Option<Value>> {
+    pub(crate) async fn find(&self, path: &[&str], query: Query<'_>) -> Result<Option<Value>> {
         let url = self.url(path, query);
         let response = self
             .send(Method::GET, &url, |request| request.timeout(ANSWER_TIMEOUT))
@@ -86,13 +94,19 @@ impl Client {
     }
 
     /// A request with a JSON body.
-    pub async fn send_json(&self, method: Method, path: &[&str], query: Query<'_>, body: &Value) -> Result<Value> {
+    pub(crate) async fn send_json(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: Query<'_>,
+        body: &Value,
+    ) -> Result<Value> {
         let url = self.url(path, query);
         self.json(method, &url, |request| request.json(body)).await
     }
 
     /// `DELETE`.
-    pub async fn delete(&self, path: &[&str]) -> Result<()> {
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<()> {
         let url = self.url(path, &[]);
         let response = self
             .send(Method::DELETE, &url, |request| request.timeout(ANSWER_TIMEOUT))
@@ -101,7 +115,7 @@ impl Client {
     }
 
     /// A request whose answer may take any time and any length. Error answers are read and returned as failures.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         method: Method,
         url: &Url,
@@ -119,7 +133,7 @@ impl Client {
 
     /// Sends with a token; where the server refuses the token, tries the next way to prove who we are. `build` may be called
     /// several times.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         url: &Url,
@@ -146,7 +160,7 @@ impl Client {
     }
 
     /// The current token, after logging in where it takes that.
-    pub async fn token(&self) -> Result<Option<String>> {
+    pub(crate) async fn token(&self) -> Result<Option<String>> {
         let mut session = self.session.lock().await;
         while session.token.is_none() {
             let Some(proof) = self.target.proofs.get(session.used) else {
@@ -164,7 +178,7 @@ impl Client {
     }
 
     /// Exchanges a password for a token; none where it is wrong.
-    pub async fn login(&self, username: &str, password: &str) -> Result<Option<String>> {
+    pub(crate) async fn login(&self, username: &str, password: &str) -> Result<Option<String>> {
         let url = self.url(&["auth", "token"], &[]);
         let response = self
             .http
@@ -240,7 +254,7 @@ async fn accept(response: Response) -> Result<Response> {
 }
 
 /// The server's error as a failure: its message, its code, what to do.
-pub fn error_answer(status: StatusCode, url: &Url, answer: &Value) -> Failure {
+pub(crate) fn error_answer(status: StatusCode, url: &Url, answer: &Value) -> Failure {
     let detail = answer.get("detail").unwrap_or(answer);
     let text = |key: &str| detail.get(key).or_else(|| answer.get(key)).and_then(Value::as_str);
     let message = match detail {

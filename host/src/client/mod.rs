@@ -3,5 +3,5 @@
 mod credentials;
 mod http;
 
-pub use credentials::{Saved, Target, resolve_data_dir};
-pub use http::{Client, Query};
+pub(crate) use credentials::{Saved, Target, cache_dir, resolve_data_dir};
+pub(crate) use http::{Client, Query, error_answer};

@@ -7,7 +7,7 @@ use model::Digest;
 use sha2::{Digest as _, Sha256};
 
 /// Hashes a file without holding it in memory.
-pub async fn digest_of_file(path: &Path) -> io::Result<Digest> {
+pub(crate) async fn digest_of_file(path: &Path) -> io::Result<Digest> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut file = std::fs::File::open(path)?;

@@ -1,18 +1,18 @@
-//! Running tasks and whole DAGs from local files in this process: no server, no database.
+//! Running tasks and whole DAGs from local files in this process: no server, no database. The same scheduler, runtime and
+//! state machine as in the server, on a store in memory and a temporary directory; compiled code is kept in the user's cache.
 
+mod dags_test;
 mod digest;
+mod find;
+mod report;
+mod session;
 mod source;
+mod tasks_test;
+mod workshop;
 
-use crate::failure::Result;
-use crate::ui::output::Output;
-pub use digest::digest_of_file;
-#[derive(Debug, clap::Args)]
-pub struct TestArgs {}
-#[derive(Debug, clap::Args)]
-pub struct TaskTestArgs {}
-pub async fn dags_test(_: Output, _: TestArgs) -> Result<()> {
-    Ok(())
-}
-pub async fn tasks_test(_: Output, _: TaskTestArgs) -> Result<()> {
-    Ok(())
-}
+pub(crate) use dags_test::{TestArgs, dags_test};
+pub(crate) use digest::digest_of_file;
+pub(crate) use find::beside;
+pub(crate) use source::{Renamed, in_file};
+pub(crate) use tasks_test::{TaskTestArgs, tasks_test};
+pub(crate) use workshop::Workshop;

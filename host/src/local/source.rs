@@ -1,183 +1,156 @@
-//! A manifest file whose `./path.wasm` references are written as digests before the text goes to a server, which knows no
-//! paths. Only those scalars change; columns in what the server answers are mapped back, so that findings point into the
-//! user's file.
+//! A manifest file whose `./path.wasm` references are sent to a server as digests, for it knows no paths. What the server
+//! finds in the text that was sent is mapped back, so that findings point into the user's file.
 
-use model::Digest;
+use model::manifest::{ComponentRef, Diagnostic};
+use model::{ComponentName, Digest};
 
-/// One reference that was written otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edit {
-    /// Line of the reference, from 1.
-    pub line: u32,
-    /// Column of its first character, from 1, in the user's file.
-    pub column: u32,
-    /// Its length in characters there.
-    pub before: u32,
-    /// Its length in characters in the text that is sent.
-    pub after: u32,
-}
-
-/// The text to send and how it differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rewritten {
-    /// The text.
-    pub text: String,
-    /// In the order of their places.
-    pub edits: Vec<Edit>,
-}
-
-/// A path reference and where it stands.
+/// A reference and what was sent in its place.
 #[derive(Clone, Debug)]
-pub struct PathReference {
-    /// Line, from 1.
-    pub line: u32,
-    /// Column in characters, from 1: of the scalar, which may be quoted.
-    pub column: u32,
-    /// The path as it is written.
-    pub path: String,
-    /// What it stands for.
-    pub digest: Digest,
+pub(crate) struct Renamed {
+    /// As it stands in the file.
+    pub from: ComponentRef,
+    /// As it was sent.
+    pub to: ComponentRef,
 }
 
-/// A reference is not written in a way that can be replaced.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the component `{path}` in line {line} is not written plainly")]
-pub struct NotPlain {
-    /// The path.
-    pub path: String,
-    /// The line.
-    pub line: u32,
+impl Renamed {
+    /// A path and its content. The file's name stays in front of the digest, for people: `clean@sha256:…`.
+    pub(crate) fn path(path: &str, digest: Digest) -> Self {
+        let stem = path
+            .rsplit('/')
+            .next()
+            .and_then(|name| name.strip_suffix(".wasm"))
+            .unwrap_or_default();
+        let to = match ComponentName::new(stem) {
+            Ok(name) => ComponentRef::NamedDigest(name, digest),
+            Err(_) => ComponentRef::Digest(digest),
+        };
+        Self {
+            from: ComponentRef::Path(path.to_owned()),
+            to,
+        }
+    }
 }
 
-/// Writes digests in the place of paths. The file's name stays in front of the digest, for people: `clean@sha256:…`.
-pub fn rewrite(source: &str, references: &[PathReference]) -> Result<Rewritten, NotPlain> {
-    let mut sorted: Vec<_> = references.iter().collect();
-    sorted.sort_by_key(|reference| (reference.line, reference.column));
-    sorted.dedup_by_key(|reference| (reference.line, reference.column));
-    let mut result = Rewritten::default();
-    let mut todo = sorted.into_iter().peekable();
-    for (index, line) in source.split_inclusive('\n').enumerate() {
-        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let mut rest = line;
-        let mut column = 1_u32;
-        while let Some(reference) = todo.next_if(|reference| reference.line == number) {
-            let not_plain = || NotPlain {
-                path: reference.path.clone(),
-                line: reference.line,
-            };
-            let skip =
-                usize::try_from(reference.column.checked_sub(column).ok_or_else(not_plain)?).unwrap_or(usize::MAX);
-            let at = rest.char_indices().nth(skip).map(|(at, _)| at).ok_or_else(not_plain)?;
-            let quote = usize::from(matches!(rest.get(at..at + 1), Some("'" | "\"")));
-            let start = at + quote;
-            let after = rest
-                .get(start..)
-                .and_then(|text| text.strip_prefix(reference.path.as_str()))
-                .ok_or_else(not_plain)?;
-            let name = component_name(&reference.path, reference.digest);
-            let before_chars = u32::try_from(reference.path.chars().count()).unwrap_or(u32::MAX);
-            result.text.push_str(rest.get(..start).ok_or_else(not_plain)?);
-            result.text.push_str(&name);
-            result.edits.push(Edit {
-                line: number,
-                column: reference.column + u32::try_from(quote).unwrap_or(0),
-                before: before_chars,
-                after: u32::try_from(name.chars().count()).unwrap_or(u32::MAX),
+/// A finding in the text that was sent, as a finding in the file.
+pub(crate) fn in_file(diagnostic: Diagnostic, file: &str, sent: &str, renamed: &[Renamed]) -> Diagnostic {
+    let line = usize::try_from(diagnostic.line).unwrap_or(usize::MAX).wrapping_sub(1);
+    let (Some(before), Some(after)) = (file.lines().nth(line), sent.lines().nth(line)) else {
+        return diagnostic;
+    };
+    let mut message = diagnostic.message;
+    for Renamed { from, to } in renamed {
+        message = message.replace(&to.to_string(), &from.to_string());
+    }
+    Diagnostic {
+        column: column_in_file(before, after, renamed, diagnostic.column),
+        message,
+        ..diagnostic
+    }
+}
+
+/// The column in the file's line of a column in the line that was sent. Both count characters from 1.
+fn column_in_file(before: &str, after: &str, renamed: &[Renamed], column: u32) -> u32 {
+    let column = usize::try_from(column).unwrap_or(usize::MAX);
+    let count = |text: &str| text.chars().count();
+    let (mut rest_before, mut rest_after) = (before, after);
+    let (mut at_before, mut at_after) = (1, 1);
+    // From one reference to the next: the text between them is the same in both lines.
+    while let Some((start, new, from)) = next_reference(rest_after, renamed) {
+        let between = rest_after.get(..start).map_or(0, count);
+        if column < at_after + between {
+            break;
+        }
+        at_before += between;
+        at_after += between;
+        let old = ["", "\"", "'"]
+            .iter()
+            .map(|quote| format!("{quote}{from}{quote}"))
+            .find_map(|old| {
+                let rest = rest_before.get(start..)?.strip_prefix(old.as_str())?;
+                Some((count(&old), rest))
             });
-            column = reference.column + u32::try_from(quote).unwrap_or(0) + before_chars;
-            rest = after;
+        let Some((old_length, rest)) = old else {
+            return u32::try_from(at_before).unwrap_or(1);
+        };
+        if column < at_after + count(&new) {
+            return u32::try_from(at_before).unwrap_or(1);
         }
-        result.text.push_str(rest);
+        at_before += old_length;
+        at_after += count(&new);
+        rest_before = rest;
+        rest_after = rest_after.get(start + new.len()..).unwrap_or_default();
     }
-    match todo.next() {
-        Some(reference) => Err(NotPlain {
-            path: reference.path.clone(),
-            line: reference.line,
-        }),
-        None => Ok(result),
-    }
+    u32::try_from((column + at_before).saturating_sub(at_after)).unwrap_or(1)
 }
 
-/// `./target/clean-data.wasm` is `clean-data@sha256:…`; a file name that is no component name is left out.
-fn component_name(path: &str, digest: Digest) -> String {
-    let stem = path
-        .rsplit('/')
-        .next()
-        .and_then(|name| name.strip_suffix(".wasm"))
-        .unwrap_or_default();
-    match model::ComponentName::new(stem) {
-        Ok(name) => format!("{name}@{digest}"),
-        Err(_) => digest.to_string(),
-    }
-}
-
-impl Rewritten {
-    /// Where a place in the text that was sent is in the user's file.
-    pub fn column_in_file(&self, line: u32, column: u32) -> u32 {
-        // What the text is longer by, up to the place.
-        let mut grown = 0_i64;
-        for edit in self.edits.iter().filter(|edit| edit.line == line) {
-            let start = i64::from(edit.column) + grown;
-            if i64::from(column) < start {
-                break;
-            }
-            if i64::from(column) < start + i64::from(edit.after) {
-                return edit.column;
-            }
-            grown += i64::from(edit.after) - i64::from(edit.before);
-        }
-        u32::try_from(i64::from(column) - grown).unwrap_or(column)
-    }
+/// The first reference that was sent in place of another: where it starts, in bytes, how it stands there, what it was.
+fn next_reference(text: &str, renamed: &[Renamed]) -> Option<(usize, String, String)> {
+    renamed
+        .iter()
+        .filter_map(|Renamed { from, to }| {
+            let new = format!("\"{to}\"");
+            text.find(&new).map(|start| (start, new, from.to_string()))
+        })
+        .min_by_key(|(start, ..)| *start)
 }
 
 #[cfg(test)]
 mod tests {
+    use model::manifest;
+
     use super::*;
 
     #[test]
-    fn only_references_change_and_columns_map_back() {
-        let source =
-            "dag: ü\ntasks:\n  a: {component: ./a.wasm, task: x}\n  b: {component: \"./b b.wasm\", task: yy}\n";
+    fn findings_point_into_the_file() {
+        let file = "dag: x\ntasks:\n  ü: {component: ./a.wasm, task: x}\n  b: {component: \"./b b.wasm\", task: yy}\n  \
+                    c: {k: [{component: ./a.wasm}, './b b.wasm', zzz]}\n";
         let digest = Digest::of(b"a");
-        let reference = |line, column, path: &str| PathReference {
-            line,
-            column,
-            path: path.to_owned(),
-            digest,
-        };
-        let references = [reference(4, 18, "./b b.wasm"), reference(3, 18, "./a.wasm")];
-        let rewritten = rewrite(source, &references).unwrap();
-        assert_eq!(
-            rewritten.text,
-            format!(
-                "dag: ü\ntasks:\n  a: {{component: a@{digest}, task: x}}\n  b: {{component: \"{digest}\", task: yy}}\n"
-            )
+        let renamed = [
+            Renamed::path("./a.wasm", digest),
+            Renamed::path("./b b.wasm", Digest::of(b"b")),
+        ];
+        let mut sent = file.to_owned();
+        for Renamed { from, to } in &renamed {
+            for old in [format!("\"{from}\""), format!("'{from}'"), from.to_string()] {
+                sent = sent.replace(&old, &format!("\"{to}\""));
+            }
+        }
+        assert!(
+            sent.contains(&format!("{{component: \"a@{digest}\", task: x}}")),
+            "{sent}"
         );
-        for (line, needle) in [(3, "component"), (3, "task: x"), (4, "task: yy"), (2, "tasks")] {
+        for (line, needle) in [
+            (3, "component"),
+            (3, "task: x"),
+            (4, "task: yy"),
+            (2, "tasks"),
+            (5, "zzz"),
+            (5, "k:"),
+        ] {
             let column = |text: &str| {
                 let line = text.lines().nth(line as usize - 1).unwrap();
                 u32::try_from(line[..line.find(needle).unwrap()].chars().count()).unwrap() + 1
             };
+            let found = Diagnostic {
+                severity: manifest::Severity::Error,
+                code: "x".to_owned(),
+                message: format!("component `a@{digest}` is bad"),
+                line,
+                column: column(&sent),
+                hint: None,
+            };
+            let found = in_file(found, file, &sent, &renamed);
             assert_eq!(
-                rewritten.column_in_file(line, column(&rewritten.text)),
-                column(source),
+                (found.column, found.message.as_str()),
+                (column(file), "component `./a.wasm` is bad"),
                 "{needle}"
             );
         }
-        assert_eq!(rewritten.column_in_file(3, 40), 18);
-    }
-
-    #[test]
-    fn what_is_not_plain_is_refused() {
-        let digest = Digest::of(b"a");
-        for (source, line, column) in [("a: b", 1, 4), ("a: ./x.wasm", 2, 1), ("a: ./x.wasm", 1, 99)] {
-            let reference = PathReference {
-                line,
-                column,
-                path: "./x.wasm".to_owned(),
-                digest,
-            };
-            assert!(rewrite(source, &[reference]).is_err(), "{source} {line} {column}");
-        }
+        // Inside of a digest is the reference.
+        assert_eq!(
+            column_in_file(file.lines().nth(2).unwrap(), sent.lines().nth(2).unwrap(), &renamed, 40),
+            18
+        );
     }
 }

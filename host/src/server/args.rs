@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 /// Options of the server.
 #[derive(Clone, Debug, ClapArgs)]
-pub struct Args {
+pub(crate) struct Args {
     /// Where to listen
     #[arg(
         long,

@@ -16,14 +16,14 @@ const KEY_BYTES: usize = 32;
 
 /// An open data directory, locked for this process while it lives.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     root: PathBuf,
     lock: File,
 }
 
 impl DataDir {
     /// Creates the directory where it is missing, and takes its lock.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let shown = root.display();
         fs::DirBuilder::new()
             .recursive(true)
@@ -41,42 +41,42 @@ impl DataDir {
     }
 
     /// The directory.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The SQLite database.
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.root.join("airtight.db")
     }
 
     /// Blobs: components and large values.
-    pub fn blobs(&self) -> PathBuf {
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
     }
 
     /// Task logs.
-    pub fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("logs")
     }
 
     /// Compiled code.
-    pub fn compiled(&self) -> PathBuf {
+    pub(crate) fn compiled(&self) -> PathBuf {
         self.root.join("compiled")
     }
 
     /// The file that says where the server listens, for the command line.
-    pub fn url_file(&self) -> PathBuf {
+    pub(crate) fn url_file(&self) -> PathBuf {
         self.root.join("url")
     }
 
     /// The file of the administrator's password.
-    pub fn password_file(&self) -> PathBuf {
+    pub(crate) fn password_file(&self) -> PathBuf {
         self.root.join("admin-password")
     }
 
     /// The administrator's password; generated where there is none. `true` where it is new.
-    pub fn admin_password(&self) -> Result<(String, bool)> {
+    pub(crate) fn admin_password(&self) -> Result<(String, bool)> {
         let path = self.password_file();
         let generate = || Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_CHARS) + "\n";
         let (text, new) = read_or_create(&path, generate)?;
@@ -89,12 +89,12 @@ impl DataDir {
     }
 
     /// The key that signs tokens: it stays the same over restarts, so that nobody is logged out.
-    pub fn signing_key(&self) -> Result<[u8; KEY_BYTES]> {
+    pub(crate) fn signing_key(&self) -> Result<[u8; KEY_BYTES]> {
         key_file(&self.root.join("signing-key"))
     }
 
     /// The id of this data directory's scheduler: a process that starts again takes its own lease at once.
-    pub fn scheduler_id(&self) -> Result<uuid::Uuid> {
+    pub(crate) fn scheduler_id(&self) -> Result<uuid::Uuid> {
         let path = self.root.join("scheduler-id");
         let (text, _) = read_or_create(&path, || format!("{}\n", uuid::Uuid::new_v4()))?;
         text.trim()
@@ -103,7 +103,7 @@ impl DataDir {
     }
 
     /// Notes where the server listens: for who finds the lock taken, and for the command line.
-    pub fn announce(&mut self, url: &str) -> io::Result<()> {
+    pub(crate) fn announce(&mut self, url: &str) -> io::Result<()> {
         write_holder(&mut self.lock, Some(url))?;
         fs::write(self.url_file(), format!("{url}\n"))
     }

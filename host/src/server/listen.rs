@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::failure::{Exit, Failure, OrFail, Result};
 
 /// Refuses to send passwords readable over a network unless somebody said so.
-pub fn check_exposure(listen: SocketAddr, insecure_http: bool) -> Result<()> {
+pub(crate) fn check_exposure(listen: SocketAddr, insecure_http: bool) -> Result<()> {
     if listen.ip().is_loopback() || insecure_http {
         return Ok(());
     }
@@ -19,7 +19,7 @@ pub fn check_exposure(listen: SocketAddr, insecure_http: bool) -> Result<()> {
 }
 
 /// Binds the address.
-pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(listen)
         .await
         .or_fail(Exit::Broken, || format!("cannot listen on {listen}"))
@@ -29,7 +29,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener> {
 }
 
 /// The URL of a bound address as a browser on this machine can open it.
-pub fn url(bound: SocketAddr) -> String {
+pub(crate) fn url(bound: SocketAddr) -> String {
     let mut shown = bound;
     if bound.ip().is_unspecified() {
         shown.set_ip(match bound {

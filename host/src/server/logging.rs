@@ -7,7 +7,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::ui::term;
 
 /// Sets up logging for the whole process. The filter is the flag, else RUST_LOG, else `default`.
-pub fn init(flag: Option<&str>, default: &str, json: bool) -> Result<()> {
+pub(crate) fn init(flag: Option<&str>, default: &str, json: bool) -> Result<()> {
     let from_env = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let text = flag
         .map(str::to_owned)

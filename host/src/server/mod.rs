@@ -1,12 +1,12 @@
 //! `airtight standalone`: the whole server in one process.
 
 mod args;
-pub mod data_dir;
+pub(crate) mod data_dir;
 mod listen;
-pub mod logging;
+pub(crate) mod logging;
 mod signals;
 mod sweep;
 mod wiring;
 
-pub use args::Args;
-pub use wiring::run;
+pub(crate) use args::Args;
+pub(crate) use wiring::run;

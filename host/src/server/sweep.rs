@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 const YOUNG: Duration = Duration::from_secs(3600);
 
 /// Sweeps now and then until `shutdown`.
-pub async fn run(store: FileBlobStore, refs: Arc<dyn BlobRefs>, every: Duration, shutdown: CancellationToken) {
+pub(crate) async fn run(store: FileBlobStore, refs: Arc<dyn BlobRefs>, every: Duration, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is at once: not during the start.

@@ -6,7 +6,7 @@ use super::escape;
 use super::term::Paint;
 
 /// All findings in the order of their positions, then one line that counts them.
-pub fn render(file: &str, source: &str, diagnostics: &[Diagnostic], paint: Paint) -> String {
+pub(crate) fn render(file: &str, source: &str, diagnostics: &[Diagnostic], paint: Paint) -> String {
     let mut sorted: Vec<_> = diagnostics.iter().collect();
     sorted.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     let mut text = String::new();

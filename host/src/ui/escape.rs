@@ -11,12 +11,12 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// One line: line ends are escaped too.
-pub fn line(text: &str) -> Cow<'_, str> {
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)
 }
 
 /// Several lines: line feeds stay.
-pub fn block(text: &str) -> Cow<'_, str> {
+pub(crate) fn block(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && c != '\n')
 }
 
@@ -39,7 +39,7 @@ fn escape(text: &str, unsafe_char: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// JSON text with those characters that JSON allows raw but a terminal obeys written as `\u` escapes. The value is the same.
-pub fn json(text: &str) -> Cow<'_, str> {
+pub(crate) fn json(text: &str) -> Cow<'_, str> {
     let raw = |c: char| is_unsafe(c) && c != '\n' && c != '\r';
     if !text.chars().any(raw) {
         return Cow::Borrowed(text);
@@ -57,7 +57,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
 }
 
 /// At most `max` characters, the last of them an ellipsis where something was cut off.
-pub fn shorten(text: &str, max: usize) -> Cow<'_, str> {
+pub(crate) fn shorten(text: &str, max: usize) -> Cow<'_, str> {
     if text.chars().count() <= max {
         return Cow::Borrowed(text);
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `1.2 MiB`.
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
     let mut unit = 0;
@@ -20,7 +20,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// `850µs`, `12ms`, `3.4s`, `5m07s`, `2h03m`.
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     let seconds = duration.as_secs();
     if micros < 1_000 {
@@ -37,7 +37,7 @@ pub fn duration(duration: Duration) -> String {
 }
 
 /// `sha256:` and the first twelve digits.
-pub fn digest(text: &str) -> String {
+pub(crate) fn digest(text: &str) -> String {
     match text.strip_prefix("sha256:").and_then(|hex| hex.get(..12)) {
         Some(start) => format!("sha256:{start}"),
         None => text.to_owned(),
@@ -45,7 +45,7 @@ pub fn digest(text: &str) -> String {
 }
 
 /// `2026-01-31 04:05:06` out of RFC 3339 text, in UTC.
-pub fn time(text: &str) -> String {
+pub(crate) fn time(text: &str) -> String {
     match text.parse::<jiff::Timestamp>() {
         Ok(instant) => instant.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => text.to_owned(),

@@ -1,9 +1,9 @@
 //! What a person or a script sees: text made safe for terminals, tables, JSON and YAML, diagnostics, progress.
 
-pub mod diagnostics;
-pub mod escape;
-pub mod format;
-pub mod output;
-pub mod progress;
-pub mod run_view;
-pub mod term;
+pub(crate) mod diagnostics;
+pub(crate) mod escape;
+pub(crate) mod format;
+pub(crate) mod output;
+pub(crate) mod progress;
+pub(crate) mod run_view;
+pub(crate) mod term;

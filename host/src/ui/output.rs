@@ -11,7 +11,7 @@ use super::{escape, format};
 
 /// How to print answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// The columns that matter, for people.
     Table,
     /// The whole answer as JSON.
@@ -22,7 +22,7 @@ pub enum Output {
 
 /// How a column shows its value.
 #[derive(Clone, Copy, Debug)]
-pub enum Show {
+pub(crate) enum Show {
     /// As it is.
     Text,
     /// A state, in its colour.
@@ -42,11 +42,11 @@ pub enum Show {
 }
 
 /// A column: its title, where the value is (JSON pointer), how it is shown.
-pub type Column = (&'static str, &'static str, Show);
+pub(crate) type Column = (&'static str, &'static str, Show);
 
 impl Output {
     /// Prints a list.
-    pub fn list(self, rows: &[Value], columns: &[Column]) {
+    pub(crate) fn list(self, rows: &[Value], columns: &[Column]) {
         match self {
             Self::Table => term::outln(&table(rows, columns, Paint::stdout())),
             _ => self.value(&Value::Array(rows.to_vec())),
@@ -54,7 +54,7 @@ impl Output {
     }
 
     /// Prints one thing: as a table of its fields.
-    pub fn record(self, value: &Value, fields: &[Column]) {
+    pub(crate) fn record(self, value: &Value, fields: &[Column]) {
         if self != Self::Table {
             return self.value(value);
         }
@@ -69,7 +69,7 @@ impl Output {
     }
 
     /// Prints a whole value. Tables know nothing of it: JSON.
-    pub fn value(self, value: &Value) {
+    pub(crate) fn value(self, value: &Value) {
         match self {
             Self::Yaml => {
                 let text = serde_norway::to_string(value).expect("JSON values are YAML values");
@@ -84,7 +84,7 @@ impl Output {
 }
 
 /// A table without lines, as `kubectl` and `docker` print them: easy to read, to copy and to cut.
-pub fn table(rows: &[Value], columns: &[Column], paint: Paint) -> String {
+pub(crate) fn table(rows: &[Value], columns: &[Column], paint: Paint) -> String {
     let titles = columns
         .iter()
         .map(|(title, ..)| paint.dim(&title.to_uppercase()))
@@ -102,7 +102,7 @@ pub fn table(rows: &[Value], columns: &[Column], paint: Paint) -> String {
 }
 
 /// A table of texts: columns as wide as their widest cell, two spaces between them.
-pub fn plain_table(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
+pub(crate) fn plain_table(titles: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let lines: Vec<_> = std::iter::once(titles).chain(rows).collect();
     let mut widths: Vec<usize> = Vec::new();
     for line in &lines {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::term;
 
 /// A bar over bytes.
-pub fn bytes(total: u64, what: &str) -> ProgressBar {
+pub(crate) fn bytes(total: u64, what: &str) -> ProgressBar {
     if !term::stderr_is_terminal() {
         return ProgressBar::hidden();
     }
@@ -18,7 +18,7 @@ pub fn bytes(total: u64, what: &str) -> ProgressBar {
 }
 
 /// Something that takes an unknown time.
-pub fn spinner(what: &str) -> ProgressBar {
+pub(crate) fn spinner(what: &str) -> ProgressBar {
     if !term::stderr_is_terminal() {
         return ProgressBar::hidden();
     }

@@ -10,7 +10,7 @@ use super::{escape, format};
 
 /// What the view knows of one task instance.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TaskLine {
+pub(crate) struct TaskLine {
     /// Task id, with the map index where it has one.
     pub name: String,
     /// Its state; empty where it has none yet.
@@ -27,7 +27,7 @@ pub struct TaskLine {
 
 impl TaskLine {
     /// Out of a task instance of the API.
-    pub fn of(ti: &Value) -> Self {
+    pub(crate) fn of(ti: &Value) -> Self {
         let text = |key: &str| ti.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut name = text("task_id");
         if let Some(index) = ti.get("map_index").and_then(Value::as_i64).filter(|index| *index >= 0) {
@@ -62,7 +62,7 @@ impl TaskLine {
     }
 
     /// The one-line form.
-    pub fn render(&self, width: usize, paint: Paint) -> String {
+    pub(crate) fn render(&self, width: usize, paint: Paint) -> String {
         let name = escape::line(&self.name);
         let state = if self.state.is_empty() { "waiting" } else { &self.state };
         let mut text = format!(
@@ -90,7 +90,7 @@ impl TaskLine {
 }
 
 /// Shows task instances while they change: a tree that redraws on a terminal, one line a change elsewhere. On standard error.
-pub struct LiveView {
+pub(crate) struct LiveView {
     bars: Option<MultiProgress>,
     rows: Vec<(TaskLine, Option<ProgressBar>)>,
     width: usize,
@@ -102,7 +102,7 @@ const MAX_LIVE_ROWS: usize = 40;
 
 impl LiveView {
     /// For these tasks, in this order. More may come later.
-    pub fn new(names: &[String]) -> Self {
+    pub(crate) fn new(names: &[String]) -> Self {
         let live = term::stderr_is_terminal() && names.len() <= MAX_LIVE_ROWS;
         let mut view = Self {
             bars: live.then(MultiProgress::new),
@@ -131,7 +131,7 @@ impl LiveView {
     }
 
     /// A task instance is like this now.
-    pub fn update(&mut self, line: TaskLine) {
+    pub(crate) fn update(&mut self, line: TaskLine) {
         let Some((shown, bar)) = self.rows.iter_mut().find(|(shown, _)| shown.name == line.name) else {
             if self.bars.is_none() {
                 term::errln(&line.render(self.width, self.paint));
@@ -154,12 +154,12 @@ impl LiveView {
     }
 
     /// What is shown of a task instance.
-    pub fn line(&self, name: &str) -> Option<&TaskLine> {
+    pub(crate) fn line(&self, name: &str) -> Option<&TaskLine> {
         self.rows.iter().map(|(line, _)| line).find(|line| line.name == name)
     }
 
     /// Leaves the last state on the screen.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         for (_, bar) in &self.rows {
             if let Some(bar) = bar {
                 bar.abandon();
@@ -168,7 +168,7 @@ impl LiveView {
     }
 
     /// Takes it off the screen, for a table in its place.
-    pub fn clear(self) {
+    pub(crate) fn clear(self) {
         for (_, bar) in &self.rows {
             if let Some(bar) = bar {
                 bar.finish_and_clear();
@@ -178,7 +178,7 @@ impl LiveView {
 }
 
 /// A structured log message as one line for people.
-pub fn log_line(line: &Value, paint: Paint) -> String {
+pub(crate) fn log_line(line: &Value, paint: Paint) -> String {
     let text = |key: &str| line.get(key).and_then(Value::as_str);
     let event = escape::line(text("event").unwrap_or_default());
     let mut shown = String::new();

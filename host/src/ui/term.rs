@@ -3,19 +3,19 @@
 use std::io::{self, IsTerminal, Write};
 
 /// Writes to standard output.
-pub fn out(text: &str) {
+pub(crate) fn out(text: &str) {
     write_all(&mut io::stdout().lock(), text);
 }
 
 /// Writes a line to standard output.
-pub fn outln(text: &str) {
+pub(crate) fn outln(text: &str) {
     let mut stdout = io::stdout().lock();
     write_all(&mut stdout, text);
     write_all(&mut stdout, "\n");
 }
 
 /// Writes a line to standard error, where messages for people go.
-pub fn errln(text: &str) {
+pub(crate) fn errln(text: &str) {
     let mut stderr = io::stderr().lock();
     // Nobody is left to tell when standard error is gone.
     writeln!(stderr, "{text}").ok();
@@ -33,38 +33,38 @@ fn write_all(to: &mut impl Write, text: &str) {
 }
 
 /// Whether standard output is a terminal.
-pub fn stdout_is_terminal() -> bool {
+pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
 /// Whether standard error is a terminal: progress bars may be drawn.
-pub fn stderr_is_terminal() -> bool {
+pub(crate) fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
 /// Colours for one stream. `NO_COLOR` and a stream that is no terminal turn them off.
 #[derive(Clone, Copy, Debug)]
-pub struct Paint {
+pub(crate) struct Paint {
     on: bool,
 }
 
 impl Paint {
     /// For standard output.
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self {
             on: stdout_is_terminal() && wants_colour(),
         }
     }
 
     /// For standard error.
-    pub fn stderr() -> Self {
+    pub(crate) fn stderr() -> Self {
         Self {
             on: stderr_is_terminal() && wants_colour(),
         }
     }
 
     /// Never any colour.
-    pub fn never() -> Self {
+    pub(crate) fn never() -> Self {
         Self { on: false }
     }
 
@@ -77,37 +77,37 @@ impl Paint {
     }
 
     /// For headings.
-    pub fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.wrap("1", text)
     }
 
     /// For what matters less.
-    pub fn dim(self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.wrap("2", text)
     }
 
     /// For failures.
-    pub fn red(self, text: &str) -> String {
+    pub(crate) fn red(self, text: &str) -> String {
         self.wrap("1;31", text)
     }
 
     /// For success.
-    pub fn green(self, text: &str) -> String {
+    pub(crate) fn green(self, text: &str) -> String {
         self.wrap("32", text)
     }
 
     /// For warnings and waiting.
-    pub fn yellow(self, text: &str) -> String {
+    pub(crate) fn yellow(self, text: &str) -> String {
         self.wrap("33", text)
     }
 
     /// For pointers into text.
-    pub fn blue(self, text: &str) -> String {
+    pub(crate) fn blue(self, text: &str) -> String {
         self.wrap("1;34", text)
     }
 
     /// The colour of a state of a run or a task instance.
-    pub fn state(self, state: &str) -> String {
+    pub(crate) fn state(self, state: &str) -> String {
         match state {
             "success" | "ready" => self.green(state),
             "failed" | "upstream_failed" | "refused" => self.red(state),

@@ -7,6 +7,7 @@
 mod compile;
 mod components;
 mod config;
+mod deployer;
 mod header;
 mod inner;
 mod reference;
@@ -14,7 +15,6 @@ mod reference;
 pub use compile::CompileService;
 pub use config::Config;
 pub use inner::{Catalog, Parts, WasmFiles};
-pub use reference::{Reference, suggest};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use ports::component::Tag;
 
 /// A component as somebody wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reference {
+pub(crate) enum Reference {
     /// By its content. A name before it is decoration.
     Digest(Digest),
     /// By a tag.
@@ -17,7 +17,7 @@ pub enum Reference {
 /// The text names no component.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a component: write `name@version` or `sha256:<64 hex digits>`")]
-pub struct InvalidReference {
+pub(crate) struct InvalidReference {
     text: String,
 }
 
@@ -50,56 +50,9 @@ impl fmt::Display for Reference {
     }
 }
 
-/// What to suggest for a tag that does not exist: the versions that its name has, else the nearest name.
-pub fn suggest(wanted: &Tag, known: &[Tag]) -> Option<String> {
-    let versions: Vec<_> = known
-        .iter()
-        .filter(|tag| tag.name == wanted.name)
-        .map(|tag| format!("`{tag}`"))
-        .take(5)
-        .collect();
-    if !versions.is_empty() {
-        return Some(format!("there is {}", versions.join(", ")));
-    }
-    let text = wanted.to_string();
-    known
-        .iter()
-        .map(|tag| (distance(&tag.to_string(), &text), tag))
-        .filter(|(distance, _)| *distance <= text.chars().count() / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, tag)| format!("did you mean `{tag}`?"))
-}
-
-/// Levenshtein's distance: how many characters to insert, delete or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = *cell;
-            left = replaced.min(*cell + 1).min(left + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tag(text: &str) -> Tag {
-        match text.parse() {
-            Ok(Reference::Tag(tag)) => tag,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn reads_the_three_forms() {
@@ -109,33 +62,6 @@ mod tests {
         assert_eq!("ml@1.2".parse::<Reference>().unwrap().to_string(), "ml@1.2");
         for wrong in ["ml", "", "@1", "ml@", "sha256:00", "a b@1", "./x.wasm", "ml@sha256:0"] {
             assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn suggests_versions_first_and_near_names_second() {
-        let known = [tag("ml@1.1"), tag("ml@1.2"), tag("audio@1")];
-        assert_eq!(
-            suggest(&tag("ml@1.3"), &known).as_deref(),
-            Some("there is `ml@1.1`, `ml@1.2`")
-        );
-        assert_eq!(
-            suggest(&tag("audoi@1"), &known).as_deref(),
-            Some("did you mean `audio@1`?")
-        );
-        assert_eq!(suggest(&tag("something-else@9"), &known), None);
-    }
-
-    #[test]
-    fn measures_distance() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("", "ab", 2),
-            ("kitten", "sitting", 3),
-            ("ml", "ml", 0),
-        ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
 }

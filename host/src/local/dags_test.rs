@@ -1,0 +1,117 @@
+//! `airtight dags test`: a whole DAG from local files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use blobs::FileBlobStore;
+use clap::Args;
+use logs::FileLogStore;
+use model::manifest::{self, ComponentRef};
+use model::{DagRunState, Timestamp};
+use ports::deploy::{CheckedManifest, Severity};
+
+use super::find::Overrides;
+use super::report;
+use super::session::{RunRequest, Session};
+use super::workshop::Workshop;
+use crate::cli::conf_argument;
+use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::ui::diagnostics;
+use crate::ui::output::Output;
+use crate::ui::run_view::LiveView;
+use crate::ui::term::{self, Paint};
+
+/// Arguments of `dags test`.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// The manifest
+    file: PathBuf,
+    /// The run's configuration: a JSON object, or @FILE. Members that name a parameter replace its default
+    #[arg(long, short)]
+    conf: Option<String>,
+    /// One parameter: `name=value`, where the value is JSON or text; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    param: Vec<String>,
+    /// Where a component is that the manifest names by a tag [default: what cargo built under that name]; may be repeated
+    #[arg(long, value_name = "NAME@VERSION=FILE")]
+    component: Vec<String>,
+    /// The logical date, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    logical_date: Option<Timestamp>,
+}
+
+/// Runs the DAG; a failed run is a failure.
+pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
+    let conf = conf_argument(args.conf.as_deref(), &args.param)?;
+    let overrides = Overrides::parse(&args.component)?;
+    let shown = args.file.display().to_string();
+    let source = std::fs::read_to_string(&args.file).or_fail(Exit::Invalid, || format!("cannot read `{shown}`"))?;
+    let workshop = Workshop::open()?;
+    let manifest = manifest::read(&source);
+    let (components, files) = workshop.resolve(&args.file, &manifest, &overrides).await;
+    for (reference, path) in &files {
+        if matches!(reference, ComponentRef::Tag(..)) {
+            term::errln(&Paint::stderr().dim(&format!("using {} as {reference}", path.display())));
+        }
+    }
+    let checked = match manifest::compile(&manifest, &components) {
+        Ok(checked) => checked,
+        Err(found) => {
+            term::errln(diagnostics::render(&shown, &source, &found, Paint::stderr()).trim_end());
+            return Err(Failure::said(Exit::Invalid));
+        }
+    };
+    let warnings: Vec<_> = checked
+        .diagnostics
+        .iter()
+        .filter(|found| found.severity > Severity::Note)
+        .cloned()
+        .collect();
+    if !warnings.is_empty() {
+        term::errln(&diagnostics::render(&shown, &source, &warnings, Paint::stderr()));
+    }
+    let checked = CheckedManifest {
+        digest: checked.digest,
+        source: source.as_str().into(),
+        dag: Arc::new(checked.dag),
+        paused: Some(false),
+        diagnostics: Vec::new(),
+    };
+
+    let temporary = tempfile::tempdir().or_fail(Exit::Broken, || "cannot create a temporary directory".to_owned())?;
+    let open = || {
+        std::io::Result::Ok((
+            FileBlobStore::open(&temporary.path().join("blobs"))?,
+            FileLogStore::open(&temporary.path().join("logs"))?,
+        ))
+    };
+    let (blobs, logs) = open().or_fail(Exit::Broken, || "cannot open the temporary directory".to_owned())?;
+    let names: Vec<String> = checked.dag.tasks.iter().map(|task| task.id.to_string()).collect();
+    let session = Session::start(&workshop, blobs, Arc::new(logs.clone())).await?;
+    let mut view = LiveView::new(&names);
+    let request = RunRequest {
+        checked,
+        conf,
+        logical_date: args.logical_date,
+    };
+    let ended = tokio::select! {
+        ended = session.run(request, Some(&mut view)) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "stopped before the run had ended")),
+    };
+    view.clear();
+    let finished = match ended {
+        Ok(finished) => finished,
+        Err(failure) => {
+            session.stop().await;
+            return Err(failure);
+        }
+    };
+    logs.flush().await;
+    report::print(output, &finished, &logs).await;
+    session.stop().await;
+    if finished.run.state == DagRunState::Success {
+        Ok(())
+    } else {
+        Err(Failure::said(Exit::Failed))
+    }
+}

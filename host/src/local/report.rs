@@ -1,0 +1,174 @@
+//! What a local run came to: tables, XComs, the logs of what failed; or all of it as JSON.
+
+use model::{MapIndex, TaskId, TaskInstanceState};
+use ports::log::{LogKey, LogReader};
+use ports::query::TiRow;
+use serde_json::{Value, json};
+
+use super::session::Finished;
+use crate::ui::output::{Column, Output, Show, table};
+use crate::ui::run_view::{TaskLine, log_line};
+use crate::ui::term::{self, Paint};
+use crate::ui::{escape, format};
+
+/// Log lines of a failed task that are shown; the last ones.
+const LOG_TAIL: usize = 50;
+
+/// `task`, or `task[3]` where it is mapped.
+pub(crate) fn name(task_id: &TaskId, map_index: MapIndex) -> String {
+    if map_index == MapIndex::UNMAPPED {
+        task_id.to_string()
+    } else {
+        format!("{task_id}[{}]", map_index.0)
+    }
+}
+
+/// A task instance as a line of the live view.
+pub(crate) fn line(ti: &TiRow) -> TaskLine {
+    TaskLine {
+        name: name(&ti.task_id, ti.key.map_index),
+        state: if ti.state == TaskInstanceState::NoStatus {
+            String::new()
+        } else {
+            ti.state.to_string()
+        },
+        try_number: ti.try_number.0,
+        duration: ti.start_date.zip(ti.end_date).map(|(start, end)| end.since(start)),
+        cause: ti.cause.map(|cause| cause.to_string()).unwrap_or_default(),
+        note: ti.message.clone().unwrap_or_default(),
+    }
+}
+
+/// The whole result as JSON.
+pub(crate) fn value(finished: &Finished) -> Value {
+    let task_instances: Vec<_> = finished
+        .task_instances
+        .iter()
+        .map(|ti| {
+            json!({
+                "task_id": ti.task_id,
+                "map_index": ti.key.map_index,
+                "state": (ti.state != TaskInstanceState::NoStatus).then_some(ti.state),
+                "try_number": ti.try_number,
+                "start_date": ti.start_date,
+                "end_date": ti.end_date,
+                "duration": ti.start_date.zip(ti.end_date).map(|(start, end)| end.since(start).as_secs_f64()),
+                "cause": ti.cause,
+                "message": ti.message,
+                "code": ti.code,
+                "details": ti.details.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()),
+                "peak_memory_bytes": ti.usage.map(|usage| usage.peak_memory_bytes),
+                "cpu_seconds": ti.usage.map(|usage| usage.cpu.as_secs_f64()),
+            })
+        })
+        .collect();
+    let xcoms: Vec<_> = finished
+        .xcoms
+        .iter()
+        .map(|(task_id, map_index, key, xcom)| {
+            let value: Value = serde_json::from_str(&xcom.value).unwrap_or(Value::Null);
+            json!({"task_id": task_id, "map_index": map_index, "key": key, "value": value})
+        })
+        .collect();
+    json!({
+        "dag_id": finished.run.dag_id,
+        "dag_run_id": finished.run.run_id,
+        "state": finished.run.state,
+        "start_date": finished.run.start_date,
+        "end_date": finished.run.end_date,
+        "task_instances": task_instances,
+        "xcoms": xcoms,
+    })
+}
+
+/// Prints the result.
+pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogReader) {
+    let value = value(finished);
+    if output != Output::Table {
+        output.value(&value);
+        return;
+    }
+    let paint = Paint::stdout();
+    let rows = |key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let columns: &[Column] = &[
+        ("task", "/task_id", Show::Text),
+        ("state", "/state", Show::State),
+        ("try", "/try_number", Show::Text),
+        ("duration", "/duration", Show::Seconds),
+        ("memory", "/peak_memory_bytes", Show::Bytes),
+        ("cause", "/cause", Show::Text),
+        ("message", "/message", Show::Text),
+    ];
+    term::outln(&table(&rows("task_instances"), columns, paint));
+    if !finished.xcoms.is_empty() {
+        let columns: &[Column] = &[
+            ("task", "/task_id", Show::Text),
+            ("xcom", "/key", Show::Text),
+            ("value", "/value", Show::Json),
+        ];
+        term::outln(&format!("\n{}", table(&rows("xcoms"), columns, paint)));
+    }
+    for ti in &finished.task_instances {
+        if ti.state == TaskInstanceState::Failed {
+            print_log(ti, logs, paint).await;
+        }
+    }
+    let took = finished
+        .run
+        .start_date
+        .zip(finished.run.end_date)
+        .map(|(start, end)| end.since(start));
+    let took = took
+        .map(|took| format!(" after {}", format::duration(took)))
+        .unwrap_or_default();
+    let state = finished.run.state.to_string();
+    term::outln(&format!(
+        "\n{} {}{took}",
+        escape::line(finished.run.dag_id.as_str()),
+        paint.state(&state)
+    ));
+}
+
+async fn print_log(ti: &TiRow, logs: &dyn LogReader, paint: Paint) {
+    let key = LogKey {
+        run_uuid: ti.run_uuid,
+        task: ti.key.task,
+        map_index: ti.key.map_index,
+        try_number: ti.try_number,
+    };
+    let mut lines = Vec::new();
+    let mut from = 0;
+    while let Ok(part) = logs.read(key, from, 1_000).await {
+        let last = part.ended || part.lines.is_empty();
+        from = part.next;
+        lines.extend(part.lines);
+        // Only the end is shown; a log may be long.
+        let spare = lines.len().saturating_sub(LOG_TAIL);
+        lines.drain(..spare);
+        if last {
+            break;
+        }
+    }
+    term::outln(&format!(
+        "\n{}",
+        paint.bold(&format!(
+            "log of {}, try {}",
+            name(&ti.task_id, ti.key.map_index),
+            ti.try_number.0
+        ))
+    ));
+    for line in lines {
+        term::outln(&format!("  {}", log_line(&json!(line), paint)));
+    }
+    if let Some(details) = ti
+        .details
+        .as_deref()
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+    {
+        term::outln(&format!("  {}", paint.dim("details")));
+        let text = serde_json::to_string_pretty(&details).unwrap_or_default();
+        for line in escape::json(&text).lines() {
+            term::outln(&format!("  {line}"));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One run in this process: a scheduler on a store in memory, an executor, and a directory that goes away with them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blobs::FileBlobStore;
+use model::{DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
+use ports::control::{Control, ControlError, RunEvent, TriggerRequest};
+use ports::deploy::CheckedManifest;
+use ports::log::LogSink;
+use ports::payload::XcomValue;
+use ports::query::{RunRow, TiRow};
+use ports::store::SchedulerStore as _;
+use runtime::{ExecutorConfig, LocalExecutor, Services};
+use scheduler::{Config, Handle, MemoryStore, Running, Scheduler};
+use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
+use uuid::Uuid;
+
+use super::workshop::Workshop;
+use crate::clock::SystemClock;
+use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::ui::run_view::{LiveView, TaskLine};
+
+/// How long tasks get to stop after Ctrl-C.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// A scheduler that runs in this process.
+pub(crate) struct Session {
+    handle: Handle,
+    store: Arc<MemoryStore>,
+    running: Running,
+}
+
+/// A run to start.
+pub(crate) struct RunRequest {
+    /// The DAG.
+    pub checked: CheckedManifest,
+    /// `conf`.
+    pub conf: Value,
+    /// The logical date.
+    pub logical_date: Option<Timestamp>,
+}
+
+/// A run that has ended.
+pub(crate) struct Finished {
+    /// The run.
+    pub run: RunRow,
+    /// Its task instances, in the order of the manifest.
+    pub task_instances: Vec<TiRow>,
+    /// What they published, in the same order: task, map index, key, value.
+    pub xcoms: Vec<(TaskId, MapIndex, String, XcomValue)>,
+}
+
+impl Session {
+    /// Starts a scheduler and an executor.
+    pub(crate) async fn start(workshop: &Workshop, blobs: FileBlobStore, logs: Arc<dyn LogSink>) -> Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let store = Arc::new(MemoryStore::new());
+        let scheduler = Scheduler::new(Config::new(Uuid::new_v4()), store.clone(), clock.clone());
+        let handle = scheduler.handle();
+        let services = Services {
+            xcoms: Arc::new(handle.clone()),
+            checkpoints: Arc::new(handle.clone()),
+            blobs: Arc::new(blobs),
+            logs,
+            events: Arc::new(handle.clone()),
+            clock,
+        };
+        let executor = LocalExecutor::new(
+            workshop.engine.clone(),
+            workshop.code.clone(),
+            workshop.compiler.clone(),
+            services,
+            &ExecutorConfig::default(),
+        )
+        .or_fail(Exit::Broken, || "cannot start the threads that run tasks".to_owned())?;
+        let running = scheduler
+            .start(Arc::new(executor))
+            .await
+            .or_fail(Exit::Broken, || "cannot start the scheduler".to_owned())?;
+        Ok(Self { handle, store, running })
+    }
+
+    /// Runs a DAG to its end and shows it meanwhile.
+    pub(crate) async fn run(&self, request: RunRequest, mut view: Option<&mut LiveView>) -> Result<Finished> {
+        let dag = request.checked.dag.clone();
+        let mut events = self.handle.subscribe();
+        self.handle.deploy(request.checked, true, USER).await.map_err(control)?;
+        self.handle.set_paused(&dag.id, false, USER).await.map_err(control)?;
+        let trigger = TriggerRequest {
+            dag_id: dag.id.clone(),
+            run_id: None,
+            logical_date: request.logical_date,
+            data_interval: None,
+            run_after: None,
+            conf: request.conf,
+            note: None,
+            user: USER.to_owned(),
+        };
+        let run = self.handle.trigger(trigger).await.map_err(control)?;
+        let mut lines = Lines::default();
+        loop {
+            match events.recv().await {
+                Ok(RunEvent::DagRun { run_id, state, .. }) if run_id == run.run_id && state.is_finished() => break,
+                Ok(event) => {
+                    if let (Some(line), Some(view)) = (lines.take(event), view.as_deref_mut()) {
+                        view.update(line);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    let state = self.state(&dag.id, &run.run_id).await?;
+                    if state.is_finished() {
+                        break;
+                    }
+                }
+                Err(RecvError::Closed) => return Err(Failure::new(Exit::Broken, "the scheduler stopped")),
+            }
+        }
+        self.finished(&run, view).await
+    }
+
+    async fn state(&self, dag_id: &DagId, run_id: &RunId) -> Result<DagRunState> {
+        self.handle.wait(dag_id, run_id, Duration::ZERO).await.map_err(control)
+    }
+
+    async fn finished(&self, run: &RunRow, view: Option<&mut LiveView>) -> Result<Finished> {
+        let doing = || "cannot read the run back".to_owned();
+        let row = self.store.run_row(run.key).await.or_fail(Exit::Broken, doing)?;
+        let mut task_instances = self.store.ti_rows(run.key).await.or_fail(Exit::Broken, doing)?;
+        self.handle.overlay(run.key, &mut task_instances);
+        task_instances.sort_by_key(|ti| ti.key);
+        if let Some(view) = view {
+            for ti in &task_instances {
+                view.update(super::report::line(ti));
+            }
+        }
+        let names: HashMap<_, _> = task_instances
+            .iter()
+            .map(|ti| (ti.key.task, ti.task_id.clone()))
+            .collect();
+        let mut xcoms = self.store.xcoms_of(run.key);
+        xcoms.sort_by(|a, b| (a.0, a.1, &a.2).cmp(&(b.0, b.1, &b.2)));
+        let xcoms = xcoms
+            .into_iter()
+            .filter_map(|(task, map_index, key, value)| Some((names.get(&task)?.clone(), map_index, key, value)))
+            .collect();
+        Ok(Finished {
+            run: row.unwrap_or_else(|| run.clone()),
+            task_instances,
+            xcoms,
+        })
+    }
+
+    /// Stops what still runs.
+    pub(crate) async fn stop(self) {
+        self.handle.shutdown(STOP_GRACE).await;
+        self.running.await.ok();
+    }
+}
+
+/// Who triggers, where nobody logs in.
+const USER: &str = "local";
+
+fn control(error: ControlError) -> Failure {
+    let exit = match error {
+        ControlError::InvalidParams { .. } => Exit::Invalid,
+        _ => Exit::Broken,
+    };
+    let failure = Failure::new(exit, error.to_string());
+    match std::error::Error::source(&error) {
+        Some(source) => failure.because(source),
+        None => failure,
+    }
+}
+
+/// Events as lines of the view.
+#[derive(Default)]
+struct Lines {
+    known: HashMap<(TaskId, MapIndex), (TaskLine, Option<Timestamp>)>,
+}
+
+impl Lines {
+    fn take(&mut self, event: RunEvent) -> Option<TaskLine> {
+        match event {
+            RunEvent::TaskInstance {
+                task_id,
+                map_index,
+                try_number,
+                state,
+                cause,
+                at,
+                ..
+            } => {
+                let (line, started) = self.entry(task_id, map_index);
+                line.state = state.to_string();
+                line.try_number = try_number;
+                line.cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
+                line.note.clear();
+                if state == TaskInstanceState::Running {
+                    *started = Some(at);
+                } else if let Some(started) = started.take() {
+                    line.duration = Some(at.since(started));
+                }
+                Some(line.clone())
+            }
+            RunEvent::Progress {
+                task_id,
+                map_index,
+                fraction,
+                note,
+                ..
+            } => {
+                let (line, _) = self.entry(task_id, map_index);
+                let percent = fraction
+                    .map(|part| format!("{:.0}% ", part * 100.0))
+                    .unwrap_or_default();
+                line.note = format!("{percent}{note}");
+                Some(line.clone())
+            }
+            RunEvent::DagRun { .. } | RunEvent::Dag { .. } => None,
+        }
+    }
+
+    fn entry(&mut self, task_id: TaskId, map_index: MapIndex) -> &mut (TaskLine, Option<Timestamp>) {
+        let name = super::report::name(&task_id, map_index);
+        self.known.entry((task_id, map_index)).or_insert_with(|| {
+            let line = TaskLine {
+                name,
+                ..TaskLine::default()
+            };
+            (line, None)
+        })
+    }
+}

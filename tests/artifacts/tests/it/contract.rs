@@ -2,97 +2,10 @@
 //! knows WASI and nothing of ours: what is needed beyond that is a trap.
 
 use anyhow::{Context as _, Result};
-use ports::component::Descriptor;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, Linker, ResourceTable, ResourceType, Val};
-use wasmtime::{Config, Engine, Store};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime::component::{Component, Val};
+use wasmtime::{Config, Engine};
 
-struct State {
-    wasi: WasiCtx,
-    table: ResourceTable,
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-const GUEST: &str = "airtight:task/guest@0.1.0";
-
-fn call(path: &str, function: &str, params: &[Val]) -> Result<Val> {
-    let engine = Engine::new(&Config::new())?;
-    let component = Component::from_file(&engine, path)?;
-    let mut linker = Linker::<State>::new(&engine);
-    wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    define_ours_as_traps(&engine, &component, &mut linker)?;
-    let mut store = Store::new(
-        &engine,
-        State {
-            wasi: WasiCtx::builder().build(),
-            table: ResourceTable::new(),
-        },
-    );
-    let instance = linker.instantiate(&mut store, &component)?;
-    let interface = instance
-        .get_export_index(&mut store, None, GUEST)
-        .context("it does not export the interface")?;
-    let index = instance
-        .get_export_index(&mut store, Some(&interface), function)
-        .context("no such function")?;
-    let function = instance.get_func(&mut store, index).context("not a function")?;
-    let mut results = [Val::Bool(false)];
-    function.call(&mut store, params, &mut results)?;
-    let [result] = results;
-    Ok(result)
-}
-
-/// `Linker::define_unknown_imports_as_traps` would take WASI's place, too, where a component asks for a lower patch version of it.
-fn define_ours_as_traps(engine: &Engine, component: &Component, linker: &mut Linker<State>) -> Result<()> {
-    for (name, import) in component.component_type().imports(engine) {
-        let ComponentItem::ComponentInstance(interface) = import.ty else {
-            continue;
-        };
-        if !name.starts_with("airtight:") {
-            continue;
-        }
-        let mut instance = linker.instance(name)?;
-        for (function, item) in interface.exports(engine) {
-            match item.ty {
-                ComponentItem::ComponentFunc(_) => {
-                    let what = format!("{name}#{function}");
-                    instance.func_new(function, move |_, _, _, _| {
-                        Err(wasmtime::format_err!("{what} is not there"))
-                    })?;
-                }
-                ComponentItem::Resource(_) => {
-                    instance.resource(function, ResourceType::host::<()>(), |_, _| Ok(()))?;
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-fn describe(path: &str) -> Result<Descriptor> {
-    let Val::String(text) = call(path, "describe", &[])? else {
-        anyhow::bail!("describe does not return a string");
-    };
-    Ok(serde_json::from_str(&text)?)
-}
-
-fn run(path: &str, task: &str, input: &str) -> Result<Val> {
-    call(
-        path,
-        "run",
-        &[Val::String(task.to_owned()), Val::String(input.to_owned())],
-    )
-}
+use crate::component::{describe, run};
 
 fn done(json: &str) -> Val {
     Val::Result(Ok(Some(Box::new(Val::Variant(

@@ -1,11 +1,14 @@
 //! `…/wait`: lines of JSON with the state of a run, the last one as soon as the run has ended.
+//!
+//! A client that takes nothing but `application/json` (the official Python client is one) gets only the last line: one JSON
+//! value, after empty lines that keep the connection alive.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use model::{DagId, DagRunState, MapIndex, RunId, TaskId};
 use ports::query::XcomFilter;
@@ -15,7 +18,7 @@ use super::under;
 use crate::error::{ApiError, Code};
 use crate::openapi::{Kind, Op, Routes};
 use crate::page;
-use crate::request::{Media, PathArgs, Query};
+use crate::request::{Media, PathArgs, Query, negotiate};
 use crate::shape::RawJson;
 use crate::state::App;
 
@@ -29,7 +32,8 @@ pub(crate) fn add(routes: Routes) -> Routes {
         wait,
         Op::new("dag_run", "wait_dag_run_until_finished", "Wait until a run has ended")
             .query(&[("interval", Kind::Number), ("result", Kind::Texts)])
-            .raw(200, "application/x-ndjson"),
+            .raw(200, "application/x-ndjson")
+            .raw(200, "application/json"),
     )
 }
 
@@ -51,7 +55,13 @@ enum Next {
     End,
 }
 
-async fn wait(State(app): State<Arc<App>>, path: PathArgs, mut query: Query) -> Result<Response, ApiError> {
+async fn wait(
+    State(app): State<Arc<App>>,
+    path: PathArgs,
+    mut query: Query,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let media = negotiate(&headers, &[Media::Ndjson, Media::Json])?;
     let interval = match query.number("interval") {
         Some(seconds) if seconds > 0.0 => seconds.min(MAX_INTERVAL_S),
         Some(_) => {
@@ -75,7 +85,7 @@ async fn wait(State(app): State<Arc<App>>, path: PathArgs, mut query: Query) -> 
         interval: Duration::from_secs_f64(interval),
         results,
     };
-    let stream = futures::stream::unfold((waiter, Next::Line(state)), |(waiter, next)| async move {
+    let stream = futures::stream::unfold((waiter, Next::Line(state)), move |(waiter, next)| async move {
         let (line, next) = match next {
             Next::End => return None,
             Next::Line(state) => waiter.line(state).await,
@@ -85,16 +95,16 @@ async fn wait(State(app): State<Arc<App>>, path: PathArgs, mut query: Query) -> 
                 None => return None,
             },
         };
-        Some((
-            Ok::<_, std::convert::Infallible>(Bytes::from(format!("{line}\n"))),
-            (waiter, next),
-        ))
+        // Leading white space belongs to no JSON value.
+        let unfinished = media == Media::Json && !matches!(next, Next::End);
+        let text = if unfinished {
+            "\n".to_owned()
+        } else {
+            format!("{line}\n")
+        };
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (waiter, next)))
     });
-    Ok((
-        [(header::CONTENT_TYPE, Media::Ndjson.as_str())],
-        Body::from_stream(stream),
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, media.as_str())], Body::from_stream(stream)).into_response())
 }
 
 /// One of the bounded number of open streams.

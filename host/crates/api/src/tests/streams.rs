@@ -42,6 +42,12 @@ async fn wait_answers_at_once_and_at_the_end() {
     assert_eq!(last["state"], "success");
     assert_eq!(last["results"]["load"]["accuracy"], 0.9);
     assert_eq!(next(&mut stream).await, None);
+    let request = server.request(&Method::GET, path).header("accept", "application/json");
+    let answer = server.answer(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (&answer.headers["content-type"], answer.text.lines().count()),
+        (&"application/json".parse().unwrap(), 1)
+    );
     let bad = server.get("/api/v2/dags/etl/dagRuns/r/wait?interval=0").await;
     assert_eq!(bad.error(), (422, "validation_failed".to_owned()));
 }

@@ -167,7 +167,7 @@ impl<'a> Scanner<'a> {
             }
             let start = self.at;
             let key = unescape(self.string()?);
-            if !keys.insert(&key) {
+            if !keys.insert(key.clone()) {
                 self.at = start;
                 let shown: String = key.chars().take(64).collect();
                 return Err(format!("key `{shown}` is there twice"));
@@ -283,26 +283,26 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The keys of one object.
+/// The keys of one object. A key without escapes is a slice of the text.
 #[derive(Default)]
-struct Keys {
-    few: Vec<String>,
-    many: HashSet<String>,
+struct Keys<'a> {
+    few: Vec<Cow<'a, str>>,
+    many: HashSet<Cow<'a, str>>,
 }
 
-impl Keys {
+impl<'a> Keys<'a> {
     /// Whether the key is new.
-    fn insert(&mut self, key: &str) -> bool {
+    fn insert(&mut self, key: Cow<'a, str>) -> bool {
         if self.many.is_empty() {
-            if self.few.iter().any(|known| known == key) {
+            if self.few.iter().any(|known| *known == key) {
                 return false;
             }
-            self.few.push(key.to_owned());
+            self.few.push(key);
             if self.few.len() > FEW_KEYS {
                 self.many.extend(self.few.drain(..));
             }
             return true;
         }
-        self.many.insert(key.to_owned())
+        self.many.insert(key)
     }
 }

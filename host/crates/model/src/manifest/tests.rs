@@ -318,6 +318,77 @@ fn a_large_dag_is_read_in_linear_time() {
     assert_eq!(checked.dag.tasks[0].downstream.len(), 10_000);
 }
 
+#[test]
+fn hostile_text_ends_soon() {
+    let size = MAX_MANIFEST_BYTES / 8;
+    for pattern in [
+        "[", "{", "- ", "? ", "a: ", "{a: ", "[a, ", "&a ", "*a ", "!", "# ", "%", "\"", "'", "\\", "|", ">\n", "\t",
+        "\n", "---\n", "a:\n ", "é", ",", "\r", "- - a\n", "{{ ",
+    ] {
+        for prefix in [
+            "",
+            "dag: ",
+            "dag: d\ntasks:\n  a:\n    component: single@1\n    input: ",
+        ] {
+            let source = format!("{prefix}{}", pattern.repeat((size - prefix.len()) / pattern.len()));
+            // Most of these are errors, some are long comments or texts: none may take long, overflow the stack or flood.
+            assert!(read(&source).diagnostics().len() <= 500, "{prefix}{pattern}…");
+        }
+    }
+    let keys: String = (0..60_000).map(|n| format!("k{n}: 1\n")).collect();
+    assert_eq!(read(&keys).diagnostics().len(), 500);
+}
+
+#[test]
+fn deep_expressions_do_not_overflow_the_stack() {
+    let repeat = |before: &str, last: &str, times: usize| format!("{}{last}", before.repeat(times));
+    for times in [40, 240, 490, 4_000] {
+        let after = |first: &str, more: &str| format!("{first}{}", more.repeat(times));
+        for chain in [
+            repeat("(", "1", times),
+            repeat("not ", "1", times),
+            repeat("-", "1", times),
+            repeat("1 - ", "1", times),
+            repeat("1 if 1 else ", "1", times),
+            repeat("[", "1", times),
+            repeat("{1:", "1", times),
+            after("params.a", ".a"),
+            after("1", "[0]"),
+            after("1", " | int"),
+            after("1", " and 1"),
+            after("1", " is odd"),
+        ] {
+            let template = format!("{{{{ {chain} }}}}");
+            let source =
+                format!("dag: d\nparams: {{a: 1}}\ntasks: {{a: {{component: single@1, input: '{template}'}}}}");
+            assert!(times < 4_000 || read(&source).has_errors(), "{chain}");
+            let text = serde_json::Value::from(format!("{template} "));
+            if let Ok(input) = crate::template::InputTemplate::parse(&text) {
+                let context = crate::template::TemplateContext {
+                    dag_id: "",
+                    run_id: "",
+                    task_id: "",
+                    map_index: -1,
+                    try_number: 1,
+                    logical_date: None,
+                    data_interval_start: None,
+                    data_interval_end: None,
+                    params: &json!({"a": 1}),
+                    conf: &json!({}),
+                    xcoms: &HashMap::new(),
+                };
+                let _ = input.render(&context, 100_000, 1 << 20);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_manifest_over_the_limit_is_not_read() {
+    let mebi = MAX_MANIFEST_BYTES;
+    assert!(read(&"x".repeat(mebi + 1)).has_errors());
+}
+
 fn mutated() -> impl Strategy<Value = String> {
     let files: Vec<String> = [yaml_files("valid"), yaml_files("invalid")]
         .concat()
@@ -367,5 +438,50 @@ proptest! {
     #[test]
     fn reading_any_characters_of_yaml_never_panics(source in "[\\[\\]{}:,&*!|>'\"%@#? \t\n\r\\\\a-d1.~<-]{0,80}") {
         holds_for(&source)?;
+    }
+}
+
+fn reference() -> String {
+    fs::read_to_string(fixtures().join("../../../docs/manifest.md")).unwrap()
+}
+
+#[test]
+fn every_example_of_the_reference_is_a_manifest() {
+    let text = reference();
+    let examples: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 5);
+    for example in examples {
+        let manifest = parse(example).unwrap_or_else(|diagnostics| panic!("{example}\n{}", show(&diagnostics)));
+        assert_eq!(manifest.diagnostics(), [], "{example}");
+    }
+}
+
+#[test]
+fn the_reference_names_every_key_and_every_code() {
+    let text = reference();
+    for field in [field::DAG, field::TASK, field::SETTINGS, field::LIMITS]
+        .into_iter()
+        .flatten()
+    {
+        assert!(text.contains(&format!("`{}`", field.name)), "{}", field.name);
+    }
+    for name in crate::TriggerRule::ALL.iter().map(|rule| rule.as_str()) {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+    for folder in ["valid", "invalid"] {
+        for (_, source) in yaml_files(folder) {
+            let diagnostics = check(&source).map_or_else(|diagnostics| diagnostics, |checked| checked.diagnostics);
+            for diagnostic in diagnostics {
+                assert!(
+                    text.contains(&format!("| `{}` |", diagnostic.code)),
+                    "{}",
+                    diagnostic.code
+                );
+            }
+        }
     }
 }

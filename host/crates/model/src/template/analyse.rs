@@ -1,11 +1,11 @@
 //! Reading templates: what they name, and whether they are allowed at all, before anything runs.
 
 use minijinja::machinery::ast::{CallArg, Expr, Stmt};
-use minijinja::machinery::{Span, parse};
+use minijinja::machinery::{Span, Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use serde_json::Value;
 
-use super::language::{FILTERS, FUNCTIONS, MAX_COPIES, MAX_TEMPLATE_BYTES, ROOTS, TESTS, airflow_hint};
+use super::language::{FILTERS, FUNCTIONS, MAX_COPIES, MAX_TEMPLATE_BYTES, MAX_TOKENS, ROOTS, TESTS, airflow_hint};
 use super::path::Segment;
 use crate::manifest::suggest;
 
@@ -247,6 +247,9 @@ impl Reader {
         if text.len() > MAX_TEMPLATE_BYTES {
             return error(0, format!("a template may have at most {MAX_TEMPLATE_BYTES} bytes"));
         }
+        if let Some(offset) = too_many_tokens(text) {
+            return error(offset, format!("more than {MAX_TOKENS} tokens in one expression"));
+        }
         let parsed = match parse(text, "<input>", syntax()) {
             Ok(parsed) => parsed,
             Err(failure) => {
@@ -289,6 +292,22 @@ impl Reader {
             pointer,
         }
     }
+}
+
+/// Where an expression has more tokens than are allowed. What is no token is left for the parser to report.
+fn too_many_tokens(text: &str) -> Option<usize> {
+    let mut count = 0;
+    for token in tokenize(text, false, syntax()) {
+        let Ok((token, span)) = token else { break };
+        match token {
+            Token::VariableStart | Token::BlockStart => count = 0,
+            _ => count += 1,
+        }
+        if count > MAX_TOKENS {
+            return Some(span.start_offset as usize);
+        }
+    }
+    None
 }
 
 /// The expression of a text that is `{{ … }}`, without the marks.

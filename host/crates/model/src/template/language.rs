@@ -98,6 +98,10 @@ pub(super) const TESTS: &[&str] = &[
 /// The longest string with a template, in bytes.
 pub(super) const MAX_TEMPLATE_BYTES: usize = 16 << 10;
 
+/// How many tokens one `{{ … }}` or `{% … %}` may have. The engine parses, compiles and drops expressions by recursion, and not
+/// every chain (`not not …`, `a - a - …`) counts for its own bound.
+pub(super) const MAX_TOKENS: usize = 500;
+
 /// How many `+`, `~` and `*` one template may have: each can copy its operands.
 pub(super) const MAX_COPIES: usize = 100;
 

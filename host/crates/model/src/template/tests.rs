@@ -274,3 +274,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_reference_names_everything_that_a_template_may_use() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/manifest.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let names = [
+        super::language::ROOTS,
+        super::language::FUNCTIONS,
+        super::language::FILTERS,
+    ]
+    .concat();
+    for name in names {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+}

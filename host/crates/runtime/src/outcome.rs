@@ -132,7 +132,7 @@ fn returned_failure(returned: Failure, evidence: &Evidence<'_>) -> TryFailure {
     let limit = evidence.limits.xcom_value_bytes;
     let problem = details
         .as_deref()
-        .and_then(|details| model::json::check(details, limit).err());
+        .and_then(|details| model::json::check_syntax(details, limit).err());
     if let Some(problem) = problem {
         return TryFailure {
             code,

@@ -69,6 +69,42 @@ pub fn check(text: &str, max_bytes: u64) -> Result<Vec<BlobRef>, JsonError> {
     Ok(references.found)
 }
 
+/// Checks one JSON text in which a key `$blob` means nothing: a schema, a log record.
+pub fn check_syntax(text: &str, max_bytes: u64) -> Result<(), JsonError> {
+    let size = text.len() as u64;
+    if size > max_bytes {
+        return Err(JsonError::TooLarge { size, limit: max_bytes });
+    }
+    scan(text, &mut Nothing).map_err(JsonError::Invalid)
+}
+
+/// Takes everything and keeps nothing.
+struct Nothing;
+
+impl<'a> Sink<'a> for Nothing {
+    fn null(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+    fn bool(&mut self, _value: bool) -> Result<(), String> {
+        Ok(())
+    }
+    fn number(&mut self, _text: &'a str) -> Result<(), String> {
+        Ok(())
+    }
+    fn string(&mut self, _raw: &'a str) -> Result<(), String> {
+        Ok(())
+    }
+    fn begin(&mut self, _object: bool) -> Result<(), String> {
+        Ok(())
+    }
+    fn key(&mut self, _key: Cow<'a, str>) -> Result<(), String> {
+        Ok(())
+    }
+    fn end(&mut self, _object: bool) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// Whether a checked JSON text counts as false (Airflow's short circuit, Python's truth): `false`, `null`, zero, `""`, `[]`, `{}`.
 pub fn is_falsy(text: &str) -> bool {
     let text = text.trim_matches([' ', '\t', '\n', '\r']);

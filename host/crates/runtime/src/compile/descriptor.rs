@@ -19,7 +19,7 @@ const MAX_DOC_BYTES: usize = 64 << 10;
 /// Reads and checks a descriptor.
 pub(super) fn parse(text: &str) -> Result<Descriptor, Refusal> {
     let broken = |message: String| refusal("component_descriptor_invalid", message);
-    json::check(text, u64::MAX)
+    json::check_syntax(text, u64::MAX)
         .map_err(|error| broken(format!("`describe` answered something else than JSON: {error}")))?;
     let value: Value = serde_json::from_str(text).map_err(|error| broken(format!("`describe` answered {error}")))?;
     // Told apart first: a later format may look different in every other member.

@@ -158,6 +158,14 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn a_schema_may_name_a_member_blob() {
+    let schema = r#"{"properties": {"$blob": {"type": "string"}}}"#;
+    assert!(check(schema, 1 << 20).is_err());
+    assert_eq!(check_syntax(schema, 1 << 20), Ok(()));
+    assert!(check_syntax(r#"{"a": 1, "a": 2}"#, 1 << 20).is_err());
+}
+
 proptest! {
     #[test]
     fn accepts_all_that_is_written_by_a_correct_writer(value in value()) {

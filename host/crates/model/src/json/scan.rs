@@ -294,7 +294,7 @@ impl<'a> Keys<'a> {
     /// Whether the key is new.
     fn insert(&mut self, key: Cow<'a, str>) -> bool {
         if self.many.is_empty() {
-            if self.few.iter().any(|known| *known == key) {
+            if self.few.contains(&key) {
                 return false;
             }
             self.few.push(key);

@@ -245,3 +245,146 @@ proptest! {
         }
     }
 }
+
+/// Choices, reproducible from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 8).unwrap_or(0) % sides
+    }
+
+    fn flip(&mut self) -> bool {
+        self.roll(2) == 0
+    }
+}
+
+/// A schema that accepts the value, more or less narrowly. `defs` collects what it refers to.
+fn schema_for(value: &Value, dice: &mut Dice, defs: &mut Map<String, Value>) -> Value {
+    let other = || json!({"type": "string", "pattern": "^never$"});
+    match dice.roll(10) {
+        0 => json!({}),
+        1 => json!({"const": value}),
+        2 => json!({"enum": ["zzz", value, {"z": 1}]}),
+        3 => json!({"anyOf": [other(), schema_for(value, dice, defs)]}),
+        4 => json!({"allOf": [schema_for(value, dice, defs), schema_for(value, dice, defs)]}),
+        5 => {
+            let schema = schema_for(value, dice, defs);
+            let name = format!("d{}", defs.len());
+            defs.insert(name.clone(), schema);
+            json!({"$ref": format!("#/$defs/{name}")})
+        }
+        6 => json!({"oneOf": [schema_for(value, dice, defs), other()]}),
+        _ => narrow(value, dice, defs),
+    }
+}
+
+fn narrow(value: &Value, dice: &mut Dice, defs: &mut Map<String, Value>) -> Value {
+    match value {
+        Value::Null => json!({"type": ["null", "string"]}),
+        Value::Bool(_) => json!({"type": "boolean"}),
+        Value::String(_) => json!({"type": "string", "minimum": 900}),
+        Value::Number(number) => {
+            let whole = number.as_f64().is_some_and(|number| number.fract() == 0.0);
+            let name = if whole && dice.flip() { "integer" } else { "number" };
+            let mut schema = json!({"type": name});
+            let value = number.as_f64().unwrap_or_default();
+            if dice.flip() {
+                schema["minimum"] = json!(value);
+            }
+            match dice.roll(3) {
+                0 => schema["exclusiveMaximum"] = json!(value + 0.5),
+                1 => schema["maximum"] = json!(value),
+                _ => {}
+            }
+            schema
+        }
+        Value::Array(items) => {
+            let accepted: Vec<Value> = items.iter().map(|item| schema_for(item, dice, defs)).collect();
+            let mut schema = json!({"type": "array", "minItems": dice.roll(items.len() + 1)});
+            if !accepted.is_empty() && dice.flip() {
+                schema["items"] = json!({"anyOf": accepted});
+            }
+            if dice.flip() {
+                schema["maxItems"] = json!(items.len() + dice.roll(2));
+            }
+            schema
+        }
+        Value::Object(members) => {
+            let mut properties = Map::new();
+            let mut required = Vec::new();
+            for (name, member) in members {
+                if dice.flip() {
+                    properties.insert(name.clone(), schema_for(member, dice, defs));
+                }
+                if dice.flip() {
+                    required.push(name.clone());
+                }
+            }
+            let all = members.keys().all(|name| properties.contains_key(name));
+            // Members that the value does not have may have any schema, even one that nothing matches.
+            for name in ["a", "b", "c"] {
+                if !members.contains_key(name) && dice.flip() {
+                    properties.insert(
+                        name.to_owned(),
+                        if dice.flip() {
+                            json!(false)
+                        } else {
+                            json!({"type": "null"})
+                        },
+                    );
+                }
+            }
+            let mut schema = json!({"properties": properties, "required": required});
+            if dice.flip() {
+                schema["type"] = json!("object");
+            }
+            if all && dice.flip() {
+                schema["additionalProperties"] = json!(false);
+            } else if dice.flip() {
+                schema["patternProperties"] = json!({"^[abc]$": true});
+                schema["additionalProperties"] = json!(false);
+            }
+            schema
+        }
+    }
+}
+
+fn document_for(value: &Value, seed: u64) -> Value {
+    let mut defs = Map::new();
+    let schema = schema_for(value, &mut Dice(seed | 1), &mut defs);
+    json!({"allOf": [schema], "$defs": defs})
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The other way round, and much sharper: two schemas that accept the same value never exclude each other, nor do the
+    /// members of the value.
+    #[test]
+    fn schemas_with_a_common_value_do_not_exclude_each_other(value in instance(), seeds in any::<(u64, u64)>()) {
+        let (a, b) = (document_for(&value, seeds.0), document_for(&value, seeds.1));
+        for schema in [&a, &b] {
+            prop_assert!(Validator::compile(schema).is_ok_and(|validator| validator.is_valid(&value)), "{} is not {}", value, schema);
+        }
+        prop_assert_eq!(excluded(&a, &b), None, "{} is of {} and {}", &value, &a, &b);
+        let (a, b) = (Shape::of(&a), Shape::of(&b));
+        for name in ["a", "b", "c"] {
+            match (value.get(name), a.member(name), b.member(name)) {
+                (Some(_), Step::To { shape: a, .. }, Step::To { shape: b, .. }) => prop_assert_eq!(a.excludes(&b), None),
+                (Some(_), _, _) => prop_assert!(false, "{} has {}", value, name),
+                (None, Step::To { certain, .. }, _) => prop_assert!(!certain),
+                (None, Step::Never(_), _) => {}
+            }
+        }
+        for index in 0..value.as_array().map_or(0, Vec::len) {
+            match (a.element(index), b.element(index)) {
+                (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => prop_assert_eq!(a.excludes(&b), None),
+                _ => prop_assert!(false, "{} has {}", value, index),
+            }
+        }
+    }
+}

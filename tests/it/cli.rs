@@ -1,0 +1,169 @@
+//! The command line, as an author and an operator use it.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::{Database, Server, run_cli};
+
+/// A directory with the workload component and a manifest beside it.
+fn project(dir: &Path, manifest: &str) -> PathBuf {
+    std::fs::copy(test_artifacts::E2E_WORKLOAD, dir.join("workload.wasm")).expect("it was built");
+    let path = dir.join("dag.yaml");
+    std::fs::write(&path, manifest).expect("it can be written");
+    path
+}
+
+const GOOD: &str = r#"
+dag: local
+params: {base: 20}
+tasks:
+  one: {component: ./workload.wasm, task: spin, input: {ms: 0, value: "{{ params.base }}"}}
+  two: {component: ./workload.wasm, task: spin, input: {ms: 0, value: "{{ xcom.one + 1 }}"}}
+"#;
+
+/// A command in a directory; the user's own files are out of reach.
+fn airtight(dir: &Path, arguments: &[&str]) -> Output {
+    let home = dir.display().to_string();
+    run_cli(
+        arguments,
+        &[("HOME", &home), ("XDG_CACHE_HOME", &home), ("XDG_CONFIG_HOME", &home)],
+        dir,
+    )
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status.code(), text(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_whole_dag_runs_from_local_files() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    project(dir.path(), GOOD);
+    let output = airtight(dir.path(), &["dags", "test", "dag.yaml", "--conf", "{\"base\": 41}"]);
+    let shown = text(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(
+        shown.contains("two") && shown.contains("42") && shown.contains("success"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_local_dag_that_fails_exits_with_1_and_shows_the_log() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    project(
+        dir.path(),
+        "dag: bad\ntasks:\n  t: {component: ./workload.wasm, task: panic}\n",
+    );
+    let output = airtight(dir.path(), &["dags", "test", "dag.yaml"]);
+    let shown = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(
+        shown.contains("the last words before the panic") && shown.contains("trapped"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn one_task_runs_without_a_server() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    project(dir.path(), GOOD);
+    let arguments = [
+        "tasks",
+        "test",
+        "workload.wasm",
+        "sum",
+        "--input",
+        "{\"values\": [1, 2, 39]}",
+    ];
+    let shown = succeeds(&airtight(dir.path(), &arguments));
+    assert!(shown.contains("42"), "{shown}");
+    let wrong = airtight(dir.path(), &["tasks", "test", "workload.wasm", "summ", "--input", "{}"]);
+    assert!(!wrong.status.success());
+    assert!(text(&wrong).contains("sum"), "{}", text(&wrong));
+}
+
+#[test]
+fn a_manifest_with_errors_shows_all_of_them_with_their_places() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let manifest = "dag: broken\ntasks:\n  a: {component: ./workload.wasm, task: spinn, inputs: {}}\n  b: {component: \
+                    ./workload.wasm, task: skip, after: [aa]}\n";
+    project(dir.path(), manifest);
+    let output = airtight(dir.path(), &["dags", "check", "dag.yaml"]);
+    let shown = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    for part in ["dag.yaml:3:", "dag.yaml:4:", "inputs", "aa"] {
+        assert!(shown.contains(part), "`{part}` is not in:\n{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loop_of_build_deploy_trigger_read() {
+    let server = Server::start(&Database::Own).await;
+    let dir = server.scratch();
+    project(dir, GOOD);
+    let (url, data_dir) = (server.url(), server.data_dir().display().to_string());
+    let run = |arguments: &[&str]| {
+        let home = dir.display().to_string();
+        let environment = [
+            ("HOME", home.as_str()),
+            ("AIRTIGHT_SERVER", url.as_str()),
+            ("AIRTIGHT_DATA_DIR", data_dir.as_str()),
+        ];
+        run_cli(arguments, &environment, dir)
+    };
+    succeeds(&run(&["dags", "deploy", "dag.yaml"]));
+    let listed = succeeds(&run(&["dags", "list"]));
+    assert!(listed.contains("local"), "{listed}");
+    succeeds(&run(&[
+        "dags", "trigger", "local", "--param", "base=1", "--run-id", "first", "--wait",
+    ]));
+    let value = succeeds(&run(&["xcom", "get", "local", "first", "two"]));
+    assert_eq!(value.trim(), "2");
+    let runs = succeeds(&run(&["runs", "list", "local", "--output", "json"]));
+    assert!(runs.contains("\"first\"") && runs.contains("\"success\""), "{runs}");
+    succeeds(&run(&["runs", "show", "local", "first"]));
+    succeeds(&run(&["logs", "local", "first", "two"]));
+    succeeds(&run(&["components", "list"]));
+    succeeds(&run(&["components", "push", "workload.wasm", "mine@1"]));
+    let inspected = succeeds(&run(&["components", "inspect", "mine@1"]));
+    assert!(
+        inspected.contains("spin") && inspected.contains("sha256:"),
+        "{inspected}"
+    );
+    succeeds(&run(&["runs", "clear", "local", "first", "--yes"]));
+    succeeds(&run(&["dags", "pause", "local"]));
+    succeeds(&run(&["dags", "unpause", "local"]));
+    let missing = run(&["dags", "show", "nothing"]);
+    assert!(!missing.status.success());
+    assert!(text(&missing).contains("nothing"), "{}", text(&missing));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_clear_error() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = airtight(
+        dir.path(),
+        &["--server", "http://127.0.0.1:9", "--token", "x", "dags", "list"],
+    );
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert!(text(&output).contains("127.0.0.1:9"), "{}", text(&output));
+}
+
+#[test]
+fn listening_beyond_loopback_needs_a_flag() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data_dir = dir.path().join("data").display().to_string();
+    let output = airtight(
+        dir.path(),
+        &["standalone", "--data-dir", &data_dir, "--listen", "0.0.0.0:0"],
+    );
+    assert!(!output.status.success());
+    assert!(text(&output).contains("--insecure-http"), "{}", text(&output));
+}

@@ -1,0 +1,149 @@
+//! The REST API under bad input: one shape of errors, the right status, and nothing lost.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Database, Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_get_the_right_status_and_change_nothing() {
+    let server = Server::start(&Database::Own).await;
+    let client = server.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    let manifest = "dag: d\nparams: {n: {type: integer}}\ntasks:\n  t: {component: workload@1, task: skip}\n";
+    client.deploy(manifest).await.ok();
+
+    let anonymous = reqwest::Client::new();
+    let url = |path: &str| format!("{}{path}", server.url());
+    for path in [
+        "/api/v2/dags",
+        "/api/v2/components",
+        "/api/v2/events",
+        "/api/v2/dags/d/dagRuns",
+    ] {
+        assert_eq!(
+            anonymous.get(url(path)).send().await.expect("an answer").status(),
+            401,
+            "{path}"
+        );
+    }
+    for path in ["/api/v2/version", "/api/v2/monitor/health", "/openapi.json"] {
+        assert_eq!(
+            anonymous.get(url(path)).send().await.expect("an answer").status(),
+            200,
+            "{path}"
+        );
+    }
+    let wrong = json!({"username": "admin", "password": "wrong"});
+    let answer = anonymous
+        .post(url("/auth/token"))
+        .json(&wrong)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status(), 401);
+    let forged = anonymous
+        .get(url("/api/v2/dags"))
+        .bearer_auth("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.");
+    assert_eq!(forged.send().await.expect("an answer").status(), 401);
+
+    let missing = client.get("/dags/nothing").await.expect(404);
+    assert!(
+        missing["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("nothing")),
+        "{missing}"
+    );
+    client.get("/dags/d/dagRuns/nothing").await.expect(404);
+    client
+        .get("/dags/d/dagRuns/~/taskInstances?order_by=nonsense")
+        .await
+        .expect(400);
+    client.get("/dags?limit=many").await.expect(422);
+    client
+        .post("/dags/d/dagRuns", &json!({"logical_date": null}))
+        .await
+        .expect(422);
+    client
+        .post("/dags/d/dagRuns", &json!({"logical_date": null, "conf": {"n": "text"}}))
+        .await
+        .expect(422);
+    client
+        .post(
+            "/dags/d/dagRuns",
+            &json!({"logical_date": "yesterday", "conf": {"n": 1}}),
+        )
+        .await
+        .expect(422);
+    let run = json!({"dag_run_id": "mine", "logical_date": "2026-01-01T00:00:00Z", "conf": {"n": 1}});
+    client.post("/dags/d/dagRuns", &run).await.ok();
+    client.post("/dags/d/dagRuns", &run).await.expect(409);
+    let same_date = json!({"dag_run_id": "other", "logical_date": "2026-01-01T00:00:00Z", "conf": {"n": 1}});
+    client.post("/dags/d/dagRuns", &same_date).await.expect(409);
+
+    let text = client
+        .request(reqwest::Method::POST, "/dags/d/dagRuns")
+        .header("content-type", "text/plain")
+        .body("{}");
+    client.send(text).await.expect("an answer").expect(415);
+    let large = json!({"logical_date": null, "conf": {"n": 1, "x": "x".repeat(3 << 20)}});
+    client.post("/dags/d/dagRuns", &large).await.expect(413);
+    let broken = client
+        .request(reqwest::Method::POST, "/dags/d/dagRuns")
+        .header("content-type", "application/json");
+    client
+        .send(broken.body("{\"logical_date\": nul"))
+        .await
+        .expect("an answer")
+        .expect(422);
+
+    let taken = client
+        .upload(
+            "workload@1",
+            std::fs::read(test_artifacts::E2E_NOOP).expect("it was built"),
+        )
+        .await;
+    let taken = taken.expect(409);
+    assert!(
+        taken["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("workload@1")),
+        "{taken}"
+    );
+    client.delete("/components/workload@1").await.expect(409);
+    assert_eq!(client.get("/dags/d/dagRuns").await.ok()["total_entries"], 1);
+}
+
+/// A client that sends its request a byte at a time, or never ends it, is disconnected; others are served meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_do_not_hold_the_server() {
+    let server = Server::start(&Database::Own).await;
+    let address = format!("127.0.0.1:{}", server.port());
+    let mut slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).expect("it listens");
+            stream
+                .write_all(b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n")
+                .expect("it reads");
+            stream
+        })
+        .collect();
+    let client = server.client().await;
+    client.get("/dags").await.ok();
+    let stream = slow.first_mut().expect("there are 200");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("a timeout can be set");
+    let mut answer = Vec::new();
+    // It ends: with an error answer or without any, but not with a timeout of ours.
+    let ended = stream.read_to_end(&mut answer);
+    assert!(
+        ended.is_ok()
+            || ended
+                .as_ref()
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    );
+}

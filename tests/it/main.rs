@@ -1,0 +1,11 @@
+//! End-to-end tests: the real binary, real components, real HTTP. Nothing is mocked; waiting is for signals of the server.
+
+mod cli;
+mod crash;
+mod demo;
+mod errors;
+mod fencing;
+mod hostile;
+mod python_client;
+mod runs;
+mod support;

@@ -1,0 +1,33 @@
+//! The official Airflow client for Python, unchanged, against the real server.
+
+use std::process::Command;
+
+use crate::support::{Database, Server, skip};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_airflow_client_works() {
+    let Some(python) = std::env::var_os("AIRTIGHT_PYTHON") else {
+        skip(
+            "the_official_airflow_client_works",
+            "AIRTIGHT_PYTHON names no interpreter with the client",
+        );
+        return;
+    };
+    let server = Server::start(&Database::Own).await;
+    let client = server.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    let manifest = include_str!("../python/dag.yaml");
+    client.deploy(manifest).await.ok();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/drive.py");
+    let (url, password) = (server.url(), server.password());
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(python)
+            .arg(script)
+            .args([&url, &password])
+            .args(["driven"])
+            .output()
+    });
+    let output = output.await.expect("no panic").expect("Python starts");
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+}

@@ -1,0 +1,21 @@
+//! Starting servers and talking to them.
+
+mod client;
+mod database;
+mod server;
+
+pub(crate) use client::{Answer, Client};
+pub(crate) use database::Database;
+pub(crate) use server::{Server, binary, run_cli, start_refused};
+
+/// Notes a skipped test loudly: on standard error, and in the file that the test command counts.
+pub(crate) fn skip(test: &str, reason: &str) {
+    use std::io::Write as _;
+    let line = format!("{test}: {reason}");
+    let _ = writeln!(std::io::stderr(), "skipped: {line}");
+    if let Some(path) = std::env::var_os("AIRTIGHT_SKIP_LOG") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let mut file = file.expect("the list of skipped tests can be written");
+        writeln!(file, "{line}").expect("the list of skipped tests can be written");
+    }
+}

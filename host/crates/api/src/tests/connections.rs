@@ -111,3 +111,26 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
         .await
         .expect("the server closes the connection");
 }
+
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_sends_reads_why() {
+    let listening = listen(limits()).await;
+    let token = &listening.server.token;
+    let mut stream = TcpStream::connect(listening.address).await.unwrap();
+    let body = vec![b' '; 32 << 20];
+    let head = format!(
+        "POST /api/v2/dags/etl/dagRuns HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // As simple clients do: everything is sent before anything is read.
+    stream.write_all(&body).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with(b"HTTP/1.1 413"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}

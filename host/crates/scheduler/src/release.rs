@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey};
+use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, TiKey};
 use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::payload::XcomValue;
@@ -14,10 +14,17 @@ use crate::core::Core;
 use crate::inbox::{DagOp, Item, RunOp};
 use crate::live::LiveTry;
 use crate::metrics::Metrics;
-use crate::run::{Draft, Run};
+use crate::run::{Draft, Place, Run};
 use crate::shared::KnownDag;
 use crate::tick::{Applied, AppliedDag, Tick};
 use crate::write::Write;
+
+/// What the executor is told after a tick.
+#[derive(Default)]
+struct Orders {
+    cancels: Vec<TryId>,
+    dispatches: Vec<TryRequest>,
+}
 
 impl Core {
     /// Makes what was committed true in memory and tells everybody.
@@ -33,6 +40,7 @@ impl Core {
         }
         self.remember_xcoms(&tick.drafts, written);
         let mut rows: Vec<(DagRunKey, RunRow)> = Vec::new();
+        let mut orders = Orders::default();
         for applied in &tick.items {
             if matches!(applied.item, Item::New(_))
                 && let Some(draft) = tick.drafts.get(&applied.key)
@@ -45,14 +53,25 @@ impl Core {
                 if listened {
                     collect_events(&draft, tick.now, &mut events);
                 }
-                self.release_run(draft);
+                self.release_run(draft, &mut orders);
             }
+        }
+        // Before the dispatches: an executor may report a start at once.
+        for event in events {
+            let _ = self.shared.events.send(event);
+        }
+        Metrics::add(
+            &self.shared.metrics.dispatches,
+            u64::try_from(orders.dispatches.len()).unwrap_or(u64::MAX),
+        );
+        for id in orders.cancels {
+            self.executor.cancel(id);
+        }
+        for request in orders.dispatches {
+            self.executor.dispatch(request);
         }
         for applied in tick.items {
             self.answer(applied, &mut rows);
-        }
-        for event in events {
-            let _ = self.shared.events.send(event);
         }
         self.shared.condition().heartbeat = Some(self.shared.clock.now());
     }
@@ -116,7 +135,7 @@ impl Core {
         }
     }
 
-    fn release_run(&mut self, draft: Draft) {
+    fn release_run(&mut self, draft: Draft, orders: &mut Orders) {
         let key = draft.key();
         let live = Arc::clone(&draft.live);
         let state = draft.state.state();
@@ -127,14 +146,16 @@ impl Core {
             dispatch,
         };
 
-        let mut requests = Vec::with_capacity(if self.stopping { 0 } else { draft.dispatches.len() });
-        let mut cancels = Vec::new();
+        // Dispatches that were cancelled and that no executor ever saw: nobody else will report their end.
+        let mut unsent: Vec<(Place, DispatchNumber)> = Vec::new();
         {
             let mut tries = live.tries();
             for (place, dispatch) in &draft.cancels {
-                // One that memory does not know was never sent by this process.
-                if let Some(known) = tries.get(place).filter(|known| known.dispatch == *dispatch) {
-                    cancels.push(try_id(draft.ti(*place), known.try_number, *dispatch));
+                match tries.get(place).filter(|known| known.dispatch == *dispatch) {
+                    Some(known) => orders
+                        .cancels
+                        .push(try_id(draft.ti(*place), known.try_number, *dispatch)),
+                    None => unsent.push((*place, *dispatch)),
                 }
             }
             for place in &draft.over {
@@ -157,7 +178,7 @@ impl Core {
                 }
                 if let Some(task) = live.version.spec(dispatch.place.0, ti.max_tries) {
                     tries.insert(dispatch.place, LiveTry::new(dispatch.try_number, dispatch.dispatch));
-                    requests.push(TryRequest {
+                    orders.dispatches.push(TryRequest {
                         id: try_id(draft.ti(dispatch.place), dispatch.try_number, dispatch.dispatch),
                         run: Arc::clone(&live.context),
                         task,
@@ -197,16 +218,17 @@ impl Core {
                 Metrics::count(&self.shared.metrics.runs_finished);
             }
         }
-
-        Metrics::add(
-            &self.shared.metrics.dispatches,
-            u64::try_from(requests.len()).unwrap_or(u64::MAX),
-        );
-        for id in cancels {
-            self.executor.cancel(id);
-        }
-        for request in requests {
-            self.executor.dispatch(request);
+        if !done {
+            let now = self.shared.clock.now();
+            for ((task, map_index), dispatch) in unsent {
+                let lost = Item::Lost {
+                    task,
+                    map_index,
+                    dispatch,
+                    acknowledged: false,
+                };
+                self.queue.push(key, lost, now);
+            }
         }
     }
 

@@ -21,10 +21,9 @@ pub(super) async fn wait(
     };
     let mut ended = shared.ended.subscribe();
     tokio::select! {
+        // The sender goes when the run has ended or the scheduler has.
         state = watched.wait_for(|state| state.is_finished()) => {
-            if let Ok(state) = state {
-                return Ok(*state);
-            }
+            return state.map(|state| *state).map_err(|_| ControlError::Stopping);
         }
         () = tokio::time::sleep(timeout) => {}
         _ = ended.wait_for(|ended| *ended) => return Err(ControlError::Stopping),

@@ -1,0 +1,136 @@
+//! XComs and checkpoints of running tries.
+
+use std::time::Duration;
+
+use model::{DagRunState, TaskId, TriggerRule};
+use ports::executor::{TryOutcome, XcomPush};
+use ports::payload::{CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
+
+use crate::support::{DagBuilder, Reply, RigBuilder, failure};
+
+fn push(key: &str, value: &str) -> XcomPush {
+    XcomPush {
+        key: key.to_owned(),
+        value: value.into(),
+        blobs: Vec::new(),
+    }
+}
+
+fn task(id: &str) -> TaskId {
+    TaskId::new(id).unwrap()
+}
+
+fn one(pulled: &Pulled) -> &str {
+    match pulled {
+        Pulled::One(value) => &value.value,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_sees_committed_values_of_upstream_tasks_only() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    rig.deploy(DagBuilder::chain("d", 3).task("aside", &[])).await;
+    let run = rig.trigger("d").await;
+    let (first, aside) = (rig.executor.next().await, rig.executor.next().await);
+    assert_eq!(aside.task.task_id.as_str(), "aside");
+    let done = TryOutcome::Done { falsy: false };
+    rig.executor.end_with(
+        first.id,
+        done.clone(),
+        vec![push("return_value", "1"), push("k", "[2]")],
+    );
+    let second = rig.executor.next().await;
+    let pulled = rig.handle.pull(second.id, &task("t0"), "return_value", None).await;
+    assert_eq!(one(&pulled.unwrap()), "1");
+    assert_eq!(rig.handle.metrics().xcom_cache_hits, 1, "a chain reads memory");
+    let missing = rig.handle.pull(second.id, &task("t0"), "none", None).await.unwrap();
+    assert_eq!(missing, Pulled::Missing);
+    rig.executor.end_with(second.id, done, vec![]);
+    let third = rig.executor.next().await;
+    let transitive = rig.handle.pull(third.id, &task("t0"), "k", None).await.unwrap();
+    assert_eq!(one(&transitive), "[2]");
+    for other in ["aside", "t2", "nope"] {
+        let refused = rig.handle.pull(third.id, &task(other), "k", None).await;
+        assert!(matches!(refused, Err(XcomError::NotUpstream(_))), "{other}");
+    }
+    let stale = rig.handle.pull(second.id, &task("t0"), "k", None).await;
+    assert!(matches!(stale, Err(XcomError::Stale)));
+    rig.executor.done(third.id);
+    rig.executor.done(aside.id);
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_returned_failure_publishes_and_a_new_try_begins_with_nothing() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    rig.deploy(
+        DagBuilder::new("d")
+            .task_with("a", &[], |task| {
+                task.retry.retries = 1;
+                task.retry.delay = Duration::ZERO;
+            })
+            .task_with("report", &["a"], |task| task.trigger_rule = TriggerRule::AllDone),
+    )
+    .await;
+    let run = rig.trigger("d").await;
+    let first = rig.executor.next().await;
+    let failed = failure(model::Cause::Failed, false);
+    rig.executor.end_with(
+        first.id,
+        failed.clone(),
+        vec![push("old", "1"), push("report", "\"bad\"")],
+    );
+    let second = rig.executor.next().await;
+    assert_eq!(second.id.try_number.0, 2);
+    assert!(
+        rig.store.inner.xcoms_of(run.key).is_empty(),
+        "the new try's dispatch deletes"
+    );
+    rig.executor
+        .end_with(second.id, failed, vec![push("report", "\"worse\"")]);
+    let report = rig.executor.next().await;
+    let pulled = rig.handle.pull(report.id, &task("a"), "report", None).await.unwrap();
+    assert_eq!(one(&pulled), "\"worse\"");
+    let old = rig.handle.pull(report.id, &task("a"), "old", None).await.unwrap();
+    assert_eq!(old, Pulled::Missing);
+    rig.executor.done(report.id);
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poke_keeps_what_was_published() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    rig.deploy(DagBuilder::chain("d", 1)).await;
+    let run = rig.trigger("d").await;
+    let first = rig.executor.next().await;
+    let again = TryOutcome::Reschedule {
+        after: Duration::from_secs(1),
+    };
+    rig.executor.end_with(first.id, again, vec![push("seen", "1")]);
+    let second = rig.executor.next().await;
+    assert_eq!(rig.store.inner.xcoms_of(run.key).len(), 1);
+    rig.executor.done(second.id);
+    rig.finished(&run).await;
+    assert_eq!(rig.store.inner.xcoms_of(run.key).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkpoints_survive_retries_are_fenced_and_go_with_success() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    rig.deploy(DagBuilder::new("d").task_with("a", &[], |task| task.retry.retries = 1))
+        .await;
+    let run = rig.trigger("d").await;
+    let first = rig.executor.next().await;
+    assert_eq!(rig.handle.load(first.id).await.unwrap(), None);
+    rig.handle.save(first.id, Some(b"half".to_vec())).await.unwrap();
+    rig.executor.end(first.id, failure(model::Cause::Trapped, false));
+    let second = rig.executor.next().await;
+    let stale = rig.handle.save(first.id, Some(b"late".to_vec())).await;
+    assert!(matches!(stale, Err(CheckpointError::Stale)));
+    assert_eq!(rig.handle.load(second.id).await.unwrap().as_deref(), Some(&b"half"[..]));
+    rig.executor.done(second.id);
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+    let left = ports::store::SchedulerStore::load_checkpoint(&*rig.store, second.id.ti).await;
+    assert_eq!(left.unwrap(), None);
+}

@@ -1,0 +1,246 @@
+//! Random work on an unreliable executor, with crashes and failing commits, replayable by its seed. Whatever happens: what
+//! was acknowledged ends, no result is committed twice, and losses spend no retries.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::{Cause, Clock, DagRunKey, DagRunState, TaskInstanceState, TiKey};
+use ports::control::{Control as _, ControlError};
+use ports::executor::{
+    Executor, ExecutorEvent, ExecutorEvents, TryId, TryOutcome, TryReport, TryRequest, TryUsage, XcomPush,
+};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use scheduler::{Config, MemoryStore, Scheduler};
+use uuid::Uuid;
+
+use crate::support::{DagBuilder, Fault, FaultyStore, TokioClock, failure, request};
+
+/// Delays, duplicates, reorders and loses messages. Tasks named `flaky` fail their first try.
+struct UnreliableExecutor {
+    me: Weak<Self>,
+    events: OnceLock<Arc<dyn ExecutorEvents>>,
+    clock: Arc<TokioClock>,
+    random: Mutex<StdRng>,
+    /// Whether messages may get lost for good; then only a restart helps.
+    lossy: bool,
+    /// Reports of the past, to be sent again.
+    past: Mutex<Vec<TryReport>>,
+}
+
+impl UnreliableExecutor {
+    fn new(seed: u64, clock: Arc<TokioClock>, lossy: bool) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            events: OnceLock::new(),
+            clock,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            lossy,
+            past: Mutex::default(),
+        })
+    }
+
+    fn chance(&self, percent: u32) -> bool {
+        self.random.lock().unwrap().random_range(0..100) < percent
+    }
+
+    async fn delay(&self) {
+        let millis = self.random.lock().unwrap().random_range(0..40);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    fn send(&self, event: ExecutorEvent) {
+        self.events.get().unwrap().send(event);
+    }
+
+    async fn play(self: Arc<Self>, request: TryRequest) {
+        let id = request.id;
+        let started_at = self.clock.now();
+        if self.lossy && self.chance(3) {
+            return;
+        }
+        let started = ExecutorEvent::Started { id, at: started_at };
+        let late_start = self.chance(20);
+        if !late_start && self.chance(90) {
+            self.send(started.clone());
+        }
+        self.delay().await;
+        if self.lossy && self.chance(3) {
+            return;
+        }
+        let outcome = if request.task.task_id.as_str() == "flaky" && id.try_number.0 == 1 {
+            failure(Cause::Failed, false)
+        } else {
+            TryOutcome::Done { falsy: false }
+        };
+        let report = TryReport {
+            id,
+            outcome,
+            xcoms: vec![XcomPush {
+                key: "dispatch".to_owned(),
+                value: id.dispatch.0.to_string().into(),
+                blobs: Vec::new(),
+            }],
+            started_at,
+            ended_at: self.clock.now(),
+            usage: TryUsage::default(),
+        };
+        self.send(ExecutorEvent::Finished(Box::new(report.clone())));
+        if self.chance(20) {
+            self.send(ExecutorEvent::Finished(Box::new(report.clone())));
+        }
+        if late_start {
+            self.send(started);
+        }
+        self.past.lock().unwrap().push(report);
+        if self.chance(10) {
+            let old = {
+                let past = self.past.lock().unwrap();
+                let at = self.random.lock().unwrap().random_range(0..past.len());
+                past[at].clone()
+            };
+            self.send(ExecutorEvent::Finished(Box::new(old)));
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for UnreliableExecutor {
+    fn dispatch(&self, request: TryRequest) {
+        let me = self.me.upgrade().expect("called on itself");
+        tokio::spawn(me.play(request));
+    }
+
+    fn cancel(&self, _id: TryId) {}
+
+    fn slots(&self) -> u32 {
+        8
+    }
+
+    async fn shutdown(&self, _grace: Duration) {}
+}
+
+/// Results by what they end, as they were committed.
+#[derive(Default)]
+struct Ledger {
+    ended: HashMap<(TiKey, u32), u32>,
+    published: HashMap<TiKey, Vec<String>>,
+}
+
+impl Ledger {
+    fn of(store: &[Arc<FaultyStore>]) -> Self {
+        let mut ledger = Self::default();
+        for tick in store.iter().flat_map(|store| store.committed()) {
+            for ended in &tick.tries {
+                *ledger.ended.entry((ended.key, ended.try_number.0)).or_default() += 1;
+            }
+            for xcom in &tick.xcoms {
+                let values = ledger.published.entry(xcom.ti).or_default();
+                values.push(xcom.value.value.to_string());
+            }
+        }
+        ledger
+    }
+}
+
+async fn simulate(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let memory = Arc::new(MemoryStore::new());
+    let clock = Arc::new(TokioClock::new());
+    let id = Uuid::from_u128(1);
+    let mut stores = Vec::new();
+    let mut acknowledged: Vec<DagRunKey> = Vec::new();
+    let lives = random.random_range(1..4_u32);
+    for life in 0..=lives {
+        let last = life == lives;
+        let mut plan = StdRng::seed_from_u64(seed ^ u64::from(life) << 32);
+        let crash_at = plan.random_range(1..25_u64);
+        let store = FaultyStore::new(Arc::clone(&memory), move |attempt, _| {
+            if !last && attempt == crash_at {
+                return if plan.random_range(0..2) == 0 {
+                    Fault::CrashBefore
+                } else {
+                    Fault::CrashAfter
+                };
+            }
+            match plan.random_range(0..100) {
+                0..5 => Fault::Passing,
+                5..8 => Fault::UnknownLost,
+                8..11 => Fault::UnknownWritten,
+                _ => Fault::None,
+            }
+        });
+        stores.push(Arc::clone(&store));
+        let mut config = Config::new(id);
+        config.run_key_block = 4;
+        let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
+        let handle = scheduler.handle();
+        let executor = UnreliableExecutor::new(seed + u64::from(life), Arc::clone(&clock), !last);
+        assert!(executor.events.set(Arc::new(handle.clone())).is_ok());
+        let running = scheduler.start(executor).await.unwrap();
+        let mut crashed = store.crashed.subscribe();
+
+        let dag = DagBuilder::chain("d", 3)
+            .task_with("flaky", &["t0"], |task| task.retry.retries = 1)
+            .task("side", &[])
+            .task("join", &["t2", "flaky", "side"])
+            .with(|dag| dag.max_active_runs = 2);
+        let work = async {
+            if let Err(error) = handle.deploy(dag.manifest("1"), true, "tester").await {
+                assert!(
+                    matches!(error, ControlError::Unavailable | ControlError::Stopping),
+                    "{error:?}"
+                );
+            }
+            for _ in 0..3 {
+                match handle.trigger(request("d")).await {
+                    Ok(run) => acknowledged.push(run.key),
+                    Err(ControlError::Unavailable | ControlError::Stopping | ControlError::DagNotFound(_)) => {}
+                    Err(error) => panic!("seed {seed}: {error:?}"),
+                }
+            }
+            // Runs whose messages were lost never end: only the crash goes on from there.
+            tokio::time::sleep(Duration::from_secs(300)).await;
+        };
+        tokio::select! {
+            () = work => {}
+            _ = crashed.wait_for(|crashed| *crashed) => {}
+        }
+        running.abort();
+        let _ = running.await;
+    }
+
+    let runs = memory.runs();
+    for key in &acknowledged {
+        assert!(runs.iter().any(|run| run.key == *key), "seed {seed}: run {key} is gone");
+    }
+    for run in &runs {
+        assert_eq!(run.state, DagRunState::Success, "seed {seed}: run {}", run.key);
+        for ti in memory.task_instances(run.key) {
+            assert_eq!(ti.state, TaskInstanceState::Success, "seed {seed}: {}", ti.task_id);
+            let tries = if ti.task_id.as_str() == "flaky" { 2 } else { 1 };
+            assert_eq!(ti.try_number.0, tries, "seed {seed}: {} spent a retry", ti.task_id);
+        }
+        assert_eq!(memory.tries(run.key).len(), 7, "seed {seed}");
+    }
+    let ledger = Ledger::of(&stores);
+    for ((ti, try_number), times) in &ledger.ended {
+        assert_eq!(
+            *times, 1,
+            "seed {seed}: try {try_number} of {ti:?} was committed {times} times"
+        );
+    }
+    for (ti, values) in &ledger.published {
+        let tries = ledger.ended.keys().filter(|(key, _)| key == ti).count();
+        assert_eq!(values.len(), tries, "seed {seed}: {ti:?} published {values:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_seeds_end_well() {
+    for seed in 0..500 {
+        simulate(seed).await;
+    }
+}

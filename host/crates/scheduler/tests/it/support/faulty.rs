@@ -1,0 +1,182 @@
+//! A store whose commits fail as a test says.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::deploy::DagVersion;
+use ports::payload::XcomValue;
+use ports::query::{PoolRow, QueryError, RunRow, TiRow};
+use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
+use scheduler::MemoryStore;
+use std::sync::Arc;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// What happens to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// Refused for a passing reason.
+    Passing,
+    /// Refused because of its data.
+    Data,
+    /// Written, but the answer is lost.
+    UnknownWritten,
+    /// Not written, and the answer is lost.
+    UnknownLost,
+    /// The process dies before anything is written: the call never returns.
+    CrashBefore,
+    /// The process dies after everything is written: the call never returns.
+    CrashAfter,
+}
+
+type Plan = dyn FnMut(u64, &TickWrite) -> Fault + Send;
+
+/// Wraps a store. The plan sees the number of each attempt to commit, from 0, and what it writes.
+pub(crate) struct FaultyStore {
+    pub(crate) inner: Arc<MemoryStore>,
+    plan: Mutex<Box<Plan>>,
+    attempts: AtomicU64,
+    committed: Mutex<Vec<TickWrite>>,
+    pub(crate) crashed: watch::Sender<bool>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(
+        inner: Arc<MemoryStore>,
+        plan: impl FnMut(u64, &TickWrite) -> Fault + Send + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            plan: Mutex::new(Box::new(plan)),
+            attempts: AtomicU64::new(0),
+            committed: Mutex::default(),
+            crashed: watch::Sender::new(false),
+        })
+    }
+
+    pub(crate) fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::SeqCst)
+    }
+
+    /// Every tick that was written, in order.
+    pub(crate) fn committed(&self) -> Vec<TickWrite> {
+        self.committed.lock().unwrap().clone()
+    }
+
+    async fn write(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
+        let result = self.inner.commit_tick(lease, tick).await;
+        if result.is_ok() {
+            self.committed.lock().unwrap().push(tick.clone());
+        }
+        result
+    }
+
+    async fn crash(&self) -> Result<(), CommitError> {
+        self.crashed.send_replace(true);
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl SchedulerStore for FaultyStore {
+    async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
+        let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
+        let fault = (self.plan.lock().unwrap())(attempt, tick);
+        // A commit takes a moment: what arrives meanwhile is grouped.
+        tokio::task::yield_now().await;
+        match fault {
+            Fault::None => self.write(lease, tick).await,
+            Fault::Passing => Err(CommitError::Passing("disk full".into())),
+            Fault::Data => Err(CommitError::Data("value out of range".into())),
+            Fault::UnknownWritten => {
+                self.write(lease, tick).await?;
+                Err(CommitError::Unknown("connection lost".into()))
+            }
+            Fault::UnknownLost => Err(CommitError::Unknown("connection lost".into())),
+            Fault::CrashBefore => self.crash().await,
+            Fault::CrashAfter => {
+                self.write(lease, tick).await?;
+                self.crash().await
+            }
+        }
+    }
+
+    async fn acquire_lease(&self, id: Uuid, now: Timestamp, expires_at: Timestamp) -> Result<Lease, LeaseError> {
+        self.inner.acquire_lease(id, now, expires_at).await
+    }
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
+        self.inner.renew_lease(lease, now, expires_at).await
+    }
+    async fn release_lease(&self, lease: &Lease) -> Result<(), QueryError> {
+        self.inner.release_lease(lease).await
+    }
+    async fn reserve_run_keys(&self, lease: &Lease, count: u32) -> Result<DagRunKey, CommitError> {
+        self.inner.reserve_run_keys(lease, count).await
+    }
+    async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError> {
+        self.inner.tick_committed(tick_id).await
+    }
+    async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError> {
+        self.inner.load_dags().await
+    }
+    async fn load_version(&self, version: Uuid) -> Result<Option<Arc<DagVersion>>, QueryError> {
+        self.inner.load_version(version).await
+    }
+    async fn find_version(&self, dag_id: &DagId, digest: Digest) -> Result<(Option<Arc<DagVersion>>, u32), QueryError> {
+        self.inner.find_version(dag_id, digest).await
+    }
+    async fn active_runs(&self) -> Result<Vec<DagRunKey>, QueryError> {
+        self.inner.active_runs().await
+    }
+    async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {
+        self.inner.load_run(key).await
+    }
+    async fn find_run(&self, dag_id: &DagId, run_id: &RunId) -> Result<Option<DagRunKey>, QueryError> {
+        self.inner.find_run(dag_id, run_id).await
+    }
+    async fn find_run_by_logical_date(&self, dag_id: &DagId, date: Timestamp) -> Result<Option<RunId>, QueryError> {
+        self.inner.find_run_by_logical_date(dag_id, date).await
+    }
+    async fn runs_between(
+        &self,
+        dag_id: &DagId,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+        limit: u32,
+    ) -> Result<Vec<DagRunKey>, QueryError> {
+        self.inner.runs_between(dag_id, start, end, limit).await
+    }
+    async fn xcoms(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        key: &str,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
+        self.inner.xcoms(run, task, key).await
+    }
+    async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
+        self.inner.load_checkpoint(ti).await
+    }
+    async fn save_checkpoint(
+        &self,
+        lease: &Lease,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        bytes: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<bool, CommitError> {
+        self.inner.save_checkpoint(lease, ti, dispatch, bytes, now).await
+    }
+    async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
+        self.inner.ti_rows(run).await
+    }
+    async fn run_row(&self, key: DagRunKey) -> Result<Option<RunRow>, QueryError> {
+        self.inner.run_row(key).await
+    }
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
+        self.inner.pools().await
+    }
+}

@@ -1,0 +1,13 @@
+//! What the tests share: a clock, DAGs, executors, a store with faults, and a scheduler on top of them.
+
+mod clock;
+mod dags;
+mod executor;
+mod faulty;
+mod rig;
+
+pub(crate) use clock::TokioClock;
+pub(crate) use dags::DagBuilder;
+pub(crate) use executor::{Reply, TestExecutor, failure};
+pub(crate) use faulty::{Fault, FaultyStore};
+pub(crate) use rig::{Rig, RigBuilder, request, run_id};

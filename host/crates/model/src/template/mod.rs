@@ -10,6 +10,7 @@ mod language;
 mod path;
 mod render;
 mod value;
+mod walk;
 
 pub use analyse::{InputTemplate, Source, TemplateError, XcomRef, XcomUse};
 pub(crate) use analyse::{RETURN_VALUE, is_template};

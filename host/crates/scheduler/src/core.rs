@@ -250,7 +250,9 @@ impl Core {
 
     /// Tells the executor to stop what it runs for a run that is not ours any more.
     pub(crate) fn cancel_all(&self, run: &Run) {
-        for ((task, map_index), live) in run.live.tries().drain() {
+        // Not under the lock: an executor may report at once.
+        let tries: Vec<_> = run.live.tries().drain().collect();
+        for ((task, map_index), live) in tries {
             self.executor.cancel(TryId {
                 ti: TiKey {
                     run: run.key(),

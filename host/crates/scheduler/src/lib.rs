@@ -27,7 +27,6 @@ mod memory;
 mod metrics;
 mod names;
 mod outcome;
-mod params;
 mod queue;
 mod recover;
 mod release;

@@ -21,7 +21,14 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
         usage: Some(report.usage),
         ..Details::default()
     };
+    let is_branch = dag
+        .task(report.id.task())
+        .is_some_and(|task| matches!(task.kind, TaskKind::Branch { .. }));
     let end = match &report.outcome {
+        TryOutcome::Done { .. } if is_branch => {
+            let message = "the task is a branch, but it answered without choosing a label".to_owned();
+            return breach(details, "no_branch_label", message);
+        }
         TryOutcome::Done { falsy: false } => TryEnd::Done,
         TryOutcome::Done { falsy: true } => TryEnd::DoneFalsy,
         TryOutcome::Skip { reason } => {
@@ -31,16 +38,7 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
         TryOutcome::Reschedule { after } => TryEnd::Reschedule(*after),
         TryOutcome::Branch { labels } => match chosen(dag, report.id.task(), labels) {
             Ok(tasks) => TryEnd::Branch(tasks),
-            Err(message) => {
-                // An answer against the contract publishes nothing, as a trap does.
-                details.message = Some(message);
-                details.code = Some("unknown_branch_label".to_owned());
-                let end = TryEnd::Failed {
-                    cause: Cause::ContractViolation,
-                    fatal: false,
-                };
-                return (end, details, false);
-            }
+            Err(message) => return breach(details, "unknown_branch_label", message),
         },
         TryOutcome::Failed(failure) => {
             details.message = Some(failure.message.clone());
@@ -53,6 +51,20 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
         }
     };
     (end, details, true)
+}
+
+/// An answer against the contract publishes nothing, as a trap does.
+fn breach(details: Details, code: &str, message: String) -> (TryEnd, Details, bool) {
+    let details = Details {
+        message: Some(message),
+        code: Some(code.to_owned()),
+        ..details
+    };
+    let end = TryEnd::Failed {
+        cause: Cause::ContractViolation,
+        fatal: false,
+    };
+    (end, details, false)
 }
 
 /// The direct downstream tasks that labels stand for, ascending, without repeats.

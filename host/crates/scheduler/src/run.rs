@@ -214,8 +214,5 @@ impl Draft {
 /// Whether a row in this state may be written later: stored as `no_status`, or not at all, it is scheduled again.
 pub(crate) fn may_wait(from: TaskInstanceState, to: TaskInstanceState) -> bool {
     use TaskInstanceState::{NoStatus, Scheduled};
-    matches!(
-        (from, to),
-        (NoStatus, Scheduled) | (Scheduled, NoStatus) | (NoStatus, NoStatus)
-    )
+    from == NoStatus && matches!(to, NoStatus | Scheduled)
 }

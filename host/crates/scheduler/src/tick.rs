@@ -267,11 +267,12 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
+        let ours = draft.live.context.uuid == id.run_uuid;
         let restarting = draft
             .state
             .ti(task, map_index)
-            .is_some_and(|ti| ti.dispatch == dispatch && ti.state == TaskInstanceState::Restarting);
-        let accepted = draft.live.context.uuid == id.run_uuid && draft.state.accepts_result(task, map_index, dispatch);
+            .is_some_and(|ti| ours && ti.dispatch == dispatch && ti.state == TaskInstanceState::Restarting);
+        let accepted = ours && draft.state.accepts_result(task, map_index, dispatch);
         if !accepted && !restarting {
             Metrics::count(&self.shared.metrics.stale_events);
             return;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use model::params::resolve_params;
 use model::{DagRunType, RunId, RunUuid, Timestamp};
 use ports::control::{ControlError, TriggerRequest};
 use ports::executor::RunContext;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use uuid::{NoContext, Uuid};
 
 use crate::inbox::{Message, NewRunOp};
-use crate::params::resolve_params;
+
 use crate::shared::{Name, Shared, query_failed};
 use crate::version::Version;
 

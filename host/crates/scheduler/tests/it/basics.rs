@@ -65,9 +65,9 @@ async fn a_fatal_failure_skips_the_retries_and_fails_the_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_branch_follows_its_label_and_an_unknown_label_breaks_the_contract() {
-    for (label, chosen) in [("left", Some("l")), ("right", Some("r")), ("middle", None)] {
+    for (label, chosen) in [("left", Some("l")), ("right", Some("r")), ("middle", None), ("", None)] {
         let rig = RigBuilder::new(move |request| {
-            if request.task.task_id.as_str() == "gate" {
+            if request.task.task_id.as_str() == "gate" && !label.is_empty() {
                 let labels = vec![label.to_owned()];
                 Reply::End(TryOutcome::Branch { labels }, Vec::new())
             } else {
@@ -108,7 +108,12 @@ async fn a_branch_follows_its_label_and_an_unknown_label_breaks_the_contract() {
                 assert_eq!(state, DagRunState::Failed);
                 let gate = rig.ti(run.key, "gate");
                 assert_eq!(gate.cause, Some(Cause::ContractViolation));
-                assert!(gate.message.unwrap().contains("left, right"));
+                let expected = if label.is_empty() {
+                    "without choosing a label"
+                } else {
+                    "left, right"
+                };
+                assert!(gate.message.unwrap().contains(expected));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
@@ -40,6 +41,8 @@ pub(crate) struct FaultyStore {
     plan: Mutex<Box<Plan>>,
     attempts: AtomicU64,
     committed: Mutex<Vec<TickWrite>>,
+    /// Real time spent in commits.
+    micros: AtomicU64,
     pub(crate) crashed: watch::Sender<bool>,
 }
 
@@ -53,8 +56,13 @@ impl FaultyStore {
             plan: Mutex::new(Box::new(plan)),
             attempts: AtomicU64::new(0),
             committed: Mutex::default(),
+            micros: AtomicU64::new(0),
             crashed: watch::Sender::new(false),
         })
+    }
+
+    pub(crate) fn micros(&self) -> u64 {
+        self.micros.load(Ordering::SeqCst)
     }
 
     pub(crate) fn attempts(&self) -> u64 {
@@ -67,10 +75,13 @@ impl FaultyStore {
     }
 
     async fn write(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
+        let began = Instant::now();
         let result = self.inner.commit_tick(lease, tick).await;
         if result.is_ok() {
             self.committed.lock().unwrap().push(tick.clone());
         }
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap();
+        self.micros.fetch_add(micros, Ordering::SeqCst);
         result
     }
 

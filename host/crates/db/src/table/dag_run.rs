@@ -73,7 +73,7 @@ const CHANGES: &[(&str, Kind)] = &[
     ("updated_at", Kind::Int),
 ];
 
-/// SQLite would scan all runs for each change if this were an `UPDATE … FROM json_each(…)`, see `sql::batch`. `CROSS JOIN` fixes
+/// SQLite would scan all runs for each change if this were an `UPDATE … FROM jsonb_each(…)`, see `sql::batch`. `CROSS JOIN` fixes
 /// the order: for each change the run is looked up by its key, and "inserted" over itself.
 const UPDATE_SQLITE: &str = "\
     INSERT INTO dag_run (id, uuid, dag_id, run_id, version, state, run_type, logical_date, data_interval_start, \
@@ -82,7 +82,7 @@ const UPDATE_SQLITE: &str = "\
     SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, c.value ->> 1, r.run_type, r.logical_date, r.data_interval_start, \
         r.data_interval_end, r.run_after, c.value ->> 2, c.value ->> 3, c.value ->> 4, r.conf, r.params, \
         COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7 \
-    FROM json_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
+    FROM jsonb_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, queued_at = excluded.queued_at, \
         start_date = excluded.start_date, end_date = excluded.end_date, note = excluded.note, \
         set_aside = excluded.set_aside, updated_at = excluded.updated_at";

@@ -127,7 +127,10 @@ async fn references_follow_their_values(#[values(Backend::Sqlite, Backend::Postg
     .await;
     assert_eq!(unreferenced().await, [unknown, model.digest]);
     assert!(test.values(1, 0, "return_value").await.is_empty());
-    assert_eq!(test.values(1, 0, "report").await[0].1.blobs, std::slice::from_ref(&rows));
+    assert_eq!(
+        test.values(1, 0, "report").await[0].1.blobs,
+        std::slice::from_ref(&rows)
+    );
     test.commit(
         &lease,
         TickWrite {

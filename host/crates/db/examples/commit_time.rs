@@ -18,10 +18,17 @@ use uuid::Uuid;
 async fn main() {
     let dir = std::env::args_os().nth(1).expect("usage: commit_time DIRECTORY");
     let path = Path::new(&dir).join("commit-time.db");
-    let db = Db::open_sqlite(&path, &Options::default()).await.expect("the directory can be written");
-    let lease = db.acquire_lease(Uuid::now_v7(), support::NOW, support::seconds(3600)).await.expect("it is new");
+    let db = Db::open_sqlite(&path, &Options::default())
+        .await
+        .expect("the directory can be written");
+    let lease = db
+        .acquire_lease(Uuid::now_v7(), support::NOW, support::seconds(3600))
+        .await
+        .expect("it is new");
     let version = support::version("d", 1, &["a", "b"]);
-    db.commit_tick(&lease, &support::deploy(&version)).await.expect("a DAG can be stored");
+    db.commit_tick(&lease, &support::deploy(&version))
+        .await
+        .expect("a DAG can be stored");
     let run = TickWrite {
         new_runs: vec![support::new_run(&version, 1)],
         runs: vec![support::run_write(1, DagRunState::Running)],
@@ -33,7 +40,11 @@ async fn main() {
     for _ in 0..1_000 {
         let ended = support::ti(support::key(1, 0), "a", TaskInstanceState::Success);
         let next = support::ti(support::key(1, 1), "b", TaskInstanceState::Queued);
-        let step = TickWrite { tries: vec![ended.clone()], task_instances: vec![ended, next], ..support::tick() };
+        let step = TickWrite {
+            tries: vec![ended.clone()],
+            task_instances: vec![ended, next],
+            ..support::tick()
+        };
         let begin = Instant::now();
         db.commit_tick(&lease, &step).await.expect("a tick can be stored");
         samples.push(begin.elapsed().as_secs_f64() * 1e3);

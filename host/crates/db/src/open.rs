@@ -12,7 +12,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Mutex;
 
 use crate::Db;
-use crate::sql::{Database, Postgres, Sqlite, Writer};
+use crate::sql::{Checkpointer, Database, Postgres, Sqlite, Writer};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -145,11 +145,14 @@ impl Db {
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
+            .synchronous(SqliteSynchronous::Full)
+            // Only where the checkpointer falls behind.
+            .pragma("wal_autocheckpoint", "16000");
         let failed = |error| place.sqlite(error);
         let mut writer = SqliteConnection::connect_with(&write).await.map_err(failed)?;
         claim(&mut writer, &place).await?;
         SQLITE.run(&mut writer).await.map_err(|error| place.migrate(error))?;
+        let checkpointer = SqliteConnection::connect_with(&connect).await.map_err(failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.connections)
             .acquire_timeout(options.acquire_timeout)
@@ -160,7 +163,7 @@ impl Db {
             .await
             .map_err(failed)?;
         Ok(Self::new(Database::Sqlite(Sqlite {
-            writer: Arc::new(Mutex::new(Writer::new(writer))),
+            writer: Arc::new(Mutex::new(Writer::new(writer, Checkpointer::start(checkpointer)))),
             readers,
         })))
     }

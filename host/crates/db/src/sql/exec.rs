@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Dialect, Row, Statement, Value};
+use super::{Checkpointer, Dialect, Row, Statement, Value};
 
 type SqliteQuery = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 type PostgresQuery = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -59,20 +59,39 @@ pub(crate) struct Postgres {
 pub(crate) struct Writer {
     /// None once it is closed.
     connection: Option<SqliteConnection>,
+    /// None once it is closed.
+    checkpointer: Option<Checkpointer>,
     /// A transaction may be open: whoever used the connection last did not get to its end (its future was dropped).
     open: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(connection: SqliteConnection) -> Self {
+    pub(crate) fn new(connection: SqliteConnection, checkpointer: Checkpointer) -> Self {
         Self {
             connection: Some(connection),
+            checkpointer: Some(checkpointer),
             open: false,
         }
     }
 
-    pub(crate) fn take(&mut self) -> Option<SqliteConnection> {
-        self.connection.take()
+    async fn close(&mut self) {
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.close().await;
+        }
+        // The last connection to close folds the write-ahead log into the database file.
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "cannot close the database cleanly");
+        }
+    }
+
+    /// The transaction was committed.
+    fn committed(&mut self, bytes: usize) {
+        self.open = false;
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.committed(bytes);
+        }
     }
 
     fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
@@ -206,6 +225,7 @@ impl Database {
                     script.append(statement).push(";\n");
                 }
                 script.push("COMMIT");
+                let bytes = script.bytes();
                 let query = sqlite_query(script);
                 let mut writer = db.writer.clone().lock_owned().await;
                 writer.ready().await?;
@@ -213,7 +233,7 @@ impl Database {
                 let done = query.execute(writer.connection()?).await;
                 match done {
                     Ok(_) => {
-                        writer.open = false;
+                        writer.committed(bytes);
                         Ok(())
                     }
                     Err(error) => {
@@ -237,12 +257,7 @@ impl Database {
         match self {
             Self::Sqlite(db) => {
                 db.readers.close().await;
-                // The last connection to close folds the write-ahead log into the database file.
-                if let Some(connection) = db.writer.lock().await.take()
-                    && let Err(error) = connection.close().await
-                {
-                    tracing::warn!(%error, "cannot close the database cleanly");
-                }
+                db.writer.lock().await.close().await;
             }
             Self::Postgres(db) => db.connections.close().await,
         }
@@ -319,7 +334,7 @@ impl WriteTx {
                 let done = sqlx::query("COMMIT").execute(writer.connection()?).await;
                 match done {
                     Ok(_) => {
-                        writer.open = false;
+                        writer.committed(0);
                         Ok(())
                     }
                     Err(error) => {

@@ -167,6 +167,18 @@ impl Statement {
         self
     }
 
+    /// The size of the arguments.
+    pub(super) fn bytes(&self) -> usize {
+        let size = |value: &Value| match value {
+            Value::Int(_) => 8,
+            Value::Text(text) => text.as_ref().map_or(0, |text| text.len()),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Ints(values) => values.len() * 8,
+            Value::Texts(values) => values.iter().flatten().map(String::len).sum(),
+        };
+        self.args.iter().map(size).sum()
+    }
+
     /// The text for a dialect, and the arguments. PostgreSQL wants numbered placeholders. No statement of this crate holds a `?`
     /// in a literal, an operator or a comment (a unit test of the tables runs each of them on both databases).
     pub(super) fn finish(self, dialect: Dialect) -> (std::borrow::Cow<'static, str>, Vec<Value>) {

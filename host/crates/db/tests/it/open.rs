@@ -9,7 +9,7 @@ use ports::store::{CommitError, SchedulerStore, TickWrite};
 use rstest::rstest;
 use sqlx::Connection as _;
 
-use crate::support::{Backend, Home, TestDb, new_run, options, run_write, tick, version};
+use crate::support::{Backend, Home, TestDb, key, new_run, options, run_write, tick, version, xcom};
 
 async fn sqlite(path: &std::path::Path, sql: &'static str) {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
@@ -203,4 +203,26 @@ async fn broken_connections_are_a_passing_reason() {
     }
     assert!(test.db.tick_committed(run.tick_id).await.unwrap());
     assert_eq!(test.db.active_runs().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_is_moved_into_the_database_file_beside_the_commits() {
+    let test = TestDb::open(Backend::Sqlite).await.unwrap();
+    let version = version("etl", 1, &["load"]);
+    let lease = test.with_dag(&version).await;
+    let size = || std::fs::metadata(test.file()).unwrap().len();
+    let before = size();
+    let value = format!("\"{}\"", "x".repeat(1 << 20));
+    // Without checkpoints the file would not grow before 16,000 pages lie in the log, and this loop would not end in time.
+    let mut written = 0;
+    while size() == before {
+        written += 1;
+        assert!(written < 50, "no checkpoint after {written} MiB");
+        let tick = TickWrite {
+            xcoms: vec![xcom(key(1, 0), &format!("key {written}"), &value)],
+            ..tick()
+        };
+        test.commit(&lease, tick).await;
+    }
+    assert!(written > 1);
 }

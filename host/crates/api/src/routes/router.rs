@@ -22,14 +22,16 @@ pub fn router(state: State) -> Router {
     let guarded = guarded
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(middleware::from_fn_with_state(app.clone(), auth::require));
-    public
-        .method_not_allowed_fallback(method_not_allowed)
-        .merge(guarded)
-        .fallback(not_found)
-        .layer(middleware::from_fn(security_headers))
+    let router = public.method_not_allowed_fallback(method_not_allowed).merge(guarded);
+    layered(router.fallback(not_found).with_state(app))
+}
+
+/// What every request passes through, from the inside out.
+fn layered(router: Router) -> Router {
+    router
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(security_headers))
         .layer(middleware::from_fn(request_id::middleware))
-        .with_state(app)
 }
 
 pub(crate) fn routes() -> Routes {
@@ -103,4 +105,31 @@ async fn security_headers(request: axum::extract::Request, next: middleware::Nex
         headers.entry(name).or_insert(value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn panics() {
+        panic!("a bug")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_in_the_one_shape() {
+        let router = layered(Router::new().route("/", get(panics)));
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!({ "detail": "internal error", "code": "internal_error", "request_id": id });
+        assert_eq!(body, expected);
+    }
 }

@@ -68,6 +68,23 @@ async fn a_client_that_never_ends_its_head_is_cut_off_and_frees_its_slot() {
 }
 
 #[tokio::test]
+async fn a_silent_client_is_cut_off_whether_it_asked_before_or_not() {
+    let listening = listen(limits()).await;
+    let mut never = TcpStream::connect(listening.address).await.unwrap();
+    let mut once = TcpStream::connect(listening.address).await.unwrap();
+    once.write_all(b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = exchange(listening.address, HEALTH).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Both end, after an answer or a refusal at the most.
+    for stream in [&mut never, &mut once] {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+}
+
+#[tokio::test]
 async fn heads_are_bounded_in_size_and_number() {
     let listening = listen(limits()).await;
     let large = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(70 << 10));

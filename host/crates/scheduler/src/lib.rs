@@ -1,7 +1,7 @@
 //! The scheduler: one inbox, one tick, one commit. It decides with `model`, writes with a `SchedulerStore`, and releases
 //! effects (dispatches, answers, events) only after the commit is known to have succeeded.
 //!
-//! ```ignore
+//! ```text
 //! let scheduler = Scheduler::new(Config::new(id), store, clock);
 //! let handle = scheduler.handle();                       // Control, ExecutorEvents, XcomBackend, CheckpointBackend
 //! let executor = make_executor(Arc::new(handle.clone()));

@@ -57,9 +57,11 @@ async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<
     }
     let mut attempt = 1;
     loop {
-        let run_after = request.run_after.unwrap_or_else(|| shared.unique_now());
+        // A name may lie a microsecond ahead of the clock; the run itself is due at once.
+        let named_after = request.run_after.unwrap_or_else(|| shared.unique_now());
+        let run_after = request.run_after.unwrap_or_else(|| shared.clock.now());
         let run_id = generated_name(
-            run_after,
+            named_after,
             (request.run_after.is_some() && attempt > 1).then_some(attempt),
         )?;
         let _name = shared

@@ -145,7 +145,8 @@ impl Ledger {
     }
 }
 
-async fn simulate(seed: u64) {
+async fn simulate(seed: u64) -> Seen {
+    let mut seen = Seen::default();
     let mut random = StdRng::seed_from_u64(seed);
     let memory = Arc::new(MemoryStore::new());
     let clock = Arc::new(TokioClock::new());
@@ -206,8 +207,12 @@ async fn simulate(seed: u64) {
         };
         tokio::select! {
             () = work => {}
-            _ = crashed.wait_for(|crashed| *crashed) => {}
+            _ = crashed.wait_for(|crashed| *crashed) => seen.crashes += 1,
         }
+        let metrics = handle.metrics();
+        seen.stale += metrics.stale_events;
+        seen.losses += metrics.infrastructure_losses;
+        seen.failed_commits += metrics.commits_failed_passing + metrics.commits_unknown;
         running.abort();
         let _ = running.await;
     }
@@ -236,11 +241,32 @@ async fn simulate(seed: u64) {
         let tries = ledger.ended.keys().filter(|(key, _)| key == ti).count();
         assert_eq!(values.len(), tries, "seed {seed}: {ti:?} published {values:?}");
     }
+    seen.runs = runs.len() as u64;
+    seen
+}
+
+/// What happened, to be sure that enough did.
+#[derive(Debug, Default)]
+struct Seen {
+    runs: u64,
+    crashes: u64,
+    losses: u64,
+    stale: u64,
+    failed_commits: u64,
 }
 
 #[tokio::test(start_paused = true)]
 async fn five_hundred_seeds_end_well() {
+    let mut all = Seen::default();
     for seed in 0..500 {
-        simulate(seed).await;
+        let seen = simulate(seed).await;
+        all.runs += seen.runs;
+        all.crashes += seen.crashes;
+        all.losses += seen.losses;
+        all.stale += seen.stale;
+        all.failed_commits += seen.failed_commits;
     }
+    eprintln!("{all:?}");
+    assert!(all.runs > 2_000 && all.crashes > 500 && all.losses > 500, "{all:?}");
+    assert!(all.stale > 500 && all.failed_commits > 500, "{all:?}");
 }

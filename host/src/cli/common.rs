@@ -128,6 +128,25 @@ pub(crate) fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Val
     Ok(Value::Object(object))
 }
 
+/// Asks before something is destroyed.
+pub(crate) fn confirm(yes: bool, question: &str) -> Result<()> {
+    use std::io::{IsTerminal as _, Write as _};
+    let stdin = std::io::stdin();
+    if yes {
+        return Ok(());
+    }
+    if !stdin.is_terminal() {
+        return Err(Failure::new(Exit::Invalid, "there is no terminal to ask on").hint("use --yes"));
+    }
+    write!(std::io::stderr(), "{question} [y/N] ").ok();
+    let mut answer = String::new();
+    stdin.read_line(&mut answer).ok();
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Interrupted, "nothing was changed"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, conf_argument, list};
+use super::common::{Context, api, conf_argument, confirm, list};
 use super::{deploy, runs};
 use crate::failure::{Exit, Failure, Result};
 use crate::local;
@@ -244,22 +244,4 @@ async fn set_paused(context: &Context, dag_id: &str, paused: bool) -> Result<()>
         output => output.value(&answer),
     }
     Ok(())
-}
-
-fn confirm(yes: bool, question: &str) -> Result<()> {
-    use std::io::{IsTerminal as _, Write as _};
-    let stdin = std::io::stdin();
-    if yes {
-        return Ok(());
-    }
-    if !stdin.is_terminal() {
-        return Err(Failure::new(Exit::Invalid, "there is no terminal to ask on").hint("use --yes"));
-    }
-    write!(std::io::stderr(), "{question} [y/N] ").ok();
-    let mut answer = String::new();
-    stdin.read_line(&mut answer).ok();
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Interrupted, "nothing was deleted"))
 }

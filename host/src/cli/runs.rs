@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, list};
+use super::common::{Context, api, confirm, list};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::escape;
@@ -66,6 +66,9 @@ pub(crate) struct ClearArgs {
     /// Show what would be cleared, and clear nothing
     #[arg(long)]
     dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 const RUNS: &[Column] = &[
@@ -126,6 +129,17 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
 
 async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
     let Run { dag_id, run_id } = args.run;
+    if !args.dry_run {
+        let what = if args.tasks.is_empty() {
+            "all tasks".to_owned()
+        } else {
+            args.tasks.join(", ")
+        };
+        confirm(
+            args.yes,
+            &format!("clear {} of run {}?", escape::line(&what), escape::line(&run_id)),
+        )?;
+    }
     let body = json!({
         "dag_run_id": run_id,
         "task_ids": if args.tasks.is_empty() { Value::Null } else { json!(args.tasks) },
@@ -185,8 +199,9 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
     output.list(&instances, TASK_INSTANCES);
 }
 
-/// How often a watched run is looked at.
-const POLL: Duration = Duration::from_millis(250);
+/// How soon a watched run is looked at again: at first after 30 ms, later every half second.
+const FIRST_LOOK: Duration = Duration::from_millis(30);
+const LATER_LOOKS: Duration = Duration::from_millis(500);
 
 /// Follows a run until it ends, live; then prints it. A run that failed is a failure with exit code 1.
 pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Result<()> {
@@ -202,6 +217,7 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
         .map(str::to_owned)
         .collect();
     let mut view = LiveView::new(&names);
+    let mut pause = FIRST_LOOK;
     let run = loop {
         // The run first: when it has ended, the instances read after it are final.
         let run = client.get(&path, &[]).await?;
@@ -214,7 +230,8 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
         if state(&run) == "success" || state(&run) == "failed" {
             break run;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(LATER_LOOKS);
     };
     view.clear();
     let failed = state(&run) == "failed";

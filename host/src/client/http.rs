@@ -32,6 +32,10 @@ struct Session {
 impl Client {
     /// Nothing is sent yet.
     pub(crate) fn new(target: Target) -> Result<Self> {
+        if target.server.scheme() == "https" {
+            return Err(Failure::new(Exit::Invalid, "this build speaks plain HTTP only")
+                .hint("reach the server over http through a tunnel, such as `ssh -L 8080:127.0.0.1:8080 HOST`"));
+        }
         let mut builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("airtight/", env!("CARGO_PKG_VERSION")));
@@ -215,9 +219,6 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let server = &self.target.server;
-        if server.scheme() == "https" && error.is_connect() && error.to_string().contains("scheme") {
-            return Failure::new(Exit::Invalid, "this build speaks plain http only").because(error);
-        }
         let failure = Failure::new(Exit::Unreachable, format!("cannot reach the server at {server}")).because(error);
         if error.is_connect() {
             failure.hint("start one with `airtight standalone`, or name another with --server or AIRTIGHT_SERVER")

@@ -194,6 +194,10 @@ impl Lines {
                 ..
             } => {
                 let (line, started) = self.entry(task_id, map_index);
+                // An executor may say that it runs before the scheduler has told everybody that it was queued.
+                if state == TaskInstanceState::Queued && line.state == "running" && line.try_number == try_number {
+                    return None;
+                }
                 line.state = state.to_string();
                 line.try_number = try_number;
                 line.cause = cause.map(|cause| cause.to_string()).unwrap_or_default();

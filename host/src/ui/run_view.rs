@@ -153,20 +153,6 @@ impl LiveView {
         *shown = line;
     }
 
-    /// What is shown of a task instance.
-    pub(crate) fn line(&self, name: &str) -> Option<&TaskLine> {
-        self.rows.iter().map(|(line, _)| line).find(|line| line.name == name)
-    }
-
-    /// Leaves the last state on the screen.
-    pub(crate) fn finish(self) {
-        for (_, bar) in &self.rows {
-            if let Some(bar) = bar {
-                bar.abandon();
-            }
-        }
-    }
-
     /// Takes it off the screen, for a table in its place.
     pub(crate) fn clear(self) {
         for (_, bar) in &self.rows {

@@ -64,6 +64,7 @@ impl Paint {
     }
 
     /// Never any colour.
+    #[cfg(test)]
     pub(crate) fn never() -> Self {
         Self { on: false }
     }

@@ -8,9 +8,13 @@ use sha2::{Digest as _, Sha256};
 
 #[expect(clippy::print_stdout, reason = "its output is its result")]
 fn main() -> std::io::Result<()> {
-    let dir = std::env::args_os().nth(1).ok_or_else(|| std::io::Error::other("usage: write_floor DIRECTORY"))?;
+    let dir = std::env::args_os()
+        .nth(1)
+        .ok_or_else(|| std::io::Error::other("usage: write_floor DIRECTORY"))?;
     let path = std::path::Path::new(&dir).join("write-floor");
-    let content: Vec<u8> = (0..10_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let content: Vec<u8> = (0..10_000_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     let mut samples = Vec::new();
     for _ in 0..20 {
         let begin = Instant::now();

@@ -1,9 +1,10 @@
 //! The directory: where blobs lie, and what happens to one as a whole.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ pub(crate) struct Inner {
     /// Held shared while a finished blob takes its name, exclusively while the sweep judges and removes one: so a blob that is
     /// written again just now is never removed under its writer.
     pub(crate) naming: RwLock<()>,
+    /// The shards whose names are known to be durable.
+    made_shards: Mutex<HashSet<PathBuf>>,
 }
 
 impl FileBlobStore {
@@ -38,17 +41,12 @@ impl FileBlobStore {
                 tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished blob");
             }
         }
-        for shard in 0..=255_u8 {
-            let path = dir.join(format!("{shard:02x}"));
-            if !path.is_dir() {
-                fs::create_dir(&path)?;
-            }
-        }
         sync_dir(dir)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
                 naming: RwLock::new(()),
+                made_shards: Mutex::default(),
             }),
         })
     }
@@ -62,7 +60,12 @@ impl FileBlobStore {
     pub(crate) fn shard(&self, shard: u8) -> io::Result<Vec<(Digest, SystemTime)>> {
         let prefix = format!("{shard:02x}");
         let mut blobs = Vec::new();
-        for entry in fs::read_dir(self.inner.dir.join(&prefix))? {
+        let entries = match fs::read_dir(self.inner.dir.join(&prefix)) {
+            // A shard is made with its first blob.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(blobs),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let name = format!("sha256:{prefix}{}", entry.file_name().to_string_lossy());
             if let Ok(digest) = name.parse() {
@@ -93,6 +96,25 @@ impl Inner {
         let hex = digest.hex();
         let (shard, rest) = hex.split_at(2);
         self.dir.join(shard).join(rest)
+    }
+
+    /// Makes the directory of a blob's shard where it is missing; its name is durable when this returns.
+    pub(crate) fn make_shard(&self, blob: &Path) -> io::Result<()> {
+        let Some(shard) = blob.parent() else { return Ok(()) };
+        let mut made = self
+            .made_shards
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if made.contains(shard) {
+            return Ok(());
+        }
+        match fs::create_dir(shard) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            // Whoever made it may not have come to sync it.
+            _ => sync_dir(&self.dir)?,
+        }
+        made.insert(shard.to_owned());
+        Ok(())
     }
 
     pub(crate) fn temporary_dir(&self) -> PathBuf {

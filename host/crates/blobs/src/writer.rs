@@ -108,6 +108,7 @@ impl BlobWriter for FileWriter {
             let digest = Digest(hash.finalize().into());
             file.as_file().sync_data()?;
             let path = inner.path(digest);
+            inner.make_shard(&path)?;
             {
                 let _naming = inner.naming.read().unwrap_or_else(PoisonError::into_inner);
                 if fs::metadata(&path).is_ok_and(|existing| existing.len() == size) {

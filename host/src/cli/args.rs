@@ -74,6 +74,38 @@ mod tests {
 
     #[test]
     fn the_help_lists_what_there_is() {
-        insta::assert_snapshot!(Cli::command().term_width(100).render_help().to_string(), @"");
+        insta::assert_snapshot!(Cli::command().term_width(100).render_help().to_string(), @r"
+        Airflow-style DAGs whose tasks are sealed WebAssembly components
+
+        Usage: airtight [OPTIONS] <COMMAND>
+
+        Commands:
+          standalone  Run the whole server in one process: API, scheduler and workers
+          components  Upload and look after task components
+          dags        Check, test, deploy and trigger DAGs
+          runs        Look at dag runs, watch, cancel and clear them
+          tasks       Work with single tasks
+          xcom        Read what tasks published
+          logs        Print the log of a task instance
+          login       Log in to a server and keep the token
+          version     Print the version of this program and of the server
+          help        Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help     Print help (see more with '--help')
+          -V, --version  Print version
+
+        Global options:
+              --server <URL>        The server to talk to [default: the one of the data directory, else
+                                    http://127.0.0.1:8080] [env: AIRTIGHT_SERVER]
+              --token <TOKEN>       The token to show to the server [default: what `airtight login` saved,
+                                    else the data directory's password] [env: AIRTIGHT_TOKEN]
+              --data-dir <DIR>      Where the server of this machine keeps its data [default:
+                                    ~/.local/share/airtight] [env: AIRTIGHT_DATA_DIR]
+          -o, --output <FORMAT>     How to print answers [default: table] [possible values: table, json,
+                                    yaml]
+              --log-level <FILTER>  What to log on standard error, as in RUST_LOG [default: info for the
+                                    server, warn otherwise]
+        ");
     }
 }

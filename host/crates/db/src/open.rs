@@ -178,7 +178,13 @@ impl Db {
         ));
         let connect = connect
             .application_name("airtight")
-            .options([("synchronous_commit", "on"), ("client_min_messages", "warning")])
+            .options([
+                ("synchronous_commit", "on"),
+                ("client_min_messages", "warning"),
+                // A transaction whose client vanished without a word must not hold the lease's row for ever.
+                ("lock_timeout", "10s"),
+                ("idle_in_transaction_session_timeout", "30s"),
+            ])
             .statement_cache_capacity(500);
         let connections = PgPoolOptions::new()
             .max_connections(options.connections)

@@ -65,8 +65,11 @@ impl SchedulerStore for Db {
     }
 
     async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError> {
-        let found = self.first(scheduler_lease::tick_committed(tick_id), |_| Ok(())).await?;
-        Ok(found.is_some())
+        let last = scheduler_lease::last_tick(self.database.dialect());
+        let row = self.database.fetch_settled(last).await.map_err(query_error)?;
+        let row = row.ok_or(sqlx::Error::RowNotFound).map_err(query_error)?;
+        let last: Option<Uuid> = row.columns().opt_parse().map_err(query_error)?;
+        Ok(last == Some(tick_id))
     }
 
     async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError> {

@@ -189,6 +189,22 @@ impl Database {
         }
     }
 
+    /// Reads at most one row once every write of this handle that is still under way has ended, even one whose caller is gone. On
+    /// PostgreSQL the statement must wait for the row's lock (`FOR SHARE`).
+    pub(crate) async fn fetch_settled(&self, statement: Statement) -> Result<Option<Row>, sqlx::Error> {
+        match self {
+            Self::Sqlite(db) => {
+                let mut writer = db.writer.clone().lock_owned().await;
+                let connection = writer.ready().await?;
+                Ok(sqlite_query(statement)
+                    .fetch_optional(connection)
+                    .await?
+                    .map(Row::Sqlite))
+            }
+            Self::Postgres(_) => self.fetch_optional(statement).await,
+        }
+    }
+
     /// Starts a transaction that sees one state of the database.
     pub(crate) async fn read(&self) -> Result<ReadTx, sqlx::Error> {
         Ok(match self {

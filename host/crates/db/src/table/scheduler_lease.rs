@@ -99,8 +99,13 @@ pub(crate) fn release(lease: &Lease) -> Statement {
     .arg(lease.epoch)
 }
 
-pub(crate) fn tick_committed(tick_id: Uuid) -> Statement {
-    Statement::new("SELECT 1 FROM scheduler_lease WHERE id = 1 AND tick_id = ?").arg(tick_id)
+/// The last committed tick. A transaction whose connection was lost may still be about to commit on the server; it holds the row's
+/// lock, so the answer waits for its end.
+pub(crate) fn last_tick(dialect: Dialect) -> Statement {
+    Statement::new(match dialect {
+        Dialect::Sqlite => "SELECT tick_id FROM scheduler_lease WHERE id = 1",
+        Dialect::Postgres => "SELECT tick_id FROM scheduler_lease WHERE id = 1 FOR SHARE",
+    })
 }
 
 /// Reserves keys; answers the first through `RETURNING`.

@@ -3,6 +3,7 @@
 mod components;
 mod lease;
 mod lists;
+mod lost_commit;
 mod open;
 mod support;
 mod ticks;

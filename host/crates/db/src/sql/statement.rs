@@ -180,7 +180,7 @@ impl Statement {
     }
 
     /// The text for a dialect, and the arguments. PostgreSQL wants numbered placeholders. No statement of this crate holds a `?`
-    /// in a literal, an operator or a comment (a unit test of the tables runs each of them on both databases).
+    /// in a literal, an operator or a comment (the tests run each of them on both databases).
     pub(super) fn finish(self, dialect: Dialect) -> (std::borrow::Cow<'static, str>, Vec<Value>) {
         let text = match dialect {
             Dialect::Sqlite => self.text,

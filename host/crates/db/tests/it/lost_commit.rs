@@ -40,7 +40,7 @@ async fn pass_on(
                 server.write_all(bytes).await?;
                 if commit && armed.load(Ordering::SeqCst) {
                     // The answer says that the commit took place; nobody gets it.
-                    server.read(&mut from_server).await?;
+                    server.read_u8().await?;
                     return Ok(());
                 }
             }

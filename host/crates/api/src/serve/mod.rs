@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use self::io::StallGuard;
+use self::io::{StallGuard, Unread, Watched};
 
 /// Bounds on connections.
 #[derive(Clone, Debug)]
@@ -114,9 +114,10 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(net.peer = %peer, "cannot set TCP_NODELAY: {error}");
     }
-    let io = TokioIo::new(StallGuard::new(stream, limits.stall_timeout));
+    let unread = Unread::default();
+    let io = TokioIo::new(StallGuard::new(stream, limits.stall_timeout, unread.clone()));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request: Request = request.map(Body::new);
+        let mut request: Request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
         request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request)
     });

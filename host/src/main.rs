@@ -33,18 +33,22 @@ fn start(cli: Cli) -> Result<()> {
     match command {
         Command::Standalone(args) => {
             server::logging::init(log_level, "info", args.log_json)?;
-            threads()?.block_on(server::run(args, global))
+            block_on(server::run(args, global))
         }
         command => {
             server::logging::init(log_level, "warn", false)?;
-            threads()?.block_on(cli::run(global, command))
+            block_on(cli::run(global, command))
         }
     }
 }
 
-fn threads() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .or_fail(Exit::Broken, || "cannot start the program's threads".to_owned())
+        .or_fail(Exit::Broken, || "cannot start the program's threads".to_owned())?;
+    let result = runtime.block_on(work);
+    // Whatever still blocks a thread (a read from the terminal, a file) must not hold the program up.
+    runtime.shutdown_background();
+    result
 }

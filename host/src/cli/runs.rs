@@ -1,15 +1,15 @@
 //! `airtight runs …`, and watching a run.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use reqwest::Method;
+use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
 use super::common::{Context, api, confirm, list};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::escape;
+use crate::ui::events::{EventStream, Lines};
 use crate::ui::output::{Column, Output, Show};
 use crate::ui::run_view::{LiveView, TaskLine};
 use crate::ui::term::{self, Paint};
@@ -196,12 +196,28 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
         ],
     );
     term::outln("");
-    output.list(&instances, TASK_INSTANCES);
+    let (rows, left_out) = worth_showing(instances);
+    output.list(&rows, TASK_INSTANCES);
+    if left_out > 0 {
+        term::errln(&format!(
+            "{left_out} more, which succeeded or were skipped; --output json shows all"
+        ));
+    }
 }
 
-/// How soon a watched run is looked at again: at first after 30 ms, later every half second.
-const FIRST_LOOK: Duration = Duration::from_millis(30);
-const LATER_LOOKS: Duration = Duration::from_millis(500);
+/// A table has room for this many rows.
+const MAX_ROWS: usize = 500;
+
+/// Of very many task instances, those that did not simply succeed; and how many were left out.
+fn worth_showing(mut instances: Vec<Value>) -> (Vec<Value>, usize) {
+    let all = instances.len();
+    if all > MAX_ROWS {
+        instances.retain(|instance| !matches!(state(instance), "success" | "skipped"));
+        instances.truncate(MAX_ROWS);
+    }
+    let left_out = all - instances.len();
+    (instances, left_out)
+}
 
 /// Follows a run until it ends, live; then prints it. A run that failed is a failure with exit code 1.
 pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Result<()> {
@@ -217,22 +233,8 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
         .map(str::to_owned)
         .collect();
     let mut view = LiveView::new(&names);
-    let mut pause = FIRST_LOOK;
-    let run = loop {
-        // The run first: when it has ended, the instances read after it are final.
-        let run = client.get(&path, &[]).await?;
-        for instance in &task_instances(client, dag_id, run_id).await? {
-            let line = TaskLine::of(instance);
-            if !line.state.is_empty() {
-                view.update(line);
-            }
-        }
-        if state(&run) == "success" || state(&run) == "failed" {
-            break run;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(LATER_LOOKS);
-    };
+    while !follow(client, dag_id, run_id, &mut view).await? {}
+    let run = client.get(&path, &[]).await?;
     view.clear();
     let failed = state(&run) == "failed";
     let instances = task_instances(client, dag_id, run_id).await?;
@@ -250,6 +252,44 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
         return Err(Failure::said(Exit::Failed));
     }
     Ok(())
+}
+
+/// Shows events until the run has ended. False where the stream ended before: then it is to be followed anew.
+async fn follow(client: &Client, dag_id: &str, run_id: &str, view: &mut LiveView) -> Result<bool> {
+    let path = api(&["dags", dag_id, "dagRuns", run_id, "events"]);
+    let url = client.url(&path, &[]);
+    let mut response = client
+        .stream(Method::GET, &url, |request| request.header(ACCEPT, "text/event-stream"))
+        .await?;
+    // The stream is open: what changes from here on comes as events, what was before is read once.
+    for instance in &task_instances(client, dag_id, run_id).await? {
+        let line = TaskLine::of(instance);
+        if !line.state.is_empty() {
+            view.update(line);
+        }
+    }
+    let mut stream = EventStream::default();
+    let mut lines = Lines::default();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        for event in stream.push(&chunk) {
+            if event.get("event").and_then(Value::as_str) == Some("dag_run") && ended(&event) {
+                return Ok(true);
+            }
+            if event.get("missed").is_some() {
+                return Ok(false);
+            }
+            if let Some(line) = lines.take(&event) {
+                view.update(line);
+            }
+        }
+    }
+    // The server stops, or the connection broke: the next request tells which.
+    let run = client.get(&api(&["dags", dag_id, "dagRuns", run_id]), &[]).await?;
+    Ok(ended(&run))
+}
+
+fn ended(run: &Value) -> bool {
+    matches!(state(run), "success" | "failed")
 }
 
 fn state(run: &Value) -> &str {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::FileBlobStore;
-use model::{DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
+use model::{DagId, DagRunState, MapIndex, RunId, TaskId, Timestamp};
 use ports::control::{Control, ControlError, RunEvent, TriggerRequest};
 use ports::deploy::CheckedManifest;
 use ports::log::LogSink;
@@ -21,7 +21,8 @@ use uuid::Uuid;
 use super::workshop::Workshop;
 use crate::clock::SystemClock;
 use crate::failure::{Exit, Failure, OrFail, Result};
-use crate::ui::run_view::{LiveView, TaskLine};
+use crate::ui::events::Lines;
+use crate::ui::run_view::LiveView;
 
 /// How long tasks get to stop after Ctrl-C.
 const STOP_GRACE: Duration = Duration::from_millis(500);
@@ -105,8 +106,11 @@ impl Session {
             match events.recv().await {
                 Ok(RunEvent::DagRun { run_id, state, .. }) if run_id == run.run_id && state.is_finished() => break,
                 Ok(event) => {
-                    if let (Some(line), Some(view)) = (lines.take(event), view.as_deref_mut()) {
-                        view.update(line);
+                    if let Some(view) = view.as_deref_mut() {
+                        let event = serde_json::to_value(&event).unwrap_or_default();
+                        if let Some(line) = lines.take(&event) {
+                            view.update(line);
+                        }
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
@@ -172,69 +176,5 @@ fn control(error: ControlError) -> Failure {
     match std::error::Error::source(&error) {
         Some(source) => failure.because(source),
         None => failure,
-    }
-}
-
-/// Events as lines of the view.
-#[derive(Default)]
-struct Lines {
-    known: HashMap<(TaskId, MapIndex), (TaskLine, Option<Timestamp>)>,
-}
-
-impl Lines {
-    fn take(&mut self, event: RunEvent) -> Option<TaskLine> {
-        match event {
-            RunEvent::TaskInstance {
-                task_id,
-                map_index,
-                try_number,
-                state,
-                cause,
-                at,
-                ..
-            } => {
-                let (line, started) = self.entry(task_id, map_index);
-                // An executor may say that it runs before the scheduler has told everybody that it was queued.
-                if state == TaskInstanceState::Queued && line.state == "running" && line.try_number == try_number {
-                    return None;
-                }
-                line.state = state.to_string();
-                line.try_number = try_number;
-                line.cause = cause.map(|cause| cause.to_string()).unwrap_or_default();
-                line.note.clear();
-                if state == TaskInstanceState::Running {
-                    *started = Some(at);
-                } else if let Some(started) = started.take() {
-                    line.duration = Some(at.since(started));
-                }
-                Some(line.clone())
-            }
-            RunEvent::Progress {
-                task_id,
-                map_index,
-                fraction,
-                note,
-                ..
-            } => {
-                let (line, _) = self.entry(task_id, map_index);
-                let percent = fraction
-                    .map(|part| format!("{:.0}% ", part * 100.0))
-                    .unwrap_or_default();
-                line.note = format!("{percent}{note}");
-                Some(line.clone())
-            }
-            RunEvent::DagRun { .. } | RunEvent::Dag { .. } => None,
-        }
-    }
-
-    fn entry(&mut self, task_id: TaskId, map_index: MapIndex) -> &mut (TaskLine, Option<Timestamp>) {
-        let name = super::report::name(&task_id, map_index);
-        self.known.entry((task_id, map_index)).or_insert_with(|| {
-            let line = TaskLine {
-                name,
-                ..TaskLine::default()
-            };
-            (line, None)
-        })
     }
 }

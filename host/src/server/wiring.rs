@@ -141,6 +141,9 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
 
     let ended = supervise(&mut signals, &handle, running, args.grace).await;
     shutdown.cancel();
+    if matches!(&ended, Err(failure) if failure.exit() == Exit::Interrupted) {
+        return ended;
+    }
     services.close();
     let closing = async {
         services.wait().await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod diagnostics;
 pub(crate) mod escape;
+pub(crate) mod events;
 pub(crate) mod format;
 pub(crate) mod output;
 pub(crate) mod progress;

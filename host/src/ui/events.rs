@@ -46,10 +46,6 @@ impl Lines {
             .and_then(|number| u32::try_from(number).ok());
         let try_number = try_number.unwrap_or_default();
         let state = text("state");
-        // An executor may say that it runs before the scheduler has told everybody that it was queued.
-        if state == "queued" && line.state == "running" && line.try_number == try_number {
-            return None;
-        }
         let at: Option<Timestamp> = text("at").parse().ok();
         line.state = if state == "no_status" {
             String::new()
@@ -118,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_queued_does_not_hide_that_it_runs() {
+    fn a_try_lasts_from_its_start_to_its_end() {
         let mut lines = Lines::default();
         let mut take = |state: &str, at: &str| {
             lines.take(&json!({
@@ -126,7 +122,6 @@ mod tests {
             }))
         };
         assert_eq!(take("running", "2026-01-01T00:00:00Z").unwrap().state, "running");
-        assert!(take("queued", "2026-01-01T00:00:00Z").is_none());
         let ended = take("success", "2026-01-01T00:00:02Z").unwrap();
         assert_eq!(
             (ended.state.as_str(), ended.duration),

@@ -97,6 +97,22 @@ pub(crate) struct LiveView {
     paint: Paint,
 }
 
+/// Whether a line says what was so before what is shown. An executor may say that a try runs before the scheduler has told
+/// everybody that it was queued, and what was read may be newer than the next event.
+fn is_older(line: &TaskLine, shown: &TaskLine) -> bool {
+    let rank = |state: &str| match state {
+        "" | "scheduled" => 0,
+        "queued" => 1,
+        "running" => 2,
+        _ => 3,
+    };
+    let waits = matches!(
+        shown.state.as_str(),
+        "up_for_retry" | "up_for_reschedule" | "restarting"
+    );
+    line.try_number == shown.try_number && !waits && rank(&line.state) < rank(&shown.state)
+}
+
 /// A terminal has no room for more lines than this.
 const MAX_LIVE_ROWS: usize = 40;
 
@@ -139,7 +155,7 @@ impl LiveView {
             self.add(line);
             return;
         };
-        if *shown == line {
+        if *shown == line || is_older(&line, shown) {
             return;
         }
         match bar {
@@ -213,6 +229,20 @@ mod tests {
         insta::assert_snapshot!(line.render(10, Paint::never()), @"✗ train[3]    failed  1.5s  try 2  trapped  panicked\\n\\e[31mred");
         let waiting = TaskLine::of(&json!({"task_id": "load", "map_index": -1, "state": null, "try_number": 0}));
         insta::assert_snapshot!(waiting.render(10, Paint::never()), @"· load        waiting");
+    }
+
+    #[test]
+    fn what_is_shown_never_goes_back_within_a_try() {
+        let at = |state: &str, try_number| TaskLine {
+            state: state.to_owned(),
+            try_number,
+            ..TaskLine::default()
+        };
+        assert!(is_older(&at("queued", 1), &at("running", 1)));
+        assert!(is_older(&at("running", 1), &at("success", 1)));
+        assert!(!is_older(&at("queued", 2), &at("failed", 1)));
+        assert!(!is_older(&at("running", 1), &at("up_for_reschedule", 1)));
+        assert!(!is_older(&at("failed", 1), &at("running", 1)));
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         ("duration", "/duration", Show::Seconds),
         ("memory", "/peak_memory_bytes", Show::Bytes),
         ("cause", "/cause", Show::Text),
-        ("message", "/message", Show::Text),
+        ("message", "/message", Show::Line),
     ];
     term::outln(&table(&rows("task_instances"), columns, paint));
     if !finished.xcoms.is_empty() {

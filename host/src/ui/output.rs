@@ -25,6 +25,8 @@ pub(crate) enum Output {
 pub(crate) enum Show {
     /// As it is.
     Text,
+    /// Its first line, shortened.
+    Line,
     /// A state, in its colour.
     State,
     /// RFC 3339, shortened.
@@ -146,6 +148,10 @@ fn cell(value: Option<&Value>, show: Show, paint: Paint) -> String {
     };
     let shown = match show {
         Show::Text => text,
+        Show::Line => match text.split_once('\n') {
+            Some((first, _)) => format!("{} …", escape::shorten(first, 98)),
+            None => escape::shorten(&text, 100).into_owned(),
+        },
         Show::State => return paint.state(&escape::line(&text)),
         Show::Time => format::time(&text),
         Show::Seconds => match value.as_f64().map(Duration::try_from_secs_f64) {

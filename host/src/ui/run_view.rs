@@ -97,6 +97,22 @@ pub(crate) struct LiveView {
     paint: Paint,
 }
 
+fn still() -> ProgressStyle {
+    ProgressStyle::with_template("{msg}").expect("the template is well-formed")
+}
+
+/// Shows how long a task runs, or no longer.
+fn run_clock(bar: &ProgressBar, runs: bool) {
+    if runs {
+        bar.set_style(ProgressStyle::with_template("{msg}  {elapsed}").expect("the template is well-formed"));
+        bar.reset_elapsed();
+        bar.enable_steady_tick(Duration::from_millis(250));
+    } else {
+        bar.disable_steady_tick();
+        bar.set_style(still());
+    }
+}
+
 /// Whether a line says what was so before what is shown. An executor may say that a try runs before the scheduler has told
 /// everybody that it was queued, and what was read may be newer than the next event.
 fn is_older(line: &TaskLine, shown: &TaskLine) -> bool {
@@ -136,9 +152,8 @@ impl LiveView {
     }
 
     fn add(&mut self, line: TaskLine) {
-        let style = ProgressStyle::with_template("{msg}").expect("the template is well-formed");
         let bar = self.bars.as_ref().map(|bars| {
-            let bar = bars.add(ProgressBar::new_spinner().with_style(style));
+            let bar = bars.add(ProgressBar::new_spinner().with_style(still()));
             bar.set_message(line.render(self.width, self.paint));
             bar.tick();
             bar
@@ -159,7 +174,12 @@ impl LiveView {
             return;
         }
         match bar {
-            Some(bar) => bar.set_message(line.render(self.width, self.paint)),
+            Some(bar) => {
+                if (line.state == "running") != (shown.state == "running") {
+                    run_clock(bar, line.state == "running");
+                }
+                bar.set_message(line.render(self.width, self.paint));
+            }
             // A change of nothing but the running time is not worth a line.
             None if (&shown.state, shown.try_number) != (&line.state, line.try_number) => {
                 term::errln(&line.render(self.width, self.paint));

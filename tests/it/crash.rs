@@ -14,6 +14,7 @@ use crate::support::{Client, Database, Server, skip};
 const MIX: &str = r#"
 dag: mix
 max_active_runs: 100
+defaults: {max_infra_retries: 100}
 tasks:
   start: {component: workload@1, task: spin, input: {ms: 1, value: "{{ params.base }}"}}
   side_0: {component: workload@1, task: spin, input: {ms: 3, value: "{{ xcom.start + 0 }}"}}
@@ -68,7 +69,13 @@ async fn survives_kills(database: Database) {
     let client = server.client().await;
     assert!(!acknowledged.is_empty());
     for run_id in &acknowledged {
-        assert_eq!(client.wait("mix", run_id).await, "success", "run {run_id}");
+        let state = client.wait("mix", run_id).await;
+        assert_eq!(
+            state,
+            "success",
+            "{run_id}: {:#?}",
+            client.task_instances("mix", run_id).await
+        );
         let base = run_id
             .rsplit('_')
             .next()

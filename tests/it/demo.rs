@@ -47,7 +47,7 @@ async fn a_good_model_is_registered_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_below_the_threshold_is_reported_but_not_registered() {
     let (_server, client) = server().await;
-    let run_id = client.trigger("model_training", json!({"threshold": 0.9999})).await;
+    let run_id = client.trigger("model_training", json!({"threshold": 1.0})).await;
     assert_eq!(client.wait("model_training", &run_id).await, "success");
     let task_instances = client.task_instances("model_training", &run_id).await;
     assert_eq!(task_instances["register"]["state"], "skipped");

@@ -60,7 +60,13 @@ async fn a_paused_server_is_fenced(database: Database) {
 
     let client = second.client().await;
     for run_id in &runs {
-        assert_eq!(client.wait("chain", run_id).await, "success");
+        let state = client.wait("chain", run_id).await;
+        assert_eq!(
+            state,
+            "success",
+            "{run_id}: {:#?}",
+            client.task_instances("chain", run_id).await
+        );
         for (task_id, ti) in client.task_instances("chain", run_id).await {
             let path = format!("/dags/chain/dagRuns/{run_id}/taskInstances/{task_id}/tries");
             assert_eq!(client.get(&path).await.ok()["total_entries"], 1, "{ti}");

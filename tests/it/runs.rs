@@ -196,11 +196,11 @@ async fn large_values_travel_as_blobs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_digest_alone_opens_nothing() {
     let (_server, client) = server().await;
-    let tasks = r#"
-  make:  {component: workload@1, task: make_blob, input: {bytes: 1000}}
-  thief: {component: workload@1, task: steal_blob, after: [make], input: {digest: "{{ xcom.make['$blob'] }}"}}
-"#;
-    let (run_id, state, _) = run(&client, "thief", tasks, json!({})).await;
+    let make = "  make: {component: workload@1, task: make_blob, input: {bytes: 1000}}\n";
+    let (run_id, ..) = run(&client, "owner", make, json!({})).await;
+    let made = client.xcom("owner", &run_id, "make", "return_value").await;
+    let steal = "  thief: {component: workload@1, task: steal_blob, input: {digest: \"{{ conf.digest }}\"}}\n";
+    let (run_id, state, _) = run(&client, "thief", steal, json!({"digest": made["$blob"]})).await;
     assert_eq!(state, "success");
     assert_eq!(
         client.xcom("thief", &run_id, "thief", "return_value").await,

@@ -29,13 +29,19 @@ pub(crate) fn wasm_target() -> Result<()> {
 }
 
 /// Builds the `airtight` binary and says where it is.
+///
+/// The development build is the one of the tests, whole workspace and all targets: with fewer targets cargo would choose other
+/// features of shared dependencies and compile wasmtime once more.
 pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
-    let mut command = cargo(&["build", "--package", "host", "--bin", "airtight"]);
-    if release {
-        command.arg("--release");
-    }
-    run(command)?;
-    let profile = if release { "release" } else { "debug" };
+    let (arguments, profile): (&[&str], _) = if release {
+        (
+            &["build", "--release", "--package", "host", "--bin", "airtight"],
+            "release",
+        )
+    } else {
+        (&["build", "--workspace", "--all-targets"], "debug")
+    };
+    run(cargo(arguments))?;
     Ok(crate::target_dir().join(profile).join("airtight"))
 }
 

@@ -240,11 +240,11 @@ fn inspect(output: Output, component: &Value) {
             ("refused", "/refusal/message", Show::Text),
             ("size", "/size", Show::Bytes),
             ("uploaded", "/created_at", Show::Time),
-            ("built with", "/sdk", Show::Text),
+            ("built with", "/descriptor/sdk", Show::Text),
             ("capabilities", "/capabilities", Show::List),
         ],
     );
-    let tasks = component.get("tasks").and_then(Value::as_array);
+    let tasks = component.pointer("/descriptor/tasks").and_then(Value::as_array);
     let paint = Paint::stdout();
     for task in tasks.into_iter().flatten() {
         let text = |key: &str| escape::block(task.get(key).and_then(Value::as_str).unwrap_or_default()).into_owned();

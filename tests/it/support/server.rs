@@ -139,6 +139,7 @@ impl Server {
 
     /// Shares the blobs of another server: they lie in its data directory.
     pub(crate) fn copy_blobs_from(&self, other: &Self) {
+        std::fs::create_dir_all(&self.data_dir).expect("it can be made");
         let copied = Command::new("cp")
             .arg("-r")
             .arg(other.data_dir.join("blobs"))

@@ -183,7 +183,8 @@ impl Db {
                 ("client_min_messages", "warning"),
                 // A transaction whose client vanished without a word must not hold the lease's row for ever.
                 ("lock_timeout", "10s"),
-                ("idle_in_transaction_session_timeout", "30s"),
+                // Shorter than the lock timeout: a paused process in the middle of a tick must not keep its successor out.
+                ("idle_in_transaction_session_timeout", "5s"),
             ])
             .statement_cache_capacity(500);
         let connections = PgPoolOptions::new()

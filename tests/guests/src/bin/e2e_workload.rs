@@ -40,7 +40,11 @@ struct Fail {
 /// Returns a failure.
 #[task]
 fn fail(input: Fail) -> Result<()> {
-    let failure = if input.fatal { Failure::fatal(input.message) } else { Failure::retryable(input.message) };
+    let failure = if input.fatal {
+        Failure::fatal(input.message)
+    } else {
+        Failure::retryable(input.message)
+    };
     Err(failure.code("asked_for"))
 }
 
@@ -153,7 +157,12 @@ fn read_blob(input: Source) -> Result<Content> {
     let (mut chunk, mut size) = (vec![0; 100_000], 0);
     loop {
         match reader.read(&mut chunk)? {
-            0 => return Ok(Content { digest: input.blob.digest().to_owned(), size }),
+            0 => {
+                return Ok(Content {
+                    digest: input.blob.digest().to_owned(),
+                    size,
+                });
+            }
             read => size += read as u64,
         }
     }
@@ -195,7 +204,11 @@ fn count_with_checkpoint(input: Goal) -> Result<u32> {
 fn third_poke() -> Result<Outcome<u32>> {
     let pokes = checkpoint::load::<u32>()?.unwrap_or(0) + 1;
     checkpoint::save(&pokes)?;
-    Ok(if pokes < 3 { Outcome::reschedule(Duration::from_millis(5)) } else { Outcome::Done(pokes) })
+    Ok(if pokes < 3 {
+        Outcome::reschedule(Duration::from_millis(5))
+    } else {
+        Outcome::Done(pokes)
+    })
 }
 
 /// Never ends when it is dispatched first; ends at once when it is dispatched again.

@@ -158,6 +158,11 @@ impl Step<'_> {
             ti.next_at = None;
             ti.end_date = Some(ended_at);
         });
+        // Airflow: `TaskInstanceHistory.record_ti` is called before a task instance becomes up_for_retry, and shows that try as failed.
+        let state = match state {
+            TaskInstanceState::UpForRetry => TaskInstanceState::Failed,
+            ended => ended,
+        };
         self.transitions.push(Transition::TryEnded {
             task,
             map_index,

@@ -9,7 +9,7 @@ use crate::bindings::TaskPre;
 use crate::engine::{MAX_MEMORIES, MAX_TABLES};
 
 /// Our package, without its version.
-const PACKAGE: &str = "airtight:task/";
+pub(super) const PACKAGE: &str = "airtight:task/";
 /// What a component must export.
 const GUEST: &str = "airtight:task/guest@0.1.0";
 /// Interfaces of ours that need no mention: they say which try this is and write its log.

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use model::Limits;
 use ports::component::Refusal;
-use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker, ResourceTable, ResourceType};
 use wasmtime::{Engine, Store, Trap};
 use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
+use super::check::PACKAGE;
 use super::protocol::refusal;
 use crate::limits::{Account, MachineMemory, TryLimiter};
 use crate::outcome::bytes;
@@ -86,7 +88,7 @@ fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
     let mut linker: Linker<State> = Linker::new(engine);
     let machine = |error: wasmtime::Error| refusal("component_describe_failed", format!("{error:#}"));
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker).map_err(machine)?;
-    linker.define_unknown_imports_as_traps(component).map_err(machine)?;
+    trap_on_ours(&mut linker, engine, component).map_err(machine)?;
 
     let account = Arc::new(Account::new(Arc::new(MachineMemory::new(u64::MAX)), MEMORY_BYTES));
     let state = State {
@@ -119,6 +121,39 @@ fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
         .map_err(machine)?;
     let (text,) = function.call(&mut store, ()).map_err(failed)?;
     Ok(text)
+}
+
+/// Defines what the component imports of our package: functions that trap, and resources that nobody can make.
+///
+/// Not `define_unknown_imports_as_traps`: it takes an import of an older WASI patch version for unknown, and a component whose
+/// dependencies were built against several of them would then mix two sets of resource types.
+fn trap_on_ours(linker: &mut Linker<State>, engine: &Engine, component: &Component) -> wasmtime::Result<()> {
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = import.ty else {
+            continue;
+        };
+        if !name.starts_with(PACKAGE) {
+            continue;
+        }
+        let mut instance = linker.instance(name)?;
+        for (item, export) in interface.exports(engine) {
+            match export.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let function = format!("{name}#{item}");
+                    instance.func_new(item, move |_, _, _, _| {
+                        Err(wasmtime::format_err!(
+                            "`describe` called `{function}`, which it may not"
+                        ))
+                    })?;
+                }
+                ComponentItem::Resource(_) => {
+                    instance.resource(item, ResourceType::host::<()>(), |_, _| Ok(()))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn why(error: &wasmtime::Error, account: &Account) -> String {

@@ -90,7 +90,7 @@ impl CodeCache {
         (size == sidecar.code_size).then_some(sidecar.inspected)
     }
 
-    /// The compiled component, if its files are there and intact. Blocks.
+    /// The compiled component, if its files are there and intact; if they are not intact, they are removed. Blocks.
     pub(crate) fn load(&self, digest: Digest, engine: &Engine) -> Option<(Component, Inspected)> {
         let (sidecar, code_mac) = self.read_sidecar(digest)?;
         let path = self.code_path(digest);
@@ -99,6 +99,7 @@ impl CodeCache {
             Ok(found) if constant_time_eq(&found, &code_mac) => {}
             Ok(_) => {
                 tracing::warn!(%digest, "the compiled code of a component was changed on disk; it will be compiled again");
+                self.remove(digest);
                 return None;
             }
             Err(_) => return None,
@@ -114,6 +115,7 @@ impl CodeCache {
             Ok(component) => Some((component, sidecar.inspected)),
             Err(error) => {
                 tracing::warn!(%digest, error = format!("{error:#}"), "the compiled code of a component cannot be loaded; it will be compiled again");
+                self.remove(digest);
                 None
             }
         }
@@ -283,11 +285,13 @@ mod tests {
 
         flip(&cache.code_path(digest), 1000);
         assert!(cache.load(digest, &engine).is_none());
-        flip(&cache.code_path(digest), 1000);
-        assert!(cache.load(digest, &engine).is_some());
+        assert_eq!(cache.inspected(digest), None, "it is compiled again");
 
+        let (cache, digest) = stored(dir.path(), &engine);
+        assert!(cache.load(digest, &engine).is_some());
         flip(&cache.sidecar_path(digest), 70);
         assert!(cache.load(digest, &engine).is_none());
+        assert_eq!(cache.inspected(digest), None);
         flip(&cache.sidecar_path(digest), 70);
 
         // Intact files of another component, or of another data directory, under this one's name.

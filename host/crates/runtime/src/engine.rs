@@ -151,7 +151,14 @@ pub(crate) fn base_config() -> Config {
     config
 }
 
-/// An engine that only compiles, or runs a single guest.
+/// The engine of the compiler child. It has a pool like the server's, so that what the pool cannot hold is refused there.
+pub(crate) fn compiler_engine() -> wasmtime::Result<Engine> {
+    let mut config = base_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(1)));
+    Engine::new(&config).or_else(|_| on_demand_engine())
+}
+
+/// An engine that allocates instances one by one.
 pub(crate) fn on_demand_engine() -> wasmtime::Result<Engine> {
     Engine::new(&base_config())
 }
@@ -177,9 +184,9 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
     let live = slots.saturating_add(4);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(live)
-        .total_core_instances(live.saturating_mul(8).max(MAX_CORE_INSTANCES * 2))
-        .total_memories(live.saturating_mul(2).max(u32::from(u8::MAX) / 4))
-        .total_tables(live.saturating_mul(4).max(MAX_TABLES * 2))
+        .total_core_instances(live.saturating_mul(MAX_CORE_INSTANCES))
+        .total_memories(live.saturating_mul(4).max(MAX_MEMORIES))
+        .total_tables(live.saturating_mul(8).max(MAX_TABLES))
         .total_stacks(live)
         .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)
@@ -228,6 +235,7 @@ mod tests {
     #[test]
     fn server_and_compiler_child_agree_on_compiled_code() {
         let server = TaskEngine::new(&EngineConfig::default()).unwrap();
+        assert_eq!(server.compatibility(), compatibility(&compiler_engine().unwrap()));
         assert_eq!(server.compatibility(), compatibility(&on_demand_engine().unwrap()));
     }
 }

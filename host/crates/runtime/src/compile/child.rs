@@ -2,14 +2,14 @@
 //! itself before it looks at a byte of the component.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::process::ExitCode;
 
 use ports::component::{Inspected, Refusal};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmtime::component::Component;
 
-use super::protocol::{Answer, Job, refusal};
+use super::protocol::{self, Answer, Job, refusal};
 use super::{check, describe, descriptor};
 use crate::engine;
 
@@ -31,11 +31,10 @@ pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> ExitCode 
             message: format!("cannot limit the compiler: {error}"),
         },
     };
-    let written = serde_json::to_vec(&answer).is_ok_and(|bytes| {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(&bytes).and_then(|()| stdout.flush()).is_ok()
-    });
-    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match protocol::send(&answer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// `RLIMIT_DATA` counts private writable memory, and not the gigabytes of address space that wasmtime reserves and never touches.
@@ -104,7 +103,7 @@ fn compile(job: &Job) -> std::io::Result<Result<Inspected, Refusal>> {
 fn inspect(wasm: &[u8]) -> Result<(Component, Inspected), Refusal> {
     check::is_component(wasm)?;
     let engine =
-        engine::on_demand_engine().map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
+        engine::compiler_engine().map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
     let component = Component::from_binary(&engine, wasm)
         .map_err(|error| refusal("component_invalid", format!("not a valid component: {error:#}")))?;
     let (imports, capabilities) = check::world(&engine, &component)?;

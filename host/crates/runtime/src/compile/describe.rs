@@ -13,12 +13,13 @@ use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::check::PACKAGE;
-use super::protocol::refusal;
+use super::protocol::{self, Answer, refusal};
 use crate::limits::{Account, MachineMemory, TryLimiter};
 use crate::outcome::bytes;
 
 const MEMORY_BYTES: u64 = 64 << 20;
 const TIME: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// Every component sees the same "random" numbers.
 const SEED: &[u8] = b"airtight";
@@ -66,8 +67,13 @@ pub(super) fn describe(engine: &Engine, component: &Component) -> Result<String,
     let (done, watch) = mpsc::channel::<()>();
     let ticker = engine.clone();
     let watchdog = std::thread::spawn(move || {
-        if watch.recv_timeout(TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let still_runs = |time| watch.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout);
+        if still_runs(TIME) {
             ticker.increment_epoch();
+            // A guest that waits in the host does not see the epoch; this process has nothing else to do.
+            if still_runs(GRACE) && protocol::send(&Answer::Refused(too_slow())).is_ok() {
+                std::process::exit(0);
+            }
         }
     });
     let answer = call(engine, component);
@@ -156,6 +162,13 @@ fn trap_on_ours(linker: &mut Linker<State>, engine: &Engine, component: &Compone
     Ok(())
 }
 
+fn too_slow() -> Refusal {
+    refusal(
+        "component_describe_failed",
+        format!("the component took longer than {} s to describe itself", TIME.as_secs()),
+    )
+}
+
 fn why(error: &wasmtime::Error, account: &Account) -> String {
     if account.refusal().is_some() {
         return format!(
@@ -164,7 +177,7 @@ fn why(error: &wasmtime::Error, account: &Account) -> String {
         );
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => format!("the component took longer than {} s to describe itself", TIME.as_secs()),
+        Some(Trap::Interrupt) => too_slow().message,
         Some(trap) => format!("the component trapped when it was asked to describe itself: {trap}"),
         None => format!("the component could not describe itself: {}", error.root_cause()),
     }

@@ -27,7 +27,7 @@ const MAX_STDERR_BYTES: u64 = 16 << 10;
 /// How components are compiled.
 #[derive(Clone, Debug)]
 pub struct CompilerConfig {
-    /// The executable of the child.
+    /// The executable of the child: an absolute path.
     pub program: PathBuf,
     /// Its first arguments, which lead it to [`super::compile_child_main`].
     pub args: Vec<OsString>,

@@ -2,6 +2,7 @@
 //! child's standard input stays open as long as the server lives.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,14 @@ impl Job {
         };
         args.next().is_none().then_some(job)
     }
+}
+
+/// Writes the child's answer.
+pub(super) fn send(answer: &Answer) -> io::Result<()> {
+    let bytes = serde_json::to_vec(answer)?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&bytes)?;
+    stdout.flush()
 }
 
 /// Makes a refusal.

@@ -214,8 +214,8 @@ impl Inner {
             };
         }
         let started_at = clock.now();
-        self.services.events.send(ExecutorEvent::Started { id, at: started_at });
         self.services.logs.open(id);
+        self.services.events.send(ExecutorEvent::Started { id, at: started_at });
         let limits = &request.task.limits;
         let log = Arc::new(TryLog::new(
             id,

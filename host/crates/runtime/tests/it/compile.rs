@@ -1,0 +1,255 @@
+//! The compiler child against good and hostile components.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Digest;
+use ports::component::{ComponentCompiler as _, Refusal};
+use runtime::{ChildCompiler, CodeCache, CompilerConfig};
+use serde_json::json;
+use test_artifacts as artifacts;
+
+use crate::support::{World, compiler_config, engine, request, returned};
+use crate::wat::{ANYTHING, Wat};
+
+async fn refusal(wasm: &[u8]) -> Refusal {
+    World::new().compile_bytes(wasm).await.expect_err("it must be refused")
+}
+
+#[track_caller]
+fn assert_refused(refusal: &Refusal, code: &str, says: &str) {
+    assert_eq!(refusal.code, code, "{}", refusal.message);
+    assert!(refusal.message.contains(says), "{}", refusal.message);
+}
+
+#[tokio::test]
+async fn a_good_component_says_what_it_holds() {
+    let (_, inspected) = World::new().compile(artifacts::ANSWER_KINDS).await.unwrap();
+    let choose = inspected
+        .descriptor
+        .tasks
+        .iter()
+        .find(|task| task.name == "choose")
+        .unwrap();
+    assert_eq!(
+        choose.labels.as_deref(),
+        Some(&["accept".to_owned(), "reject".to_owned()][..])
+    );
+    assert_eq!(inspected.capabilities, ["blobs", "checkpoint", "progress", "xcom"]);
+    assert!(inspected.imports.iter().any(|import| import.starts_with("wasi:cli/")));
+}
+
+#[tokio::test]
+async fn files_that_are_no_components() {
+    assert_refused(&refusal(b"hello").await, "component_not_wasm", "not a WebAssembly file");
+    assert_refused(&refusal(b"").await, "component_not_wasm", "not a WebAssembly file");
+    assert_refused(
+        &refusal(b"\0asm\x01\0\0\0").await,
+        "component_is_core_module",
+        "wasm32-wasip2",
+    );
+    let whole = std::fs::read(artifacts::XCOM_ROUND_TRIP).unwrap();
+    for length in [9, 100, whole.len() / 2, whole.len() - 1] {
+        assert_refused(
+            &refusal(&whole[..length]).await,
+            "component_invalid",
+            "not a valid component",
+        );
+    }
+    let mut broken = whole.clone();
+    for byte in broken.iter_mut().skip(1000).step_by(997) {
+        *byte ^= 0x55;
+    }
+    assert_refused(&refusal(&broken).await, "component_invalid", "not a valid component");
+}
+
+#[tokio::test]
+async fn components_of_other_worlds() {
+    let empty = wat::parse_str("(component)").unwrap();
+    assert_refused(&refusal(&empty).await, "component_world_mismatch", "exports nothing");
+    let unknown = r#"(component (import "wasi:http/outgoing-handler@0.2.6" (instance)))"#;
+    assert_refused(
+        &refusal(&wat::parse_str(unknown).unwrap()).await,
+        "component_import_unknown",
+        "wasi:http/outgoing-handler@0.2.6",
+    );
+    let newer = r#"(component (import "airtight:task/xcom@0.1.9" (instance (export "peek" (func)))))"#;
+    assert_refused(
+        &refusal(&wat::parse_str(newer).unwrap()).await,
+        "component_import_unknown",
+        "peek",
+    );
+    let minor = r#"(component (import "airtight:task/xcom@0.2.0" (instance)))"#;
+    assert_refused(
+        &refusal(&wat::parse_str(minor).unwrap()).await,
+        "component_import_unknown",
+        "xcom@0.2.0",
+    );
+    let without_describe = Wat::default()
+        .text()
+        .replace(r#"(export "describe" (func $describe))"#, "");
+    assert_refused(
+        &refusal(&wat::parse_str(without_describe).unwrap()).await,
+        "component_world_mismatch",
+        "describe",
+    );
+}
+
+#[tokio::test]
+async fn components_that_want_too_much() {
+    let four_gib = Wat {
+        memory: "(memory (export \"memory\") 65536)".to_owned(),
+        ..Wat::default()
+    };
+    assert_refused(&refusal(&four_gib.wasm()).await, "component_describe_failed", "64 MiB");
+    let memories = Wat {
+        memory: format!("(memory (export \"memory\") 2) {}", "(memory 1)".repeat(40)),
+        ..Wat::default()
+    };
+    assert_refused(
+        &refusal(&memories.wasm()).await,
+        "component_too_large",
+        "linear memories",
+    );
+}
+
+#[tokio::test]
+async fn describe_is_called_under_limits() {
+    let describing = |body: &str| Wat {
+        describe: body.to_owned(),
+        ..Wat::default()
+    };
+    assert_refused(
+        &refusal(&describing("unreachable").wasm()).await,
+        "component_describe_failed",
+        "trapped",
+    );
+    assert_refused(
+        &refusal(&describing("(loop $l (br $l)) unreachable").wasm()).await,
+        "component_describe_failed",
+        "longer than 5 s",
+    );
+    let eater = describing("(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable");
+    assert_refused(&refusal(&eater.wasm()).await, "component_describe_failed", "64 MiB");
+    let long = describing(
+        "(drop (memory.grow (i32.const 64))) (memory.fill (i32.const 4096) (i32.const 32) (i32.const 2000000))
+         (i32.store (i32.const 0) (i32.const 4096)) (i32.store (i32.const 4) (i32.const 2000000)) (i32.const 0)",
+    );
+    assert_refused(&refusal(&long.wasm()).await, "component_describe_failed", "1 MiB");
+    assert_refused(
+        &refusal(&Wat::describing("hello").wasm()).await,
+        "component_descriptor_invalid",
+        "JSON",
+    );
+    assert_refused(
+        &refusal(&Wat::describing(r#"{"format": 7}"#).wasm()).await,
+        "component_format_unknown",
+        "format 7",
+    );
+    let remote = ANYTHING.replace("\"input\":true", "\"input\":{\"$ref\":\"https://example.com\"}");
+    assert_refused(
+        &refusal(&Wat::describing(&remote).wasm()).await,
+        "component_descriptor_invalid",
+        "input schema",
+    );
+}
+
+#[tokio::test]
+async fn deep_nesting_and_huge_functions() {
+    let deep = Wat::run(&format!(
+        "{}{} unreachable",
+        "(block ".repeat(20_000),
+        ")".repeat(20_000)
+    ));
+    // Whether the nesting is accepted is the compiler's business; that this process lives on is ours.
+    let world = World::new();
+    let _ = world.compile_bytes(&deep.wasm()).await;
+    let huge = Wat::run(&format!("{} unreachable", "(drop (i32.const 1))".repeat(3_000_000)));
+    let refused = world
+        .compile_bytes(&huge.wasm())
+        .await
+        .expect_err("over the size of a function");
+    assert_refused(&refused, "component_invalid", "not a valid component");
+}
+
+fn own_compiler(config: CompilerConfig) -> (tempfile::TempDir, Arc<ChildCompiler>, Arc<CodeCache>) {
+    let dir = tempfile::tempdir().unwrap();
+    let code = Arc::new(CodeCache::open(&dir.path().join("code"), &engine()).unwrap());
+    (dir, Arc::new(ChildCompiler::new(config, Arc::clone(&code))), code)
+}
+
+#[tokio::test]
+async fn the_child_is_limited() {
+    let digest = Digest::of(b"any");
+    let path = std::path::Path::new(artifacts::ANSWER_KINDS);
+
+    let (dir, compiler, _) = own_compiler(CompilerConfig {
+        memory_bytes: 150 << 20,
+        ..compiler_config()
+    });
+    let large = dir.path().join("large.wasm");
+    let body = format!("{} unreachable", "(drop (i32.load (i32.const 1)))".repeat(700_000));
+    std::fs::write(&large, Wat::run(&body).wasm()).unwrap();
+    let refused = compiler
+        .compile(digest, &large)
+        .await
+        .unwrap()
+        .expect_err("too little memory");
+    assert_refused(&refused, "component_not_compilable", "150 MiB of memory");
+
+    let (_dir, compiler, _) = own_compiler(CompilerConfig {
+        timeout: Duration::from_millis(1),
+        ..compiler_config()
+    });
+    let refused = compiler
+        .compile(digest, path)
+        .await
+        .unwrap()
+        .expect_err("too little time");
+    assert_refused(&refused, "component_not_compilable", "took longer than");
+
+    let (_dir, compiler, _) = own_compiler(CompilerConfig::new("/nonexistent/airtight".into(), Vec::new()));
+    compiler
+        .compile(digest, path)
+        .await
+        .expect_err("a failure of this machine");
+}
+
+#[tokio::test]
+async fn compiled_code_that_is_gone_or_damaged_is_compiled_again() {
+    let (dir, compiler, code) = own_compiler(compiler_config());
+    let wasm = Wat::done("17").wasm();
+    let path = dir.path().join("seventeen.wasm");
+    std::fs::write(&path, &wasm).unwrap();
+    let digest = Digest::of(&wasm);
+    compiler.compile(digest, &path).await.unwrap().unwrap();
+
+    for damage in [true, false] {
+        for entry in std::fs::read_dir(dir.path().join("code")).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_some_and(|extension| extension == "cwasm") {
+                if damage {
+                    let mut bytes = std::fs::read(&file).unwrap();
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 0xff;
+                    std::fs::write(&file, bytes).unwrap();
+                } else {
+                    std::fs::remove_file(&file).unwrap();
+                }
+            }
+        }
+        let world = World::with(engine(), Arc::clone(&code));
+        world.blobs.0.lock().unwrap().insert(digest, wasm.clone().into());
+        assert_eq!(
+            returned(&world.report(request(digest, "t", json!(null))).await),
+            json!(17)
+        );
+    }
+
+    compiler.evict(digest).await;
+    let world = World::with(engine(), code);
+    crate::support::died(
+        &world.report(request(digest, "t", json!(null))).await,
+        model::Cause::LoadFailed,
+    );
+}

@@ -1,0 +1,144 @@
+//! Dispatch, cancel and shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Cause, Digest};
+use ports::executor::{Executor as _, ExecutorEvent};
+use runtime::{EngineConfig, TaskEngine};
+use serde_json::json;
+use test_artifacts as artifacts;
+
+use crate::support::{World, died, request, returned, shared_code};
+
+fn small_world(slots: u32, pooling: bool) -> World {
+    let config = EngineConfig {
+        slots: Some(slots),
+        pooling,
+        ..EngineConfig::default()
+    };
+    World::with(TaskEngine::new(&config).expect("an engine"), shared_code())
+}
+
+#[tokio::test]
+async fn more_dispatches_than_slots_wait_for_their_turn() {
+    let world = small_world(2, true);
+    let first = world.request(artifacts::ANSWER_KINDS, "echo", json!(1)).await;
+    let mut waiting = Vec::new();
+    for number in 0..50 {
+        let request = request(first.task.component, "echo", json!(number));
+        waiting.push(request.id);
+        world.executor.dispatch(request);
+    }
+    for _ in 0..50 {
+        let report = loop {
+            if let ExecutorEvent::Finished(report) = world.event().await {
+                break report;
+            }
+        };
+        let position = waiting
+            .iter()
+            .position(|id| *id == report.id)
+            .expect("dispatched, and not twice");
+        waiting.swap_remove(position);
+        returned(&report);
+    }
+    assert_eq!(world.executor.slots(), 2);
+}
+
+#[tokio::test]
+async fn a_waiting_dispatch_can_be_cancelled() {
+    let world = small_world(1, true);
+    let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
+    let (busy, component) = (spinning.id, spinning.task.component);
+    world.executor.dispatch(spinning);
+    world.logs.wait_for(busy, "spinning").await;
+    let waiting = request(component, "spin", json!(null));
+    let id = waiting.id;
+    world.executor.dispatch(waiting.clone());
+    world.executor.dispatch(waiting);
+    world.executor.cancel(id);
+    died(&world.finished(id).await, Cause::Cancelled);
+    world.executor.cancel(busy);
+    died(&world.finished(busy).await, Cause::Cancelled);
+}
+
+#[tokio::test]
+async fn an_unknown_dispatch_is_not_cancelled() {
+    let world = World::new();
+    world.executor.cancel(request(Digest::of(b"x"), "t", json!(null)).id);
+    assert_eq!(
+        returned(&world.run(artifacts::ANSWER_KINDS, "echo", json!(1)).await),
+        json!(1)
+    );
+}
+
+#[tokio::test]
+async fn shutdown_lets_tries_end_and_hands_back_the_rest() {
+    let world = Arc::new(small_world(2, true));
+    let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
+    let component = spinning.task.component;
+    let (spin, short) = (spinning.id, request(component, "compute", json!({"bytes": 20_000_000})));
+    let compute = short.id;
+    world.executor.dispatch(spinning);
+    world.executor.dispatch(short);
+    world.logs.wait_for(spin, "spinning").await;
+    let late = request(component, "spin", json!(null));
+    let waiting = late.id;
+    world.executor.dispatch(late);
+
+    world.executor.shutdown(Duration::from_secs(5)).await;
+    let refused = request(component, "spin", json!(null));
+    let after = refused.id;
+    world.executor.dispatch(refused);
+
+    let (mut handed_back, mut finished) = (Vec::new(), Vec::new());
+    while handed_back.len() + finished.len() < 4 {
+        match world.event().await {
+            ExecutorEvent::HandedBack { id } => handed_back.push(id),
+            ExecutorEvent::Finished(report) => finished.push(report.id),
+            _ => {}
+        }
+    }
+    assert_eq!(finished, [compute]);
+    assert_eq!(handed_back, [waiting, spin, after]);
+}
+
+#[tokio::test]
+async fn without_a_pool_everything_still_runs() {
+    let world = small_world(4, false);
+    assert_eq!(
+        returned(&world.run(artifacts::ANSWER_KINDS, "echo", json!(1)).await),
+        json!(1)
+    );
+}
+
+#[tokio::test]
+async fn a_busy_guest_does_not_keep_others_from_running() {
+    let world = World::new();
+    let mut busy = Vec::new();
+    for _ in 0..8 {
+        let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
+        busy.push(spinning.id);
+        world.executor.dispatch(spinning);
+    }
+    for id in &busy {
+        world.logs.wait_for(*id, "spinning").await;
+    }
+    assert_eq!(
+        returned(&world.run(artifacts::ANSWER_KINDS, "echo", json!(1)).await),
+        json!(1)
+    );
+    for id in busy {
+        world.executor.cancel(id);
+        died(&world.finished(id).await, Cause::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn one_try_runs_without_a_scheduler() {
+    let world = World::new();
+    let request = world.request(artifacts::ANSWER_KINDS, "echo", json!({"a": 1})).await;
+    let report = world.executor.run(request).await.expect("it is not shutting down");
+    assert_eq!(returned(&report), json!({"a": 1}));
+}

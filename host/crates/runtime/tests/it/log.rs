@@ -1,0 +1,68 @@
+//! What a guest prints and reports.
+
+use ports::executor::ExecutorEvent;
+use ports::log::{LogLevel, LogSource};
+use serde_json::json;
+use test_artifacts as artifacts;
+
+use crate::support::World;
+
+#[tokio::test]
+pub(crate) async fn log_lines() {
+    let world = World::new();
+    let report = world.run(artifacts::LOG_LINES, "all_ways", json!(null)).await;
+    let lines = world.logs.of(report.id);
+    let seen: Vec<_> = lines
+        .iter()
+        .map(|line| (line.source, line.level, line.event.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (LogSource::Stdout, LogLevel::Info, "one"),
+            (LogSource::Stderr, LogLevel::Warning, "two"),
+            (LogSource::Log, LogLevel::Info, "three words"),
+            (LogSource::Log, LogLevel::Warning, "four"),
+            (LogSource::Stdout, LogLevel::Info, "no line end"),
+        ]
+    );
+    assert_eq!(lines[2].fields, Some(json!({"rows": 3})));
+    assert!(report.usage.log_bytes > 0);
+}
+
+#[tokio::test]
+async fn odd_bytes_become_text_and_long_lines_are_cut() {
+    let world = World::new();
+    let report = world.run(artifacts::LOG_LINES, "odd_bytes", json!(null)).await;
+    let lines = world.logs.of(report.id);
+    assert_eq!(lines[0].event, "bad \u{fffd} byte");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.event.len() <= 16 << 10 && !line.event.contains('\n'))
+    );
+    let long: String = lines[1..lines.len() - 1]
+        .iter()
+        .map(|line| line.event.as_str())
+        .collect();
+    assert_eq!(long, "é".repeat(20_000));
+    // Control characters are kept: whoever shows them to a person escapes them.
+    assert_eq!(lines.last().map(|line| line.event.as_str()), Some("\u{1b}[31mred\u{7}"));
+}
+
+#[tokio::test]
+async fn progress_is_thinned_out_but_the_last_word_arrives() {
+    let world = World::new();
+    let request = world.request(artifacts::LOG_LINES, "progress_often", json!(null)).await;
+    ports::executor::Executor::dispatch(&world.executor, request);
+    let mut reports = Vec::new();
+    loop {
+        match world.event().await {
+            ExecutorEvent::Progress { fraction, note, .. } => reports.push((fraction, note)),
+            ExecutorEvent::Finished(_) => break,
+            _ => {}
+        }
+    }
+    assert!(reports.len() < 500, "{} reports", reports.len());
+    assert_eq!(reports.last(), Some(&(Some(1.0), "step 1000".to_owned())));
+}

@@ -1,0 +1,79 @@
+//! `push` and `pull`.
+
+use model::Cause;
+use serde_json::json;
+use test_artifacts as artifacts;
+
+use crate::support::{World, died, limited, returned};
+
+#[tokio::test]
+pub(crate) async fn xcom_round_trip() {
+    let world = World::new();
+    let value = json!({"rows": [1, 2.5, "three"]});
+    let report = world.run(artifacts::XCOM_ROUND_TRIP, "round_trip", value.clone()).await;
+    assert_eq!(returned(&report), value);
+    let keys: Vec<&str> = report.xcoms.iter().map(|push| push.key.as_str()).collect();
+    assert_eq!(keys, ["value", "return_value"]);
+}
+
+#[tokio::test]
+pub(crate) async fn xcom_limits() {
+    let world = World::new();
+    let run = |entry: &'static str, input| world.run(artifacts::XCOM_LIMITS, entry, input);
+
+    assert_eq!(returned(&run("push_text", json!({"bytes": 1000})).await), json!("ok"));
+    assert_eq!(
+        returned(&run("push_text", json!({"bytes": 1 << 20})).await),
+        json!("too_large")
+    );
+    assert_eq!(
+        returned(&run("push_keys", json!({"keys": 1001})).await),
+        json!(["invalid", 1000])
+    );
+
+    let again = run("push_again", json!({"keys": 5000})).await;
+    assert_eq!(again.xcoms.len(), 1, "a second push of a key replaces the first");
+    assert_eq!(&*again.xcoms[0].value, "4999");
+
+    let request = world
+        .request(artifacts::XCOM_LIMITS, "push_keys", json!({"keys": 100}))
+        .await;
+    let report = world
+        .report(limited(request, |limits| limits.xcom_total_bytes = 50))
+        .await;
+    assert_eq!(returned(&report)[0], json!("too_large"));
+
+    world.xcoms.put("load", &json!({"rows": 3}));
+    let pulled = run("pull", json!({"task": "load", "key": "return_value"})).await;
+    assert_eq!(returned(&pulled), json!({"rows": 3}));
+    let missing = run("pull", json!({"task": "load", "key": "other"})).await;
+    assert!(missing.xcoms.is_empty());
+    let refused = run("pull_code", json!({"task": "stranger", "key": "return_value"})).await;
+    assert_eq!(returned(&refused), json!("not_upstream"));
+    let invalid = run("pull_code", json!({"task": "a b", "key": "return_value"})).await;
+    assert_eq!(returned(&invalid), json!("invalid"));
+}
+
+#[tokio::test]
+async fn references_to_foreign_blobs_are_refused() {
+    let world = World::new();
+    let foreign = world.blobs.put(b"somebody else's");
+    let push = json!({"digest": foreign.digest.to_string(), "size": foreign.size});
+    assert_eq!(
+        returned(&world.run(artifacts::XCOM_LIMITS, "push_reference", push).await),
+        json!("invalid")
+    );
+    let return_it = json!({"digest": foreign.digest.to_string()});
+    died(
+        &world.run(artifacts::BLOB_ACCESS, "return_foreign", return_it).await,
+        Cause::ContractViolation,
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_published_after_a_trap() {
+    let world = World::new();
+    let report = world.run(artifacts::CAUSE_TRAP, "panic_now", json!(null)).await;
+    died(&report, Cause::Trapped);
+    assert!(report.xcoms.is_empty());
+}

@@ -1,0 +1,94 @@
+//! Blobs in both directions, and what is refused.
+
+use std::io::{Read as _, Write as _};
+
+use airtight_sdk::prelude::*;
+
+#[data]
+struct Size {
+    bytes: usize,
+}
+
+/// Writes a blob in pieces, reads it back, and returns it.
+#[task]
+fn write_and_read_back(input: Size) -> Result<Blob> {
+    let piece: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut writer = Blob::writer("application/x-numbers")?;
+    let mut left = input.bytes;
+    while left > 0 {
+        let now = left.min(piece.len());
+        writer.write_all(&piece[..now])?;
+        left -= now;
+    }
+    let blob = writer.finish()?;
+    let read = blob.bytes()?;
+    if read.len() != input.bytes || !read.chunks(piece.len()).all(|chunk| chunk == &piece[..chunk.len()]) {
+        return Err(Failure::fatal("it reads back differently"));
+    }
+    Ok(blob)
+}
+
+#[data]
+struct Given {
+    blob: Blob,
+}
+
+/// Reads a blob that its input refers to.
+#[task]
+fn read_input(input: Given) -> Result<String> {
+    let mut text = String::new();
+    input.blob.reader()?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[data]
+struct Named {
+    digest: String,
+}
+
+/// Opens a blob of which it only knows the name; answers the code of the error.
+#[task]
+fn open_by_name(input: Named) -> Result<String> {
+    let blob: Blob = serde_json::from_value(json!({"$blob": input.digest, "size": 1}))?;
+    Ok(match blob.reader() {
+        Ok(_) => "opened".to_owned(),
+        Err(error) => error.code().to_owned(),
+    })
+}
+
+/// Returns a reference that it has no right to.
+#[task]
+fn return_foreign(input: Named) -> serde_json::Value {
+    json!({"$blob": input.digest, "size": 1})
+}
+
+/// Starts a blob and leaves it.
+#[task]
+fn abandon() -> Result<()> {
+    let mut writer = Blob::writer(None)?;
+    writer.write_all(&[7; 300_000])?;
+    Ok(())
+}
+
+#[data]
+struct Through {
+    task: String,
+}
+
+/// Pulls a reference from an upstream task and reads the blob.
+#[task]
+fn read_pulled(input: Through) -> Result<String> {
+    let blob: Blob = xcom::pull_return(&input.task)?.ok_or_else(|| Failure::fatal("nothing there"))?;
+    Ok(blob.text()?)
+}
+
+/// Keeps a foreign reference in its checkpoint; answers the code of the error.
+#[task]
+fn launder_through_checkpoint(input: Named) -> String {
+    match checkpoint::save(&json!({"$blob": input.digest, "size": 1})) {
+        Ok(()) => "saved".to_owned(),
+        Err(error) => error.code().to_owned(),
+    }
+}
+
+fn main() {}

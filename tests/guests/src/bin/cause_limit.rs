@@ -1,0 +1,102 @@
+//! Every way to run into a limit.
+
+use std::time::{Duration, Instant};
+
+use airtight_sdk::prelude::*;
+
+/// Takes memory until there is no more.
+#[task]
+fn eat_memory() -> usize {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        all.push(vec![1; 1 << 20]);
+        std::hint::black_box(&all);
+    }
+}
+
+/// Takes memory until there is no more, and takes no harm from that.
+#[task]
+fn probe_memory() -> u64 {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let mut piece = Vec::new();
+        if piece.try_reserve_exact(1 << 20).is_err() {
+            return all.len() as u64;
+        }
+        piece.push(1);
+        all.push(piece);
+    }
+}
+
+/// Computes without end.
+#[task]
+fn spin() {
+    println!("spinning");
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Calls the host without end.
+#[task]
+fn call_forever() {
+    println!("calling");
+    loop {
+        std::hint::black_box(context::try_number());
+    }
+}
+
+/// Asks the clock without end.
+#[task]
+fn ask_clock_forever() {
+    println!("asking");
+    loop {
+        std::hint::black_box(Instant::now());
+    }
+}
+
+/// Waits in the host.
+#[task]
+fn sleep_long() {
+    println!("sleeping");
+    std::thread::sleep(Duration::from_secs(3600));
+}
+
+/// Prints without end.
+#[task]
+fn flood_log() {
+    loop {
+        println!("{}", "all work and no play ".repeat(20));
+    }
+}
+
+/// Logs records without end.
+#[task]
+fn flood_records() {
+    loop {
+        info!(number = 1, "all work and no play");
+    }
+}
+
+#[data]
+struct Size {
+    bytes: usize,
+}
+
+/// Returns a long text.
+#[task]
+fn return_text(input: Size) -> String {
+    "x".repeat(input.bytes)
+}
+
+/// Computes for a while, then answers.
+#[task]
+fn compute(input: Size) -> u64 {
+    let mut sum = 0_u64;
+    for i in 0..input.bytes as u64 {
+        sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(i));
+    }
+    sum
+}
+
+fn main() {}

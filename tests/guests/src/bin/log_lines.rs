@@ -1,0 +1,34 @@
+//! What a guest prints and logs.
+
+use std::io::Write as _;
+
+use airtight_sdk::prelude::*;
+
+/// Writes in every way.
+#[task]
+fn all_ways() {
+    println!("one");
+    eprintln!("two");
+    info!(rows = 3, "three {}", "words");
+    warn!("four");
+    print!("no line end");
+}
+
+/// Writes what is no text, and a line that is very long.
+#[task]
+fn odd_bytes() -> Result<()> {
+    std::io::stdout().write_all(b"bad \xff byte\n")?;
+    println!("{}", "é".repeat(20_000));
+    println!("\u{1b}[31mred\u{7}");
+    Ok(())
+}
+
+/// Reports its progress far too often.
+#[task]
+fn progress_often() {
+    for step in 0..=1000 {
+        progress(f64::from(step) / 1000.0, &format!("step {step}"));
+    }
+}
+
+fn main() {}

@@ -88,7 +88,7 @@ async fn compile_with_retries(inner: &Inner, digest: Digest) -> Result<Inspected
             Err(failure) => {
                 error!(component.digest = %digest, "cannot compile {digest}: {failure}");
                 return Err(Refusal {
-                    code: "compiler_failed".to_owned(),
+                    code: "component_compiler_failed".to_owned(),
                     message: format!(
                         "this server could not compile the component ({failure}); upload it again to have another attempt"
                     ),

@@ -20,7 +20,7 @@ pub(crate) fn check(start: &[u8]) -> Result<(), Refusal> {
         })
     };
     if start.is_empty() {
-        return refuse("not_wasm", "the upload is empty".to_owned());
+        return refuse("component_not_wasm", "the upload is empty".to_owned());
     }
     if !start.starts_with(MAGIC) {
         let what = if start.starts_with(b"(component") || start.starts_with(b"(module") {
@@ -32,20 +32,23 @@ pub(crate) fn check(start: &[u8]) -> Result<(), Refusal> {
         } else {
             "it does not start with the bytes `\\0asm`"
         };
-        return refuse("not_wasm", format!("the upload is not WebAssembly: {what}"));
+        return refuse("component_not_wasm", format!("the upload is not WebAssembly: {what}"));
     }
     match start.get(6..8) {
         Some(layer) if *layer == COMPONENT_LAYER => Ok(()),
         Some(layer) if *layer == CORE_LAYER => refuse(
-            "core_module",
+            "component_is_core_module",
             "the upload is a core WebAssembly module, not a component: build it with `--target wasm32-wasip2`"
                 .to_owned(),
         ),
         Some(_) => refuse(
-            "not_wasm",
+            "component_not_wasm",
             "the upload is WebAssembly of a kind that this server does not know".to_owned(),
         ),
-        None => refuse("not_wasm", "the upload ends within its first eight bytes".to_owned()),
+        None => refuse(
+            "component_not_wasm",
+            "the upload ends within its first eight bytes".to_owned(),
+        ),
     }
 }
 
@@ -60,7 +63,7 @@ mod tests {
     #[test]
     fn tells_components_from_everything_else() {
         assert_eq!(code(b"\0asm\x0d\0\x01\0"), None);
-        assert_eq!(code(b"\0asm\x01\0\0\0").as_deref(), Some("core_module"));
+        assert_eq!(code(b"\0asm\x01\0\0\0").as_deref(), Some("component_is_core_module"));
         for hostile in [
             &b""[..],
             b"\0as",
@@ -70,7 +73,7 @@ mod tests {
             b"PK\x03\x04....",
             b"<html>..",
         ] {
-            assert_eq!(code(hostile).as_deref(), Some("not_wasm"), "{hostile:?}");
+            assert_eq!(code(hostile).as_deref(), Some("component_not_wasm"), "{hostile:?}");
         }
     }
 }

@@ -259,10 +259,10 @@ async fn hostile_uploads_leave_nothing_behind() {
     let fixture = Fixture::new().await;
     let core_module = [b"\0asm\x01\0\0\0".as_slice(), &[0; 50]].concat();
     for (bytes, code) in [
-        (&b""[..], "not_wasm"),
-        (b"\0asm", "not_wasm"),
-        (b"#!/bin/sh\nrm -rf /", "not_wasm"),
-        (&core_module, "core_module"),
+        (&b""[..], "component_not_wasm"),
+        (b"\0asm", "component_not_wasm"),
+        (b"#!/bin/sh\nrm -rf /", "component_not_wasm"),
+        (&core_module, "component_is_core_module"),
     ] {
         match fixture.catalog.upload(None, body(bytes)).await {
             Err(ComponentError::Refused(refusal)) => assert_eq!(refusal.code, code),

@@ -4,10 +4,13 @@ use ports::component::Refusal;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::describe::MEMORY_BYTES as DESCRIBE_MEMORY_BYTES;
 use super::protocol::refusal;
 use crate::bindings::TaskPre;
 use crate::engine::{MAX_MEMORIES, MAX_TABLES};
+use crate::outcome::bytes;
 
+const WASM_PAGE_BYTES: u64 = 64 << 10;
 /// Our package, without its version.
 pub(super) const PACKAGE: &str = "airtight:task/";
 /// What a component must export.
@@ -97,6 +100,21 @@ fn size(component: &Component) -> Result<(), Refusal> {
     let Some(needs) = component.resources_required() else {
         return Ok(());
     };
+    // The pool maps the initial memory before it asks the limiter, so the child's own limit would speak first, and less clearly.
+    let initial = needs
+        .max_initial_memory_size
+        .unwrap_or(0)
+        .saturating_mul(WASM_PAGE_BYTES);
+    if initial > DESCRIBE_MEMORY_BYTES {
+        return Err(refusal(
+            "component_too_large",
+            format!(
+                "the component starts with {} of memory; it must start and describe itself within {}",
+                bytes(initial),
+                bytes(DESCRIBE_MEMORY_BYTES)
+            ),
+        ));
+    }
     for (found, limit, what) in [
         (needs.num_memories, MAX_MEMORIES, "linear memories"),
         (needs.num_tables, MAX_TABLES, "tables"),

@@ -17,7 +17,8 @@ use super::protocol::{self, Answer, refusal};
 use crate::limits::{Account, MachineMemory, TryLimiter};
 use crate::outcome::bytes;
 
-const MEMORY_BYTES: u64 = 64 << 20;
+/// What a component may hold while it describes itself.
+pub(super) const MEMORY_BYTES: u64 = 64 << 20;
 const TIME: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: usize = 1 << 20;

@@ -17,12 +17,11 @@ use crate::cache::{ComponentCache, Entry, Ready};
 use crate::ctx::{Openable, Progress, Pushes, TaskCtx, TryState};
 use crate::engine::TaskEngine;
 use crate::gate::Gate;
+use crate::interfaces::xcom::RETURN_VALUE;
 use crate::limits::{Account, TryLimiter};
 use crate::outcome::{Death, Evidence, classify};
 use crate::try_log::TryLog;
 
-/// The key of a task's return value (Airflow: `XCOM_RETURN_KEY`).
-const RETURN_VALUE: &str = "return_value";
 /// The longest reason of a skip, in bytes.
 const MAX_REASON_BYTES: usize = 16 << 10;
 /// What a guest may hand to the host in one call, beyond its limits.

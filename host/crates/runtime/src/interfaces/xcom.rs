@@ -11,6 +11,8 @@ use crate::ctx::{TaskCtx, TaskCtxView};
 /// What an XCom call fails with.
 pub(crate) type XcomCallError = HostError<Error>;
 
+/// The key of a task's return value (Airflow: `XCOM_RETURN_KEY`).
+pub(crate) const RETURN_VALUE: &str = "return_value";
 /// The longest key, in bytes (Airflow: 512 characters).
 const MAX_KEY_BYTES: usize = 512;
 
@@ -82,7 +84,8 @@ impl TaskCtx {
             return Err(Error::TooLarge(limits.xcom_total_bytes));
         }
         let keys = u32::try_from(self.pushes.by_key.len()).unwrap_or(u32::MAX);
-        if replaced.is_none() && keys >= limits.xcom_keys {
+        // A return value is not refused because the task has pushed as many keys as it may.
+        if replaced.is_none() && keys >= limits.xcom_keys && key != RETURN_VALUE {
             return Err(Error::Invalid(format!(
                 "a try may push at most {} XCom keys; put the values into one, or into a Blob",
                 limits.xcom_keys

@@ -35,8 +35,12 @@ async fn a_good_component_says_what_it_holds() {
         choose.labels.as_deref(),
         Some(&["accept".to_owned(), "reject".to_owned()][..])
     );
-    assert_eq!(inspected.capabilities, ["blobs", "checkpoint", "progress", "xcom"]);
+    assert_eq!(inspected.capabilities, ["xcom"]);
+    let (_, inspected) = World::new().compile(artifacts::BLOB_ACCESS).await.unwrap();
+    assert_eq!(inspected.capabilities, ["blobs", "checkpoint", "xcom"]);
     assert!(inspected.imports.iter().any(|import| import.starts_with("wasi:cli/")));
+    let (_, inspected) = World::new().compile(artifacts::BLOB_ACCESS).await.unwrap();
+    assert_eq!(inspected.capabilities, ["blobs", "checkpoint", "xcom"]);
 }
 
 #[tokio::test]
@@ -101,7 +105,9 @@ async fn components_that_want_too_much() {
         memory: "(memory (export \"memory\") 65536)".to_owned(),
         ..Wat::default()
     };
-    assert_refused(&refusal(&four_gib.wasm()).await, "component_describe_failed", "64 MiB");
+    let refused = refusal(&four_gib.wasm()).await;
+    assert_refused(&refused, "component_too_large", "4 GiB");
+    assert_refused(&refused, "component_too_large", "64 MiB");
     let memories = Wat {
         memory: format!("(memory (export \"memory\") 2) {}", "(memory 1)".repeat(40)),
         ..Wat::default()

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ports::executor::Executor as _;
 use serde_json::json;
+use test_artifacts as artifacts;
 
 use crate::support::{World, request};
 use crate::wat::Wat;
@@ -32,16 +33,12 @@ async fn a_warm_task_starts_quickly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_cancel_is_quick() {
     let world = World::new();
-    let (digest, _) = world
-        .compile_bytes(&Wat::run("(loop $l (br $l)) unreachable").wasm())
-        .await
-        .unwrap();
     let mut times = Vec::new();
     for _ in 0..50 {
-        let request = request(digest, "t", json!(null));
+        let request = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
         let id = request.id;
         world.executor.dispatch(request);
-        while !matches!(world.event().await, ports::executor::ExecutorEvent::Started { .. }) {}
+        world.logs.wait_for(id, "spinning").await;
         let begin = Instant::now();
         world.executor.cancel(id);
         world.finished(id).await;

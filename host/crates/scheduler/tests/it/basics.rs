@@ -39,7 +39,7 @@ async fn a_failed_try_is_retried_after_its_delay() {
     let ti = rig.ti(run.key, "a");
     assert_eq!((ti.try_number.0, ti.max_tries), (2, 3));
     let tries = rig.store.inner.tries(run.key);
-    assert_eq!(tries[0].state, TaskInstanceState::UpForRetry);
+    assert_eq!(tries[0].state, TaskInstanceState::Failed);
     assert_eq!(tries[0].message.as_deref(), Some("it did not work"));
     assert_eq!(tries[1].state, TaskInstanceState::Success);
     assert_eq!(ti.message, None, "the message of the failed try is history");

@@ -59,7 +59,7 @@ async fn a_loss_does_not_spend_a_retry_until_there_are_too_many() {
     assert_eq!(rig.finished(&run).await, DagRunState::Success);
     let tries = rig.store.inner.tries(run.key);
     assert_eq!(tries[0].cause, Some(Cause::InfrastructureLost));
-    assert_eq!(tries[0].state, TaskInstanceState::UpForRetry);
+    assert_eq!(tries[0].state, TaskInstanceState::Failed);
     assert_eq!(rig.ti(run.key, "a").try_number.0, 2);
     assert_eq!(rig.handle.metrics().infrastructure_losses, 1);
 }

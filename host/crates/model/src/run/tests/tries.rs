@@ -41,7 +41,11 @@ fn a_dag_without_tasks_succeeds_at_once() {
 fn a_failed_try_is_followed_by_the_next_after_its_delay() {
     let mut world = World::of(vec![with_retries(1, 60)]);
     let end = world.execute(0, failed());
-    assert_eq!(ended(&end), [(0, 1, TaskInstanceState::UpForRetry)]);
+    assert_eq!(
+        ended(&end),
+        [(0, 1, TaskInstanceState::Failed)],
+        "the history shows the try as failed"
+    );
     assert_eq!(world.run.next_timer(), Some(world.now.plus(Duration::from_secs(60))));
     assert!(world.wait(59).is_empty());
     world.wait(1);
@@ -112,7 +116,11 @@ fn a_try_survives_as_many_losses_as_it_may_and_its_retries_are_its_own() {
     }
     world.started(0);
     let end = world.lost(0, Loss::Acknowledged);
-    assert_eq!(ended(&end), [(0, 1, TaskInstanceState::UpForRetry)]);
+    assert_eq!(
+        ended(&end),
+        [(0, 1, TaskInstanceState::Failed)],
+        "the history shows the try as failed"
+    );
     assert_eq!(world.ti(0).cause, Some(Cause::InfrastructureLost));
     assert_eq!(world.states(), ["scheduled"], "the retry has no delay");
     world.admit(0);

@@ -39,7 +39,11 @@ pub enum FailureKind {
 /// ```
 #[derive(Clone, PartialEq)]
 #[must_use = "a failure does nothing unless the task returns it"]
-pub struct Failure {
+pub struct Failure(Box<Parts>);
+
+/// Boxed, so that the `Result` of every task stays small.
+#[derive(Clone, PartialEq)]
+struct Parts {
     message: String,
     kind: FailureKind,
     code: Option<String>,
@@ -47,33 +51,34 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that may pass: the task's retries apply.
-    pub fn retryable(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            kind: FailureKind::Retryable,
+    fn new(kind: FailureKind, message: String) -> Self {
+        Self(Box::new(Parts {
+            message,
+            kind,
             code: None,
             details: None,
-        }
+        }))
+    }
+
+    /// A failure that may pass: the task's retries apply.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Retryable, message.into())
     }
 
     /// A failure that would come again: the remaining retries are skipped.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self {
-            kind: FailureKind::Fatal,
-            ..Self::retryable(message)
-        }
+        Self::new(FailureKind::Fatal, message.into())
     }
 
     /// Adds a stable name for programs, in `snake_case`.
     pub fn code(mut self, code: impl Into<String>) -> Self {
-        self.code = Some(code.into());
+        self.0.code = Some(code.into());
         self
     }
 
     /// Adds anything machine-readable. A value that is no JSON is replaced by the reason why it is not.
     pub fn details(mut self, details: impl Serialize) -> Self {
-        self.details = Some(
+        self.0.details = Some(
             serde_json::to_value(details)
                 .unwrap_or_else(|error| Value::String(format!("the details cannot be written as JSON: {error}"))),
         );
@@ -82,33 +87,33 @@ impl Failure {
 
     /// Puts what was being done before the message: `cannot read the model: …`.
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
-        self.message = format!("{doing}: {}", self.message);
+        self.0.message = format!("{doing}: {}", self.0.message);
         self
     }
 
     /// What people read.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// Whether another try makes sense.
     pub fn kind(&self) -> FailureKind {
-        self.kind
+        self.0.kind
     }
 
     /// Whether the remaining retries are skipped.
     pub fn is_fatal(&self) -> bool {
-        self.kind == FailureKind::Fatal
+        self.0.kind == FailureKind::Fatal
     }
 
     /// The stable name, if it has one.
     pub fn get_code(&self) -> Option<&str> {
-        self.code.as_deref()
+        self.0.code.as_deref()
     }
 
     /// The details, if it has any.
     pub fn get_details(&self) -> Option<&Value> {
-        self.details.as_ref()
+        self.0.details.as_ref()
     }
 
     fn from_error(error: &(dyn StdError + 'static)) -> Self {
@@ -117,17 +122,17 @@ impl Failure {
         while let Some(error) = at {
             if let Some(host) = host_error(error) {
                 if host.is_permanent() {
-                    failure.kind = FailureKind::Fatal;
+                    failure.0.kind = FailureKind::Fatal;
                 }
-                failure.code.get_or_insert_with(|| host.code().to_owned());
+                failure.0.code.get_or_insert_with(|| host.code().to_owned());
             }
             at = error.source();
             if let Some(source) = at {
                 let text = source.to_string();
                 // Many errors repeat their source in their own text.
-                if !failure.message.ends_with(&text) {
-                    failure.message.push_str(": ");
-                    failure.message.push_str(&text);
+                if !failure.0.message.ends_with(&text) {
+                    failure.0.message.push_str(": ");
+                    failure.0.message.push_str(&text);
                 }
             }
         }
@@ -151,17 +156,17 @@ impl<E: StdError + 'static> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Failure")
-            .field("message", &self.message)
-            .field("kind", &self.kind)
-            .field("code", &self.code)
-            .field("details", &self.details.as_ref().map(Value::to_string))
+            .field("message", &self.0.message)
+            .field("kind", &self.0.kind)
+            .field("code", &self.0.code)
+            .field("details", &self.0.details.as_ref().map(Value::to_string))
             .finish()
     }
 }

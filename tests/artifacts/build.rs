@@ -3,8 +3,6 @@
 //! The nested cargo has a target directory of its own: cargo holds a lock on the outer one for as long as this script runs. It asks
 //! cargo itself which packages are guests: everything in the workspace under `tasks/` and the package `test-guests`.
 
-#![expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
-
 use std::env;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -30,8 +30,8 @@ pub(crate) fn wasm_target() -> Result<()> {
 
 /// Builds the `airtight` binary and says where it is.
 ///
-/// The development build is the one of the tests, whole workspace and all targets: with fewer targets cargo would choose other
-/// features of shared dependencies and compile wasmtime once more.
+/// The development build is the one of the tests, whole workspace and all targets, and the release build has all that is measured:
+/// with fewer targets cargo would choose other features of shared dependencies and compile wasmtime once more.
 pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
     let (arguments, profile): (&[&str], _) = if release {
         (

@@ -87,7 +87,7 @@ const TASK_INSTANCES: &[Column] = &[
     ("start", "/start_date", Show::Time),
     ("duration", "/duration", Show::Seconds),
     ("cause", "/cause", Show::Text),
-    ("message", "/message", Show::Line),
+    ("message", "/cause_message", Show::Line),
 ];
 
 pub(super) async fn run(context: &Context, command: Command) -> Result<()> {

@@ -46,7 +46,7 @@ impl TaskLine {
                 .and_then(Value::as_f64)
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             cause: text("cause"),
-            note: text("message"),
+            note: text("cause_message"),
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
     fn a_task_instance_is_one_safe_line() {
         let line = TaskLine::of(&json!({
             "task_id": "train", "map_index": 3, "state": "failed", "try_number": 2, "duration": 1.5,
-            "cause": "trapped", "message": "panicked\n\u{1b}[31mred",
+            "cause": "trapped", "cause_message": "panicked\n\u{1b}[31mred",
         }));
         insta::assert_snapshot!(line.render(10, Paint::never()), @"✗ train[3]    failed  1.5s  try 2  trapped  panicked\\n\\e[31mred");
         let waiting = TaskLine::of(&json!({"task_id": "load", "map_index": -1, "state": null, "try_number": 0}));

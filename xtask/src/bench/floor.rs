@@ -35,9 +35,9 @@ pub(crate) struct Floors {
 
 /// Measures all floors.
 pub(crate) fn measure(dir: &Path, component: &Path) -> Result<Floors> {
-    let commit = example("db", "commit_time", dir)?;
-    let runtime = example("runtime", "task_start", component)?;
-    let blob = example("blobs", "write_floor", dir)?;
+    let commit = example("commit_time", dir)?;
+    let runtime = bench("task_start", component)?;
+    let blob = example("write_floor", dir)?;
     let number = |value: &Value, name: &str| {
         value[name]
             .as_f64()
@@ -55,25 +55,28 @@ pub(crate) fn measure(dir: &Path, component: &Path) -> Result<Floors> {
     })
 }
 
-/// Runs an example program of a package in its release build; it prints one JSON object.
-fn example(package: &str, name: &str, argument: &Path) -> Result<Value> {
-    let mut command = cargo(&[
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        package,
-        "--example",
+/// Runs an example program out of the release build; it prints one JSON object.
+fn example(name: &str, argument: &Path) -> Result<Value> {
+    let program = crate::target_dir().join("release/examples").join(name);
+    json_of(name, std::process::Command::new(program).arg(argument))
+}
+
+/// Runs a bench target; it prints one JSON object.
+fn bench(name: &str, argument: &Path) -> Result<Value> {
+    json_of(
         name,
-        "--",
-    ]);
-    let output = command.arg(argument).stderr(std::process::Stdio::inherit()).output();
-    let output = output.with_context(|| format!("cannot run the example {name} of {package}"))?;
+        cargo(&["bench", "--quiet", "--workspace", "--bench", name, "--"]).arg(argument),
+    )
+}
+
+fn json_of(name: &str, command: &mut std::process::Command) -> Result<Value> {
+    let output = command.stderr(std::process::Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
-        bail!("the example {name} of {package} failed ({})", output.status);
+        bail!("{name} failed ({})", output.status);
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(text.trim()).with_context(|| format!("the example {name} printed no JSON: {text}"))
+    serde_json::from_str(text.trim()).with_context(|| format!("{name} printed no JSON: {text}"))
 }
 
 fn fdatasync(dir: &Path) -> Result<f64> {

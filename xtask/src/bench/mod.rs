@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::wasm_target()?;
     let components = setup::build_components()?;
     let binary = setup::build_host(true)?;
-    let bench = component(&components, "bench")?;
+    let bench = component(&components, "bench-tasks")?;
 
     let dir = tempfile::Builder::new()
         .prefix("bench-")

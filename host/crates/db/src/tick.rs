@@ -44,6 +44,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     }
     if !new_runs.is_empty() {
         statements.push(dag_run::insert(dialect, new_runs, now));
+        statements.extend(xcom::insert_of_runs(dialect, new_runs));
     }
     if !runs.is_empty() {
         statements.push(dag_run::update(dialect, &last_by_key(runs, |run| run.key), now));

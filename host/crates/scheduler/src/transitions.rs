@@ -4,6 +4,7 @@ use model::run::Transition;
 use model::{Cause, DispatchNumber, TaskInstanceState, Timestamp, TryNumber};
 use ports::store::TiWrite;
 
+use crate::outcome::Details;
 use crate::run::{Dispatch, Draft, Place, Run, may_wait};
 use crate::slots::Slots;
 
@@ -45,6 +46,7 @@ impl Draft {
                 state,
                 cause,
             } => {
+                self.explain((task, map_index), cause);
                 let row = self.ended_try(base, (task, map_index), try_number, dispatch, state, cause, now);
                 self.tries.extend(row);
             }
@@ -99,6 +101,35 @@ impl Draft {
         // Deletions are written before insertions: what this very tick had taken from the last try must not come back.
         self.xcoms.retain(|xcom| xcom.ti != ti);
         self.xcom_deletes.push(ti);
+    }
+
+    /// Says why a try ended where no executor does.
+    fn explain(&mut self, place: Place, cause: Option<Cause>) {
+        if self.details.get(&place).is_some_and(Option::is_some) {
+            return;
+        }
+        let (Some(ti), Some(task)) = (self.state.ti(place.0, place.1), self.live.version.dag().task(place.0)) else {
+            return;
+        };
+        let message = match cause {
+            Some(Cause::InfrastructureLost) if !task.rerun_on_loss => {
+                "the server that ran this try was lost, and `rerun_on_loss` is false".to_owned()
+            }
+            Some(Cause::InfrastructureLost) => format!(
+                "the server that ran this try was lost {} times; a try survives {} losses (`max_infra_retries`)",
+                ti.infra_losses, task.max_infra_retries,
+            ),
+            Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
+            Some(Cause::Cancelled) => {
+                "it was stopped: somebody cleared it, or set its state or that of its run".to_owned()
+            }
+            _ => return,
+        };
+        let details = Details {
+            message: Some(message),
+            ..Details::default()
+        };
+        self.details.insert(place, Some(details));
     }
 
     fn has_checkpoint(&self, place: Place) -> bool {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use model::{DagRunKey, Digest, MapIndex, TaskIndex, TiKey, Timestamp};
 use ports::executor::BlobRef;
 use ports::payload::XcomValue;
-use ports::store::XcomWrite;
+use ports::store::{NewRun, XcomWrite};
 
 use super::task_instance::delete_by_key;
 use crate::sql::{Batch, Database, Dialect, Kind, Row, Statement, Upsert, source};
@@ -41,6 +41,9 @@ static BLOB_REF: Upsert = Upsert::new(
     ],
     5,
 );
+
+/// The place of references that belong to a run and to none of its tasks.
+const OF_THE_RUN: TaskIndex = TaskIndex(u32::MAX);
 
 fn key_columns(batch: &mut Batch, ti: TiKey) {
     batch.int(ti.run.0);
@@ -123,7 +126,32 @@ pub(crate) fn upsert(dialect: Dialect, rows: &[&XcomWrite], now: Timestamp) -> V
     statements
 }
 
-/// Of these digests, those that an XCom refers to.
+/// The blobs that the configuration and the parameters of new runs refer to, as references of the run itself.
+pub(crate) fn insert_of_runs(dialect: Dialect, runs: &[NewRun]) -> Option<Statement> {
+    let mut references = BLOB_REF.batch(dialect, 0);
+    for run in runs {
+        let ti = TiKey {
+            run: run.context.key,
+            task: OF_THE_RUN,
+            map_index: MapIndex::UNMAPPED,
+        };
+        for (key, text) in [("conf", &run.conf), ("params", &run.params)] {
+            // What is no reference to a try is none here.
+            let blobs = model::json::check(text, u64::MAX).unwrap_or_default();
+            for (ordinal, blob) in blobs.iter().enumerate() {
+                key_columns(&mut references, ti);
+                references.text(key);
+                references.int(integer(ordinal));
+                references.text(&*blob.digest.to_string());
+                references.int(integer(blob.size));
+                references.text(blob.media_type.as_deref());
+            }
+        }
+    }
+    (references.rows() > 0).then(|| BLOB_REF.statement(references))
+}
+
+/// Of these digests, those that an XCom or a run refers to.
 pub(crate) fn referenced(digests: &[Digest]) -> Statement {
     let mut statement = Statement::new("SELECT DISTINCT digest FROM blob_ref WHERE digest IN ");
     statement.bind_list(digests.iter().copied());

@@ -4,7 +4,7 @@ use model::{DagRunKey, Digest, MapIndex, TaskInstanceState, TiKey};
 use ports::executor::BlobRef;
 use ports::payload::XcomValue;
 use ports::query::{Metadata, Page, XcomFilter};
-use ports::store::{BlobRefs, TickWrite, XcomWrite};
+use ports::store::{BlobRefs, NewRun, TickWrite, XcomWrite};
 use rstest::rstest;
 
 use crate::support::{Backend, NOW, TestDb, dag_id, key, new_run, run_id, task_id, ti, tick, version, xcom};
@@ -140,6 +140,34 @@ async fn references_follow_their_values(#[values(Backend::Sqlite, Backend::Postg
     )
     .await;
     assert_eq!(unreferenced().await.len(), 3);
+}
+
+#[rstest]
+#[tokio::test]
+async fn blobs_of_a_runs_configuration_are_referenced(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("d", 1, &["a"]);
+    let lease = test.with_dag(&version).await;
+    let digest = Digest::of(b"a data set");
+    let run = NewRun {
+        conf: format!(r#"{{"dataset": {{"$blob": "{digest}", "size": 10}}}}"#).into(),
+        ..new_run(&version, 1)
+    };
+    assert_eq!(test.db.unreferenced(&[digest]).await.unwrap(), [digest]);
+    let created = TickWrite {
+        new_runs: vec![run],
+        ..tick()
+    };
+    test.commit(&lease, created).await;
+    assert!(test.db.unreferenced(&[digest]).await.unwrap().is_empty());
+    let deleted = TickWrite {
+        run_deletes: vec![DagRunKey(1)],
+        ..tick()
+    };
+    test.commit(&lease, deleted).await;
+    assert_eq!(test.db.unreferenced(&[digest]).await.unwrap(), [digest]);
 }
 
 #[rstest]

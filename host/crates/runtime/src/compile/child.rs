@@ -104,8 +104,12 @@ fn inspect(wasm: &[u8]) -> Result<(Component, Inspected), Refusal> {
     check::is_component(wasm)?;
     let engine =
         engine::compiler_engine().map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
-    let component = Component::from_binary(&engine, wasm)
-        .map_err(|error| refusal("component_invalid", format!("not a valid component: {error:#}")))?;
+    let component = Component::from_binary(&engine, wasm).map_err(|error| {
+        refusal(
+            "component_invalid",
+            format!("not a valid component for this server: {error:#}"),
+        )
+    })?;
     let (imports, capabilities) = check::world(&engine, &component)?;
     let text = describe::describe(&engine, &component)?;
     let descriptor = descriptor::parse(&text)?;

@@ -17,7 +17,7 @@ pub(crate) async fn blob_access() {
     assert_eq!(reference["media_type"], json!("application/x-numbers"));
     assert_eq!(written.xcoms[0].blobs.len(), 1, "the reference goes with the XCom");
     let digest: Digest = reference["$blob"].as_str().unwrap().parse().unwrap();
-    assert!(world.blobs.0.lock().unwrap().contains_key(&digest));
+    assert!(world.blobs.stored.lock().unwrap().contains_key(&digest));
 
     let blob = world.blobs.put(b"for the input");
     assert_eq!(
@@ -58,7 +58,7 @@ async fn a_digest_opens_nothing_by_itself() {
 async fn an_abandoned_blob_leaves_nothing() {
     let world = World::new();
     world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;
-    assert!(world.blobs.0.lock().unwrap().is_empty());
+    assert!(world.blobs.stored.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -75,5 +75,5 @@ async fn the_sum_of_blobs_is_limited() {
         .report(limited(request, |limits| limits.blob_bytes = 1_000_000))
         .await;
     assert!(failure(&report).message.contains("1000000"), "{:?}", failure(&report));
-    assert!(world.blobs.0.lock().unwrap().is_empty());
+    assert!(world.blobs.stored.lock().unwrap().is_empty());
 }

@@ -249,7 +249,7 @@ async fn compiled_code_that_is_gone_or_damaged_is_compiled_again() {
             }
         }
         let world = World::with(engine(), Arc::clone(&code));
-        world.blobs.0.lock().unwrap().insert(digest, wasm.clone().into());
+        world.blobs.stored.lock().unwrap().insert(digest, wasm.clone().into());
         assert_eq!(
             returned(&world.report(request(digest, "t", json!(null))).await),
             json!(17)

@@ -1,7 +1,8 @@
 //! Dispatch, cancel and shutdown.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use model::{Cause, Digest};
 use ports::executor::{Executor as _, ExecutorEvent};
@@ -143,4 +144,41 @@ async fn one_try_runs_without_a_scheduler() {
     let request = world.request(artifacts::ANSWER_KINDS, "echo", json!({"a": 1})).await;
     let report = world.executor.run(request).await.expect("it is not shutting down");
     assert_eq!(returned(&report), json!({"a": 1}));
+}
+
+#[tokio::test]
+async fn a_panic_of_host_code_ends_one_try_and_no_other() {
+    let world = World::new();
+    world.blobs.panics.store(true, Ordering::Relaxed);
+    let report = world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;
+    let lost = died(&report, Cause::InfrastructureLost);
+    assert!(lost.message.contains("a bug in the blob store"), "{}", lost.message);
+    world.blobs.panics.store(false, Ordering::Relaxed);
+    world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;
+    assert_eq!(
+        returned(&world.run(artifacts::ANSWER_KINDS, "echo", json!(1)).await),
+        json!(1)
+    );
+}
+
+#[tokio::test]
+async fn a_cancel_is_quick_even_when_every_slot_is_busy() {
+    let world = small_world(16, true);
+    let mut busy = Vec::new();
+    for _ in 0..16 {
+        let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
+        busy.push(spinning.id);
+        world.executor.dispatch(spinning);
+    }
+    for id in &busy {
+        world.logs.wait_for(*id, "spinning").await;
+    }
+    for id in busy {
+        let begin = Instant::now();
+        world.executor.cancel(id);
+        died(&world.finished(id).await, Cause::Cancelled);
+        let took = begin.elapsed();
+        eprintln!("cancel among busy guests: {took:?}");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -124,12 +125,16 @@ impl CheckpointBackend for MemCheckpoints {
 
 /// Blobs by digest.
 #[derive(Default)]
-pub(crate) struct MemBlobs(pub(crate) Mutex<HashMap<Digest, Bytes>>);
+pub(crate) struct MemBlobs {
+    pub(crate) stored: Mutex<HashMap<Digest, Bytes>>,
+    /// Starting a blob panics.
+    pub(crate) panics: AtomicBool,
+}
 
 impl MemBlobs {
     pub(crate) fn put(&self, bytes: &'static [u8]) -> BlobRef {
         let digest = Digest::of(bytes);
-        self.0.lock().unwrap().insert(digest, Bytes::from_static(bytes));
+        self.stored.lock().unwrap().insert(digest, Bytes::from_static(bytes));
         BlobRef {
             digest,
             size: bytes.len() as u64,
@@ -164,7 +169,7 @@ impl BlobWriter for Writing {
 
     async fn finish(self: Box<Self>) -> Result<(Digest, u64), BlobError> {
         let (digest, size) = (Digest::of(&self.1), self.1.len() as u64);
-        self.0.0.lock().unwrap().insert(digest, self.1.into());
+        self.0.stored.lock().unwrap().insert(digest, self.1.into());
         Ok((digest, size))
     }
 }
@@ -172,22 +177,29 @@ impl BlobWriter for Writing {
 #[async_trait]
 impl BlobStore for Store {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError> {
+        assert!(!self.0.panics.load(Ordering::Relaxed), "a bug in the blob store");
         Ok(Box::new(Writing(Arc::clone(&self.0), Vec::new())))
     }
 
     async fn open(&self, digest: Digest) -> Result<Box<dyn BlobReader>, BlobError> {
-        let bytes = self.0.0.lock().unwrap().get(&digest).cloned();
+        let bytes = self.0.stored.lock().unwrap().get(&digest).cloned();
         let bytes = bytes.ok_or(BlobError::NotFound(digest))?;
         let size = bytes.len() as u64;
         Ok(Box::new(Reading(bytes, size)))
     }
 
     async fn size(&self, digest: Digest) -> Result<Option<u64>, BlobError> {
-        Ok(self.0.0.lock().unwrap().get(&digest).map(|bytes| bytes.len() as u64))
+        Ok(self
+            .0
+            .stored
+            .lock()
+            .unwrap()
+            .get(&digest)
+            .map(|bytes| bytes.len() as u64))
     }
 
     async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
-        self.0.0.lock().unwrap().remove(&digest);
+        self.0.stored.lock().unwrap().remove(&digest);
         Ok(())
     }
 }
@@ -349,8 +361,8 @@ impl World {
 
 /// A request with a try id of its own.
 pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryRequest {
-    static RUNS: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(1);
-    let key = DagRunKey(RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    static RUNS: AtomicI64 = AtomicI64::new(1);
+    let key = DagRunKey(RUNS.fetch_add(1, Ordering::Relaxed));
     let uuid = RunUuid(uuid::Uuid::from_u64_pair(7, key.0.unsigned_abs()));
     let time = |text: &str| text.parse::<Timestamp>().expect("a time");
     TryRequest {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use model::manifest::Descriptor;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceTable, ResourceType, Val};
-use wasmtime::{Config, Engine, Store};
+use wasmtime::{Config, Engine, OptLevel, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 struct State {
@@ -23,20 +23,25 @@ impl WasiView for State {
 
 const GUEST: &str = "airtight:task/guest@0.1.0";
 
-fn call(path: &str, function: &str, params: &[Val]) -> Result<Val> {
-    let engine = Engine::new(&Config::new())?;
-    let component = Component::from_file(&engine, path)?;
-    let mut linker = Linker::<State>::new(&engine);
+/// Compiles a component, quickly: nothing here runs for long.
+pub(crate) fn load(path: &str) -> Result<Component> {
+    let engine = Engine::new(Config::new().cranelift_opt_level(OptLevel::None))?;
+    Ok(Component::from_file(&engine, path)?)
+}
+
+fn call(component: &Component, function: &str, params: &[Val]) -> Result<Val> {
+    let engine = component.engine();
+    let mut linker = Linker::<State>::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    define_ours_as_traps(&engine, &component, &mut linker)?;
+    define_ours_as_traps(engine, component, &mut linker)?;
     let mut store = Store::new(
-        &engine,
+        engine,
         State {
             wasi: WasiCtx::builder().build(),
             table: ResourceTable::new(),
         },
     );
-    let instance = linker.instantiate(&mut store, &component)?;
+    let instance = linker.instantiate(&mut store, component)?;
     let interface = instance
         .get_export_index(&mut store, None, GUEST)
         .context("it does not export the interface")?;
@@ -78,8 +83,8 @@ fn define_ours_as_traps(engine: &Engine, component: &Component, linker: &mut Lin
     Ok(())
 }
 
-pub(crate) fn describe(path: &str) -> Result<Descriptor> {
-    let Val::String(text) = call(path, "describe", &[])? else {
+pub(crate) fn describe(component: &Component) -> Result<Descriptor> {
+    let Val::String(text) = call(component, "describe", &[])? else {
         anyhow::bail!("describe does not return a string");
     };
     Ok(serde_json::from_str(&text)?)
@@ -87,7 +92,7 @@ pub(crate) fn describe(path: &str) -> Result<Descriptor> {
 
 pub(crate) fn run(path: &str, task: &str, input: &str) -> Result<Val> {
     call(
-        path,
+        &load(path)?,
         "run",
         &[Val::String(task.to_owned()), Val::String(input.to_owned())],
     )

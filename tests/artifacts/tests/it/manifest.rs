@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use model::Digest;
 use model::manifest::{Checked, ComponentRef, Components, ResolvedComponent, compile, read};
 
-use crate::component::describe;
+use crate::component::{describe, load};
 
 /// Compiles `tasks/<name>/dag.yaml` against what the components say of themselves; a tag's or file's name is the component's.
 fn check(name: &str) -> Result<Checked> {
@@ -33,7 +33,7 @@ fn check(name: &str) -> Result<Checked> {
             .with_context(|| format!("nothing builds `{component}`"))?;
         let resolved = ResolvedComponent {
             digest: Digest::of(&std::fs::read(wasm)?),
-            descriptor: Arc::new(describe(wasm)?),
+            descriptor: Arc::new(describe(&load(wasm)?)?),
         };
         components.insert(reference.value, Ok(resolved));
     }

@@ -195,7 +195,7 @@ fn escape(run_id: &str) -> String {
 fn show_run(client: &Client, run: &Run) -> Result<()> {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["task instance", "state", "tries", "duration", "cause"]);
     for ti in &run.task_instances {
@@ -226,16 +226,24 @@ fn show_run(client: &Client, run: &Run) -> Result<()> {
     println!("\nXComs:");
     let run_path = format!("/dags/{DAG_ID}/dagRuns/{}", escape(&run.run_id));
     let entries = client.get(&format!("{run_path}/taskInstances/~/xcomEntries?limit=100"))?;
+    let mut sealed = Vec::new();
     for entry in entries["xcom_entries"].as_array().into_iter().flatten() {
         let (Some(task_id), Some(key)) = (entry["task_id"].as_str(), entry["key"].as_str()) else {
             continue;
         };
-        let value = client.get(&format!("{run_path}/taskInstances/{task_id}/xcomEntries/{key}"))?["value"].to_string();
+        let entry = client.get(&format!("{run_path}/taskInstances/{task_id}/xcomEntries/{key}"))?;
+        let value = entry["value"].to_string();
         let short: String = value.chars().take(150).collect();
         println!(
             "  {task_id}.{key} = {short}{}",
             if short.len() < value.len() { "…" } else { "" }
         );
+        if let Some(library) = entry["value"]["shuffled_by"].as_str() {
+            sealed.push(format!("`{task_id}` carries {library}"));
+        }
+    }
+    if !sealed.is_empty() {
+        println!("\ndependencies are sealed: {}", sealed.join(", "));
     }
     Ok(())
 }
@@ -252,17 +260,27 @@ fn show_failure(client: &Client, run: &Run) -> Result<()> {
         );
         let log = client.get(&path)?;
         println!("the end of its log:");
-        let lines: Vec<&str> = log["content"]
+        let lines: Vec<String> = log["content"]
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|line| line["event"].as_str())
+            .filter_map(log_line)
             .collect();
         for line in lines.iter().skip(lines.len().saturating_sub(15)) {
             println!("  {line}");
         }
     }
     Ok(())
+}
+
+/// One record of a log, with its fields.
+fn log_line(record: &Value) -> Option<String> {
+    let mut text = record["event"].as_str()?.to_owned();
+    for (name, value) in record["fields"].as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text.push_str(&format!("  {name}={value}"));
+    }
+    Some(text)
 }
 
 fn next_steps(server: &Server, binary: &Path, run: &Run) {

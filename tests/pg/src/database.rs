@@ -63,7 +63,9 @@ pub async fn database() -> Option<TestDatabase> {
                 Err(reason) => {
                     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
                     // Not `eprintln!`: the test harness would swallow it.
-                    let _ = writeln!(std::io::stderr(), "skipped: PostgreSQL ({count} so far): {reason}");
+                    let line = format!("PostgreSQL ({count} so far): {reason}");
+                    let _ = writeln!(std::io::stderr(), "skipped: {line}");
+                    note(&line);
                     return None;
                 }
             }
@@ -72,6 +74,16 @@ pub async fn database() -> Option<TestDatabase> {
     let database = TestDatabase { name, url, admin };
     database.execute(&format!("CREATE DATABASE {}", database.name)).await;
     Some(database)
+}
+
+/// Adds a line to the list of skipped tests that the test command counts.
+fn note(line: &str) {
+    let Some(path) = std::env::var_os("AIRTIGHT_SKIP_LOG") else {
+        return;
+    };
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    let written = file.and_then(|mut file| writeln!(file, "{line}"));
+    written.expect("the list of skipped tests can be written");
 }
 
 impl TestDatabase {

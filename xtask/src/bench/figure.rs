@@ -44,7 +44,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table
-            .load_style(presets::UTF8_HORIZONTAL_ONLY)
+            .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(["figure", "value", "floor", "ratio", "aim", "", "what the floor is"]);
         for figure in &self.figures {

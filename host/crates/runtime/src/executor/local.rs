@@ -16,17 +16,17 @@ use ports::log::{LogLevel, LogSink};
 use ports::payload::{BlobStore, CheckpointBackend, XcomBackend};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 use super::attempt::{Attempt, Ended};
 use super::backends::OnControlPlane;
+use super::guest::Guest;
 use super::slots::{Held, Hold, NotTaken};
 use crate::cache::ComponentCache;
 use crate::code::CodeCache;
 use crate::engine::TaskEngine;
 use crate::gate::Stop;
 use crate::limits::Account;
-use crate::meter::{CpuClock, Metered};
+use crate::meter::{CpuClock, GivenUp, Metered};
 use crate::outcome::{Death, classify};
 use crate::try_log::TryLog;
 
@@ -223,7 +223,7 @@ impl Inner {
             Arc::clone(clock),
             limits.log_bytes,
         ));
-        let attempt = Attempt {
+        let attempt = Arc::new(Attempt {
             engine: Arc::clone(&self.engine),
             components: Arc::clone(&self.components),
             services: Arc::clone(&self.services),
@@ -231,7 +231,7 @@ impl Inner {
             account: Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes)),
             log: Arc::clone(&log),
             request: Arc::clone(&request),
-        };
+        });
         let cpu = Arc::new(CpuClock::default());
         let Some(ended) = self.watch(&attempt, &cpu).await else {
             log.close();
@@ -260,38 +260,35 @@ impl Inner {
     }
 
     /// Runs the try until it answers, dies or is stopped; its store is gone when this returns. None where it is handed back.
-    async fn watch(&self, attempt: &Attempt, cpu: &Arc<CpuClock>) -> Option<Result<Ended, Death>> {
+    async fn watch(&self, attempt: &Arc<Attempt>, cpu: &Arc<CpuClock>) -> Option<Result<Ended, Death>> {
         let limits = &attempt.request.task.limits;
         let gate = &attempt.gate;
-        let deadline = Instant::now().checked_add(limits.timeout);
-        let guest = Metered::new(
-            attempt.run(),
+        let run = {
+            let attempt = Arc::clone(attempt);
+            async move { attempt.run().await }
+        };
+        let mut guest = Guest::start(Metered::new(
+            run,
             Arc::clone(&self.engine),
             Arc::clone(cpu),
             limits.cpu_time,
-        );
-        let timed = async {
-            match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, guest).await.unwrap_or_else(|_| {
-                    gate.close();
-                    Ok(Err(Death::TimedOut))
-                }),
-                None => guest.await,
-            }
-        };
+        ));
         let ended = tokio::select! {
             biased;
             () = gate.stopped() => None,
-            ended = timed => Some(ended),
+            ended = tokio::time::timeout(limits.timeout, guest.ended()) => Some(ended),
         };
         // A stop that arrived while the guest was being polled may have unwound it by a refused host call.
         let stopped = gate.stop_reason();
         gate.close();
+        guest.give_up().await;
         match (stopped, ended) {
             (Some(Stop::HandedBack), _) => None,
             (Some(Stop::Cancelled), _) | (None, None) => Some(Err(Death::Cancelled)),
-            (None, Some(Ok(ended))) => Some(ended),
-            (None, Some(Err(given_up))) => Some(Err(Death::GivenUp(given_up))),
+            (None, Some(Err(_elapsed))) => Some(Err(Death::TimedOut)),
+            (None, Some(Ok(Ok(Ok(ended))))) => Some(ended),
+            (None, Some(Ok(Ok(Err(given_up))))) => Some(Err(Death::GivenUp(given_up))),
+            (None, Some(Ok(Err(aborted)))) => Some(Err(Death::GivenUp(GivenUp::Panicked(aborted.to_string())))),
         }
     }
 }

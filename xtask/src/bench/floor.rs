@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::figure::quantile;
-use crate::process::cargo;
 
 /// What no figure can be below.
 #[derive(Clone, Debug, Serialize)]
@@ -61,12 +60,23 @@ fn example(name: &str, argument: &Path) -> Result<Value> {
     json_of(name, std::process::Command::new(program).arg(argument))
 }
 
-/// Runs a bench target; it prints one JSON object.
+/// Runs a bench target out of the release build; it prints one JSON object. (`cargo bench` would build it with a profile of its own.)
 fn bench(name: &str, argument: &Path) -> Result<Value> {
-    json_of(
-        name,
-        cargo(&["bench", "--quiet", "--workspace", "--bench", name, "--"]).arg(argument),
-    )
+    let dir = crate::target_dir().join("release/deps");
+    let prefix = format!("{name}-");
+    let programs = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let newest = programs
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(&prefix) && !name.contains('.')
+        })
+        .max_by_key(|entry| entry.metadata().and_then(|metadata| metadata.modified()).ok());
+    let program = newest
+        .with_context(|| format!("the bench {name} was not built"))?
+        .path();
+    json_of(name, std::process::Command::new(program).arg(argument))
 }
 
 fn json_of(name: &str, command: &mut std::process::Command) -> Result<Value> {

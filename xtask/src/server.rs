@@ -105,7 +105,7 @@ impl Drop for Server {
 
 /// The port that people expect, or any free one.
 pub(crate) fn free_port(preferred: u16) -> Result<u16> {
-    if TcpListener::bind(("127.0.0.1", preferred)).is_ok() {
+    if preferred != 0 && TcpListener::bind(("127.0.0.1", preferred)).is_ok() {
         return Ok(preferred);
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port is free on the loopback address")?;

@@ -134,7 +134,7 @@ async fn survives_kills_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn survives_kills_on_postgres() {
     match test_postgres::database().await {
-        Some(database) => survives_kills(Database::Postgres(database)).await,
+        Some(database) => survives_kills(Database::Postgres(Box::new(database))).await,
         None => skip("survives_kills_on_postgres", "PostgreSQL is not installed"),
     }
 }

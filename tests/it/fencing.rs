@@ -88,7 +88,7 @@ async fn a_paused_server_is_fenced_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_server_is_fenced_on_postgres() {
     match test_postgres::database().await {
-        Some(database) => a_paused_server_is_fenced(Database::Postgres(database)).await,
+        Some(database) => a_paused_server_is_fenced(Database::Postgres(Box::new(database))).await,
         None => skip("a_paused_server_is_fenced_on_postgres", "PostgreSQL is not installed"),
     }
 }

@@ -12,7 +12,7 @@ async fn refusal(client: &Client, name: &str, wasm: Vec<u8>) -> (String, String)
         answer.body["refusal"].clone()
     } else {
         assert!(answer.status.is_client_error(), "{}: {}", answer.status, answer.text);
-        let mut body = answer.body.clone();
+        let mut body = answer.body;
         body["message"] = match &body["detail"] {
             Value::String(text) => text.as_str().into(),
             other => other.to_string().into(),

@@ -9,7 +9,7 @@ pub(crate) enum Database {
     /// A SQLite file that several servers share.
     SharedSqlite(tempfile::TempDir),
     /// A PostgreSQL database.
-    Postgres(test_postgres::TestDatabase),
+    Postgres(Box<test_postgres::TestDatabase>),
 }
 
 impl Database {

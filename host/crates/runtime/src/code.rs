@@ -2,9 +2,9 @@
 //! before it is mapped, and whatever does not check is as good as missing. Nothing here ever comes from an upload, a bucket or
 //! another machine.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -201,18 +201,14 @@ fn read_or_create_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     }
     let mut key = [0; KEY_BYTES];
     rand::rngs::OsRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    // A name of its own: neither two processes nor two threads that start together disturb each other.
+    let mut file = tempfile::Builder::new()
+        .prefix("key-")
+        .tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(&key)?;
-    file.sync_all()?;
-    // A hard link does not replace: of two processes that start together, one key wins for both.
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
+    file.as_file().sync_all()?;
+    // A hard link does not replace: of those that start together, one key wins for all.
+    let linked = fs::hard_link(file.path(), path);
     match linked {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_or_create_key(path),
@@ -276,6 +272,24 @@ mod tests {
         assert_eq!(mode(&dir.join(KEY_FILE)), 0o600);
         assert_eq!(mode(&cache.sidecar_path(digest)), 0o600);
         assert_eq!(mode(&cache.code_path(digest)), 0o600);
+    }
+
+    #[test]
+    fn of_many_that_open_it_together_one_key_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("code");
+        let together = std::sync::Barrier::new(16);
+        let keys: Vec<[u8; KEY_BYTES]> = std::thread::scope(|scope| {
+            let open = || {
+                together.wait();
+                CodeCache::open_for(&dir, "x".to_owned()).unwrap().key
+            };
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        let left = fs::read_dir(&dir).unwrap().count();
+        assert_eq!(left, 1, "nothing but the key is left behind");
     }
 
     #[test]

@@ -116,6 +116,10 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         trigger_rule: TriggerRule::AllSuccess,
         upstream: Vec::new(),
         downstream: Vec::new(),
+        group: None,
+        expand: None,
+        map_index_template: None,
+        measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
@@ -136,6 +140,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         max_active_runs: 1,
         max_active_tasks: 1,
         dagrun_timeout: None,
+        groups: Vec::new(),
         tasks: vec![task],
     });
     Ok(CheckedManifest {

@@ -43,10 +43,19 @@ pub struct Task {
     /// Set for a teardown.
     pub teardown: Option<Teardown>,
     /// Set for a mapped task.
-    pub map: Option<serde_json::Value>,
+    pub map: Option<Map>,
     /// Of a short-circuit: whether it skips everything downstream.
     #[serde(default)]
     pub ignore_downstream_trigger_rules: bool,
+}
+
+/// What a task is mapped over.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Map {
+    /// `literal`, or a task id.
+    pub over: String,
+    /// What the body does for each element.
+    pub outcomes: Vec<Outcome>,
 }
 
 /// What makes a task a teardown.
@@ -61,7 +70,11 @@ pub struct Teardown {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outcome {
     /// Succeeds.
-    Success,
+    Success {
+        /// How many elements the list has that it returns.
+        #[serde(default)]
+        emits: Option<u32>,
+    },
     /// Fails on every try.
     Fail,
     /// Fails with an error that forbids retries.
@@ -72,6 +85,9 @@ pub enum Outcome {
     FailThenSucceed {
         /// How many.
         failures: u32,
+        /// How many elements the list has that it returns in the end.
+        #[serde(default)]
+        emits: Option<u32>,
     },
     /// Chooses these direct downstream tasks.
     Branch {

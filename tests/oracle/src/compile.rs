@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{
+    Combine, DEFAULT_MAP_LIMIT, DEFAULT_POOL, DagParts, Expansion, MapSource, MapValues, RetryPolicy, Task, TaskKind,
+    TaskRole,
+};
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
 
 use crate::case::{Case, Outcome};
@@ -12,9 +15,6 @@ use crate::case::{Case, Outcome};
 /// Why a case cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// It has mapped tasks.
-    #[error("mapped tasks are not built yet")]
-    Mapping,
     /// It does not make sense.
     #[error("the case is not well formed: {0}")]
     Malformed(String),
@@ -25,15 +25,23 @@ pub enum Unsupported {
 pub struct Plan {
     /// The graph.
     pub dag: Arc<Dag>,
-    /// What the body of each task does.
-    pub outcomes: Vec<Outcome>,
+    /// What the body of each task does, for each element that it may be mapped over.
+    pub outcomes: Vec<Vec<Outcome>>,
+}
+
+fn mapped(values: MapValues) -> Expansion {
+    Expansion {
+        how: Combine::Product,
+        sources: vec![MapSource {
+            name: "element".to_owned(),
+            values,
+        }],
+        limit: DEFAULT_MAP_LIMIT,
+    }
 }
 
 /// Builds the DAG of a case.
 pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
-    if case.tasks.iter().any(|task| task.map.is_some()) {
-        return Err(Unsupported::Mapping);
-    }
     let malformed = |problem: String| Unsupported::Malformed(problem);
     let index_of = |id: &str| {
         let at = case.tasks.iter().position(|task| task.id == id);
@@ -51,10 +59,23 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             .collect::<Result<Vec<_>, _>>()?;
         upstream.sort_unstable();
         upstream.dedup();
-        let outcome = task
-            .outcome
-            .clone()
-            .ok_or_else(|| malformed(format!("`{}` has no outcome", task.id)))?;
+        let bodies = match (&task.map, &task.outcome) {
+            (Some(map), _) => map.outcomes.clone(),
+            (None, Some(outcome)) => vec![outcome.clone()],
+            (None, None) => return Err(malformed(format!("`{}` has no outcome", task.id))),
+        };
+        let expand = match &task.map {
+            None => None,
+            Some(map) if map.over == "literal" => Some(mapped(MapValues::Literal {
+                value: map.outcomes.iter().map(|_| 0).collect(),
+            })),
+            Some(map) => Some(mapped(MapValues::Xcom {
+                task: index_of(&map.over)?,
+                key: "return_value".to_owned(),
+                path: Vec::new(),
+                measure: 0,
+            })),
+        };
         let kind = match task.kind.as_str() {
             "task" => TaskKind::Plain,
             "branch" => TaskKind::Branch {
@@ -72,7 +93,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             None if task.setup => TaskRole::Setup,
             None => TaskRole::Work,
         };
-        outcomes.push(outcome);
+        outcomes.push(bodies);
         tasks.push(Task {
             id: TaskId::new(&task.id).map_err(|error| malformed(error.to_string()))?,
             component: "case@1".to_owned(),
@@ -86,6 +107,11 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
                 .map_err(|error| malformed(error.to_string()))?,
             upstream,
             downstream: Vec::new(),
+            group: None,
+            expand,
+            map_index_template: None,
+            // Its length; of a mapped task whether it published.
+            measures: Vec::new(),
             kind,
             role,
             retry: RetryPolicy {
@@ -118,6 +144,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             max_active_runs: 1,
             max_active_tasks: u32::MAX,
             dagrun_timeout: None,
+            groups: Vec::new(),
             tasks,
         })),
         outcomes,

@@ -69,7 +69,7 @@ struct Driver<'a> {
     run: RunState,
     now: Timestamp,
     ready: VecDeque<(TaskIndex, MapIndex)>,
-    executions: BTreeMap<TaskIndex, u32>,
+    executions: BTreeMap<(TaskIndex, MapIndex), u32>,
     seed: u64,
     batch: bool,
     broken: Option<String>,
@@ -188,18 +188,29 @@ impl Driver<'_> {
             dispatch,
             at: started_at,
         });
-        let executions = self.executions.entry(task).or_default();
+        let executions = self.executions.entry((task, map_index)).or_default();
         *executions += 1;
         let executions = *executions;
-        let end = match self.plan.outcomes.get(task.at()) {
-            Some(outcome) => self.end_of(outcome, task, executions),
-            None => return,
+        let body = usize::try_from(map_index.0).unwrap_or(0);
+        let Some(outcome) = self.plan.outcomes.get(task.at()).and_then(|bodies| bodies.get(body)) else {
+            self.broken = Some(format!("task {} has no element {}", task.0, map_index.0));
+            return;
+        };
+        let end = self.end_of(outcome, task, executions);
+        let measured = match (&end, outcome, map_index.0 < 0) {
+            (TryEnd::Done, Outcome::Success { emits } | Outcome::FailThenSucceed { emits, .. }, true) => {
+                emits.iter().copied().collect()
+            }
+            // Every instance of a mapped task that succeeds returns an element.
+            (TryEnd::Done, _, false) => vec![1],
+            _ => Vec::new(),
         };
         let finished = Event::TryFinished {
             task,
             map_index,
             dispatch,
             end,
+            measured,
             started_at,
             ended_at: self.now,
         };
@@ -215,11 +226,11 @@ impl Driver<'_> {
             fatal,
         };
         match outcome {
-            Outcome::Success | Outcome::ShortCircuitTrue => TryEnd::Done,
+            Outcome::Success { .. } | Outcome::ShortCircuitTrue => TryEnd::Done,
             Outcome::Fail => failed(false),
             Outcome::FailNoRetry => failed(true),
             Outcome::Skip => TryEnd::Skip,
-            Outcome::FailThenSucceed { failures } if execution <= *failures => failed(false),
+            Outcome::FailThenSucceed { failures, .. } if execution <= *failures => failed(false),
             Outcome::FailThenSucceed { .. } => match self.plan.dag.task(task).map(|task| &task.kind) {
                 Some(model::dag::TaskKind::Branch { .. }) => TryEnd::Branch(Vec::new()),
                 _ => TryEnd::Done,
@@ -240,27 +251,38 @@ impl Driver<'_> {
     }
 
     fn observe(self) -> Observed {
-        let name = |task: TaskIndex| {
-            let task = self.plan.dag.task(task);
-            task.map_or_else(String::new, |task| task.id.to_string())
+        let name = |task: TaskIndex, map_index: MapIndex| {
+            let id = self
+                .plan
+                .dag
+                .task(task)
+                .map_or_else(String::new, |task| task.id.to_string());
+            if map_index.0 < 0 {
+                return id;
+            }
+            format!("{id}[{}]", map_index.0)
         };
+        let executions = |task, map_index| self.executions.get(&(task, map_index)).copied().unwrap_or(0);
         let ends = self
             .run
             .tis()
-            .map(|(task, _, ti)| (name(task), ti.state.to_string()))
+            .map(|(task, map_index, ti)| (name(task, map_index), ti.state.to_string()))
             .collect();
         let tries = self
             .run
             .tis()
-            .map(|(task, _, _)| (name(task), self.executions.get(&task).copied().unwrap_or(0)))
+            .map(|(task, map_index, _)| (name(task, map_index), executions(task, map_index)))
             .collect();
         let counted = self
             .run
             .tis()
             // A dispatch that was skipped before it started is a try without an execution; only a batch has such.
             .filter(|_| !self.batch)
-            .find(|(task, _, ti)| ti.try_number.0 != self.executions.get(task).copied().unwrap_or(0))
-            .map(|(task, _, ti)| format!("{} was executed other than its {} tries", name(task), ti.try_number.0));
+            .find(|(task, map_index, ti)| ti.try_number.0 != executions(*task, *map_index))
+            .map(|(task, map_index, ti)| {
+                let name = name(task, map_index);
+                format!("{name} was executed other than its {} tries", ti.try_number.0)
+            });
         let state = self.run.state();
         let stuck =
             (!matches!(state, DagRunState::Success | DagRunState::Failed)).then(|| "the run is stuck".to_owned());

@@ -221,6 +221,10 @@ fn version() -> Arc<DagVersion> {
         trigger_rule: TriggerRule::AllSuccess,
         upstream: Vec::new(),
         downstream: Vec::new(),
+        group: None,
+        expand: None,
+        map_index_template: None,
+        measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
@@ -246,6 +250,7 @@ fn version() -> Arc<DagVersion> {
             max_active_runs: 16,
             max_active_tasks: 16,
             dagrun_timeout: None,
+            groups: Vec::new(),
             tasks: tasks.collect(),
         })),
         created_at: NOW,
@@ -313,7 +318,7 @@ fn ti(run: i64, task: u32, state: TaskInstanceState, try_number: u32) -> TiWrite
         end_date: state.is_finished().then_some(NOW),
         next_at: None,
         usage: state.is_finished().then_some(TryUsage::default()),
-        chosen: None,
+        facts: None,
     }
 }
 

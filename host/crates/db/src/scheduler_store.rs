@@ -158,9 +158,10 @@ impl SchedulerStore for Db {
         &self,
         run: DagRunKey,
         task: TaskIndex,
+        map_index: Option<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        xcom::values(&self.database, run, task, None, key)
+        xcom::values(&self.database, run, task, map_index, key)
             .await
             .map_err(query_error)
     }

@@ -29,6 +29,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         dags,
         new_runs,
         runs,
+        task_instance_deletes,
         task_instances,
         tries,
         xcom_deletes,
@@ -48,6 +49,9 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     }
     if !runs.is_empty() {
         statements.push(dag_run::update(dialect, &last_by_key(runs, |run| run.key), now));
+    }
+    if !task_instance_deletes.is_empty() {
+        statements.push(task_instance::delete(dialect, task_instance_deletes));
     }
     if !task_instances.is_empty() {
         let rows = last_by_key(task_instances, |ti| ti.key);

@@ -10,7 +10,17 @@ use serde_json::Value;
 
 use crate::id::{DagId, Digest, TaskId, TaskIndex};
 use crate::limits::Limits;
+use crate::template::Segment;
 use crate::trigger_rule::TriggerRule;
+
+mod repeat;
+mod scopes;
+
+pub use repeat::{
+    Combine, DEFAULT_MAP_LIMIT, Expansion, Group, GroupIndex, Loop, MAX_ITERATIONS, MAX_MAP_LIMIT, MapSource,
+    MapValues, Measure, Measured, Repeat, length,
+};
+pub use scopes::{ROOT, ScopeDef, Scopes};
 
 /// The pool of a task that names none (Airflow: `default_pool`).
 pub const DEFAULT_POOL: &str = "default_pool";
@@ -37,6 +47,8 @@ pub struct Dag {
     pub max_active_tasks: u32,
     /// How long a run may take.
     pub dagrun_timeout: Option<Duration>,
+    /// The task groups; each after the one around it.
+    pub groups: Vec<Group>,
     /// The tasks, in the order of the manifest.
     pub tasks: Vec<Task>,
     derived: Derived,
@@ -73,6 +85,18 @@ pub struct Task {
     pub upstream: Vec<TaskIndex>,
     /// Direct downstream tasks, ascending, without repeats.
     pub downstream: Vec<TaskIndex>,
+    /// The group that it lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupIndex>,
+    /// What it is mapped over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expand: Option<Expansion>,
+    /// A template that names a mapped instance for people (Airflow: `map_index_template`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_index_template: Option<String>,
+    /// What is measured of what a successful try publishes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<Measure>,
     /// What the task is.
     pub kind: TaskKind,
     /// Work, setup or teardown.
@@ -173,6 +197,9 @@ pub struct DagParts {
     pub max_active_tasks: u32,
     /// See [`Dag::dagrun_timeout`].
     pub dagrun_timeout: Option<Duration>,
+    /// See [`Dag::groups`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
     /// See [`Dag::tasks`].
     pub tasks: Vec<Task>,
 }
@@ -189,9 +216,10 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            groups,
             tasks,
         } = parts;
-        let derived = Derived::of(&tasks);
+        let derived = Derived::of(&groups, &tasks);
         Self {
             id,
             description,
@@ -202,6 +230,7 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            groups,
             tasks,
             derived,
         }
@@ -220,6 +249,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            groups,
             tasks,
             derived: _,
         } = dag;
@@ -233,6 +263,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            groups,
             tasks,
         }
     }
@@ -263,6 +294,73 @@ impl Dag {
         self.derived.setup_watchers.get(index.at()).map_or(&[], Vec::as_slice)
     }
 
+    /// The setups that count for a task: the other way round.
+    pub fn setups_of(&self, index: TaskIndex) -> &[TaskIndex] {
+        self.derived.setups_of.get(index.at()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The scopes of repeated task groups.
+    pub fn scopes(&self) -> &Scopes {
+        &self.derived.scopes
+    }
+
+    /// What is mapped over the answers of a task.
+    pub fn fed_by(&self, task: TaskIndex) -> &[Fed] {
+        self.derived.feeds.get(&task).map_or(&[], Vec::as_slice)
+    }
+
+    /// The repeated group of a scope.
+    pub fn repeat(&self, scope: u32) -> Option<&Repeat> {
+        let group = self.scopes().get(scope)?.group?;
+        self.groups.get(group as usize)?.repeat.as_ref()
+    }
+
+    /// The mapping of a scope, if it is mapped.
+    pub fn mapping(&self, scope: u32) -> Option<&Expansion> {
+        match self.repeat(scope)? {
+            Repeat::Mapped(expansion) => Some(expansion),
+            Repeat::Loop(_) => None,
+        }
+    }
+
+    /// Every mapping: of groups, then of tasks.
+    pub fn expansions(&self) -> impl Iterator<Item = &Expansion> {
+        let groups = self.groups.iter().filter_map(|group| match &group.repeat {
+            Some(Repeat::Mapped(expansion)) => Some(expansion),
+            _ => None,
+        });
+        groups.chain(self.tasks.iter().filter_map(|task| task.expand.as_ref()))
+    }
+
+    /// The paths of the parameters that are mapped over, in the order of their measures.
+    pub fn mapped_params(&self) -> Vec<&[Segment]> {
+        let mut paths: Vec<(u32, &[Segment])> = self
+            .expansions()
+            .flat_map(|expansion| &expansion.sources)
+            .filter_map(|source| match &source.values {
+                MapValues::Param { path, measure } => Some((*measure, path.as_slice())),
+                _ => None,
+            })
+            .collect();
+        paths.sort_by_key(|(measure, _)| *measure);
+        paths.dedup_by_key(|(measure, _)| *measure);
+        paths.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The task that a name stands for where `from` uses it: one of its own group, or of a group around that, the innermost
+    /// first; else the whole id.
+    pub fn resolve(&self, from: TaskIndex, name: &str) -> Option<TaskIndex> {
+        let mut group = self.task(from).and_then(|task| task.group);
+        while let Some(at) = group {
+            let Some(around) = self.groups.get(at.at()) else { break };
+            if let Some(found) = self.index_of(&format!("{}.{name}", around.id)) {
+                return Some(found);
+            }
+            group = around.parent;
+        }
+        self.index_of(name)
+    }
+
     /// All tasks that `starts` lead to, ascending; a start is among them only if another one leads to it.
     pub fn descendants(&self, starts: &[TaskIndex]) -> BTreeSet<TaskIndex> {
         reach(&self.tasks, starts, |task| &task.downstream)
@@ -283,26 +381,58 @@ fn reach(tasks: &[Task], from: &[TaskIndex], next: fn(&Task) -> &Vec<TaskIndex>)
     seen
 }
 
+fn inverse(lists: &[Vec<TaskIndex>], length: usize) -> Vec<Vec<TaskIndex>> {
+    if lists.is_empty() {
+        return Vec::new();
+    }
+    let mut inverse = vec![Vec::new(); length];
+    for (from, list) in lists.iter().enumerate() {
+        let from = TaskIndex(u32::try_from(from).unwrap_or(u32::MAX));
+        for to in list {
+            if let Some(to) = inverse.get_mut(to.at()) {
+                to.push(from);
+            }
+        }
+    }
+    inverse
+}
+
+/// What is mapped over the answers of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// A task.
+    Task(TaskIndex),
+    /// The group of a scope.
+    Scope(u32),
+}
+
 /// What follows from the tasks alone.
 #[derive(Clone, Debug)]
 struct Derived {
     by_id: HashMap<TaskId, TaskIndex>,
     leaves: Vec<bool>,
     setup_watchers: Vec<Vec<TaskIndex>>,
+    setups_of: Vec<Vec<TaskIndex>>,
+    scopes: Scopes,
+    feeds: HashMap<TaskIndex, Vec<Fed>>,
 }
 
 impl Derived {
-    fn of(tasks: &[Task]) -> Self {
+    fn of(groups: &[Group], tasks: &[Task]) -> Self {
         let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
         let by_id = tasks
             .iter()
             .enumerate()
             .map(|(at, task)| (task.id.clone(), index(at)))
             .collect();
+        let setup_watchers = Self::setup_watchers(tasks);
         Self {
             by_id,
             leaves: Self::leaves(tasks),
-            setup_watchers: Self::setup_watchers(tasks),
+            scopes: Scopes::of(groups, tasks),
+            feeds: Self::feeds(groups, tasks),
+            setups_of: inverse(&setup_watchers, tasks.len()),
+            setup_watchers,
         }
     }
 
@@ -323,6 +453,34 @@ impl Derived {
             return leaves;
         }
         tasks.iter().map(|task| task.downstream.is_empty()).collect()
+    }
+
+    fn feeds(groups: &[Group], tasks: &[Task]) -> HashMap<TaskIndex, Vec<Fed>> {
+        fn sources(expansion: &Expansion) -> impl Iterator<Item = TaskIndex> {
+            expansion.sources.iter().filter_map(|source| match &source.values {
+                MapValues::Xcom { task, .. } => Some(*task),
+                _ => None,
+            })
+        }
+        let mut feeds: HashMap<TaskIndex, Vec<Fed>> = HashMap::new();
+        let mut feed = |from: TaskIndex, fed: Fed| {
+            let all = feeds.entry(from).or_default();
+            if !all.contains(&fed) {
+                all.push(fed);
+            }
+        };
+        for (at, task) in tasks.iter().enumerate() {
+            let fed = Fed::Task(TaskIndex(u32::try_from(at).unwrap_or(u32::MAX)));
+            task.expand.iter().flat_map(sources).for_each(|from| feed(from, fed));
+        }
+        // Scopes are numbered in the order of the groups that are repeated.
+        let repeats = groups.iter().filter_map(|group| group.repeat.as_ref());
+        for (scope, repeat) in (1_u32..).zip(repeats) {
+            if let Repeat::Mapped(expansion) = repeat {
+                sources(expansion).for_each(|from| feed(from, Fed::Scope(scope)));
+            }
+        }
+        feeds
     }
 
     /// Airflow: `get_upstreams_only_setups`. A setup counts for a task further down if one of its teardowns is downstream of that

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::dag::Dag;
+use crate::dag::{Dag, MapValues, length};
 use crate::schema::Validator;
+use crate::template::{follow_value, show_path};
 
 /// Merges `conf` over the defaults of the DAG's parameters and validates the result. Members of `conf` that are no parameters
 /// stay in `conf` alone. Fails with everything that is wrong.
@@ -36,10 +37,41 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
         }
         params.insert(name.clone(), value.clone());
     }
+    let params = Value::Object(params);
     if problems.is_empty() {
-        Ok(Value::Object(params))
-    } else {
-        Err(problems)
+        check_lengths(dag, &params, &mut problems);
+    }
+    if problems.is_empty() { Ok(params) } else { Err(problems) }
+}
+
+/// How long the parameters are that are mapped over, in the order of [`Dag::mapped_params`]; 0 for what is no list or object,
+/// which [`resolve_params`] refuses.
+pub fn param_lengths(dag: &Dag, params: &Value) -> Vec<u32> {
+    dag.mapped_params()
+        .into_iter()
+        .map(|path| follow_value(params, path).and_then(length).unwrap_or(0))
+        .collect()
+}
+
+/// What cannot be mapped over, or would be too many.
+fn check_lengths(dag: &Dag, params: &Value, problems: &mut Vec<String>) {
+    for expansion in dag.expansions() {
+        for source in &expansion.sources {
+            let MapValues::Param { path, .. } = &source.values else {
+                continue;
+            };
+            let name = format!("params{}", show_path(path));
+            match follow_value(params, path).and_then(length) {
+                None => problems.push(format!(
+                    "`{name}` must be a list or an object: a task is mapped over it"
+                )),
+                Some(length) if length > expansion.limit => problems.push(format!(
+                    "`{name}` has {length} elements; at most {} may be mapped over",
+                    expansion.limit
+                )),
+                Some(_) => {}
+            }
+        }
     }
 }
 

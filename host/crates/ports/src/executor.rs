@@ -66,6 +66,65 @@ pub struct TaskSpec {
     pub limits: Limits,
     /// How many tries there are at the most.
     pub max_tries: u32,
+    /// What to measure of what a successful try publishes.
+    #[serde(default)]
+    pub measures: Vec<model::dag::Measure>,
+    /// A template that names a mapped task instance for people.
+    #[serde(default)]
+    pub map_index_template: Option<String>,
+}
+
+/// Where a task instance stands among what is repeated.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// What it is mapped over, from the outside in.
+    pub elements: Vec<Element>,
+    /// The iteration of the loop around it, from 0.
+    pub iteration: Option<u32>,
+}
+
+/// One element of something that is mapped over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Element {
+    /// Its name in templates (`item.<name>`); empty for `expand_kwargs`, whose elements are objects with names of their own.
+    pub name: String,
+    /// Whether it also goes into the task's input: of the task's own mapping, not of a group's.
+    pub into_input: bool,
+    /// Where it is.
+    pub at: ElementAt,
+}
+
+/// Where an element is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ElementAt {
+    /// In the manifest or in the run's parameters.
+    Value {
+        /// JSON text.
+        value: String,
+    },
+    /// Within what a task published: the element with this index at this path.
+    Within {
+        /// The task.
+        task: TaskId,
+        /// The key.
+        key: String,
+        /// The path.
+        path: Vec<model::template::Segment>,
+        /// The index.
+        index: u32,
+    },
+    /// The whole of what one instance of a task published, at this path.
+    Whole {
+        /// The task.
+        task: TaskId,
+        /// The key.
+        key: String,
+        /// The path.
+        path: Vec<model::template::Segment>,
+        /// The instance.
+        map_index: MapIndex,
+    },
 }
 
 /// Asks an executor to run one dispatch.
@@ -77,6 +136,9 @@ pub struct TryRequest {
     pub run: Arc<RunContext>,
     /// What all tries of the task share.
     pub task: Arc<TaskSpec>,
+    /// Where it stands among what is repeated; none where nothing is.
+    #[serde(default)]
+    pub position: Option<Box<Position>>,
 }
 
 /// One XCom that a try pushed. The return value has the key `return_value`; a `null` return value is not pushed (Airflow).
@@ -153,12 +215,18 @@ pub struct TryReport {
     pub outcome: TryOutcome,
     /// What it published. Empty after a trap, a limit, a timeout or a cancel.
     pub xcoms: Vec<XcomPush>,
+    /// What was measured of that, in the order of [`TaskSpec::measures`]; empty unless it succeeded.
+    #[serde(default)]
+    pub measured: Vec<u32>,
     /// When the guest started.
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
     /// What it used.
     pub usage: TryUsage,
+    /// What a mapped task instance is called, see [`TaskSpec::map_index_template`].
+    #[serde(default)]
+    pub rendered_map_index: Option<String>,
 }
 
 /// What an executor says.

@@ -46,8 +46,22 @@ pub enum XcomError {
 #[async_trait]
 pub trait XcomBackend: Send + Sync + 'static {
     /// What `task` published under `key`. `task` must be a direct or transitive upstream of the try's task.
+    /// A task of a group is named as in its group. Of a task that is repeated only what the try's own part of the run sees is found.
     async fn pull(&self, id: TryId, task: &TaskId, key: &str, map_index: Option<MapIndex>)
     -> Result<Pulled, XcomError>;
+
+    /// What `task` published in the iteration before, in a loop around both.
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError>;
+
+    /// One element of the list or object at a path of what `task` published. Nothing where it is not there.
+    async fn pull_element(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        path: &[model::template::Segment],
+        index: u32,
+    ) -> Result<Option<XcomValue>, XcomError>;
 }
 
 /// Why a checkpoint call failed.

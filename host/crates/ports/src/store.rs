@@ -72,6 +72,8 @@ pub struct TickWrite {
     pub new_runs: Vec<NewRun>,
     /// Runs that changed.
     pub runs: Vec<RunWrite>,
+    /// Task instances that got another map index: their old rows, deleted before `task_instances` are written.
+    pub task_instance_deletes: Vec<TiKey>,
     /// Task instances that changed (whole rows, upserted).
     pub task_instances: Vec<TiWrite>,
     /// Tries that ended (inserted; a repeat replaces).
@@ -191,8 +193,8 @@ pub struct TiWrite {
     pub next_at: Option<Timestamp>,
     /// What the last try used.
     pub usage: Option<TryUsage>,
-    /// Which labels a branch chose, as positions of tasks; needed to recover.
-    pub chosen: Option<Vec<u32>>,
+    /// What its success said that later decisions depend on; needed to recover.
+    pub facts: Option<model::run::Facts>,
 }
 
 /// An XCom to store.
@@ -291,11 +293,12 @@ pub trait SchedulerStore: Send + Sync + 'static {
         end: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError>;
-    /// Committed XComs of a task in a run, in the order of the map index.
+    /// Committed XComs of a task in a run, in the order of the map index; of one task instance where an index is given.
     async fn xcoms(
         &self,
         run: DagRunKey,
         task: model::TaskIndex,
+        map_index: Option<model::MapIndex>,
         key: &str,
     ) -> Result<Vec<(model::MapIndex, XcomValue)>, QueryError>;
     /// The checkpoint of a task instance.

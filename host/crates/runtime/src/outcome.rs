@@ -38,6 +38,8 @@ pub(crate) enum Death {
     Input(String),
     /// The component broke the contract.
     Contract(String),
+    /// Other tasks are mapped over what it published, and that cannot be.
+    Unmappable(String),
     /// The return value is over its limit.
     OutputTooLarge {
         /// What it has, in bytes.
@@ -94,6 +96,10 @@ pub(crate) fn classify(death: Death, evidence: &Evidence<'_>) -> TryFailure {
             ..failure(Cause::InputInvalid, text)
         },
         Death::Contract(text) => failure(Cause::ContractViolation, text),
+        Death::Unmappable(text) => TryFailure {
+            code: Some("unmappable_xcom".to_owned()),
+            ..failure(Cause::ContractViolation, text)
+        },
         Death::OutputTooLarge { size, limit } => failure(
             Cause::OutputLimit,
             format!(

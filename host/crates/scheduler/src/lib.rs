@@ -30,6 +30,7 @@ mod outcome;
 mod queue;
 mod recover;
 mod release;
+mod repeats;
 mod rows;
 mod run;
 mod service;
@@ -42,6 +43,7 @@ mod version;
 mod write;
 mod xcom;
 mod xcom_cache;
+mod xcom_lists;
 
 pub use config::Config;
 pub use error::{StartError, Stopped};

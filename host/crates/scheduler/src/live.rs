@@ -19,16 +19,27 @@ pub(crate) struct LiveTry {
     pub(crate) has_checkpoint: bool,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) progress: Option<(Option<f64>, String)>,
+    /// Which instances of repeated tasks it sees; of other tasks it sees all.
+    pub(crate) sight: Sight,
+}
+
+/// Which instances of repeated tasks a try sees.
+#[derive(Debug, Default)]
+pub(crate) struct Sight {
+    pub(crate) now: HashMap<TaskIndex, Vec<MapIndex>>,
+    /// In the iteration before, in a loop around both.
+    pub(crate) before: HashMap<TaskIndex, Vec<MapIndex>>,
 }
 
 impl LiveTry {
-    pub(crate) fn new(try_number: TryNumber, dispatch: DispatchNumber) -> Self {
+    pub(crate) fn new(try_number: TryNumber, dispatch: DispatchNumber, sight: Sight) -> Self {
         Self {
             try_number,
             dispatch,
             has_checkpoint: false,
             started_at: None,
             progress: None,
+            sight,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use model::params::param_lengths;
 use model::run::{RunSnapshot, RunState, Ti, TiSnapshot};
 use model::{DagRunKey, DagRunState, Timestamp};
 use ports::control::ControlError;
@@ -90,6 +91,7 @@ impl Core {
             queued_at: row.queued_at,
             start_date: row.start_date,
             end_date: row.end_date,
+            param_lengths: param_lengths(version.dag(), &stored.context.params),
             task_instances: stored.task_instances.iter().map(snapshot).collect(),
         };
         let state = RunState::restore(key, Arc::clone(version.dag()), snapshot);
@@ -100,7 +102,7 @@ impl Core {
             details,
             lazy: Default::default(),
         };
-        if stored_rows < run.live.version.dag().tasks.len() {
+        if stored_rows < run.state.tis().count() {
             let known: std::collections::HashSet<Place> = stored
                 .task_instances
                 .iter()
@@ -270,7 +272,7 @@ fn snapshot(ti: &TiWrite) -> TiSnapshot {
             start_date: ti.start_date,
             end_date: ti.end_date,
             next_at: ti.next_at,
-            chosen: ti.chosen.as_deref().map(Arc::from),
+            facts: ti.facts.clone().map(Arc::new),
         },
     }
 }

@@ -114,6 +114,7 @@ impl Core {
         for part in written {
             for ti in &part.tick.xcom_deletes {
                 cache.get_or_insert_with(|| self.shared.xcoms()).remove(*ti);
+                self.shared.xcom_lists().remove(*ti);
             }
             let mut xcoms = part.tick.xcoms.into_iter().peekable();
             while let Some(first) = xcoms.next() {
@@ -122,6 +123,7 @@ impl Core {
                 while let Some(next) = xcoms.next_if(|next| next.ti == ti) {
                     values.push((next.key, next.value));
                 }
+                self.shared.xcom_lists().remove(ti);
                 let is_pulled = drafts
                     .get(&ti.run)
                     .and_then(|draft| draft.live.version.dag().task(ti.task))
@@ -167,6 +169,7 @@ impl Core {
                     tries.remove(place);
                 }
             }
+            let mut known = model::run::Known::default();
             for dispatch in &draft.dispatches {
                 let Some(ti) = draft.state.ti(dispatch.place.0, dispatch.place.1) else {
                     continue;
@@ -177,10 +180,17 @@ impl Core {
                     continue;
                 }
                 if let Some(task) = live.version.spec(dispatch.place.0, ti.max_tries) {
-                    tries.insert(dispatch.place, LiveTry::new(dispatch.try_number, dispatch.dispatch));
+                    let (of, map_index) = dispatch.place;
+                    let repeats = &live.version.repeats;
+                    let sight = repeats.sight(&draft.state, of, map_index);
+                    tries.insert(
+                        dispatch.place,
+                        LiveTry::new(dispatch.try_number, dispatch.dispatch, sight),
+                    );
                     orders.dispatches.push(TryRequest {
                         id: try_id(draft.ti(dispatch.place), dispatch.try_number, dispatch.dispatch),
                         run: Arc::clone(&live.context),
+                        position: repeats.position(&draft.state, dispatch.place, &live.context.params, &mut known),
                         task,
                     });
                 }

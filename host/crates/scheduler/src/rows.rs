@@ -88,6 +88,7 @@ impl Draft {
             rows.task_instances.extend(self.row(base, place));
         }
         rows.tries.append(&mut self.tries);
+        rows.task_instance_deletes.append(&mut self.renumbered);
         if !is_new {
             rows.xcom_deletes.append(&mut self.xcom_deletes);
             rows.checkpoint_deletes.append(&mut self.checkpoint_deletes);

@@ -68,6 +68,8 @@ pub(crate) struct Draft {
     pub(crate) lazy: Vec<Place>,
     /// Rows of `Run::lazy` and `lazy` that this tick writes, or that were written since.
     pub(crate) lazy_done: Vec<Place>,
+    /// Rows under map indexes that are replaced.
+    pub(crate) renumbered: Vec<TiKey>,
     pub(crate) tries: Vec<TiWrite>,
     pub(crate) xcom_deletes: Vec<TiKey>,
     pub(crate) checkpoint_deletes: Vec<TiKey>,
@@ -115,6 +117,7 @@ impl Draft {
             changed: Vec::new(),
             lazy: Vec::new(),
             lazy_done: Vec::new(),
+            renumbered: Vec::new(),
             tries: Vec::new(),
             xcom_deletes: Vec::new(),
             checkpoint_deletes: Vec::new(),
@@ -179,7 +182,7 @@ impl Draft {
             end_date: ti.end_date,
             next_at: ti.next_at,
             usage: details.usage,
-            chosen: ti.chosen.as_deref().map(<[u32]>::to_vec),
+            facts: ti.facts.as_deref().cloned(),
         })
     }
 

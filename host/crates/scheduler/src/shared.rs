@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::names::KeyedLocks;
 use crate::version::{Version, VersionCache};
 use crate::xcom_cache::XcomCache;
+use crate::xcom_lists::XcomLists;
 
 /// What a request locks while it checks that a name is free and creates what bears it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     dags: RwLock<HashMap<DagId, KnownDag>>,
     versions: Mutex<VersionCache>,
     xcoms: Mutex<XcomCache>,
+    xcom_lists: Mutex<XcomLists>,
     condition: Mutex<Condition>,
 }
 
@@ -92,6 +94,7 @@ impl Shared {
             dags: RwLock::default(),
             versions: Mutex::default(),
             xcoms: Mutex::default(),
+            xcom_lists: Mutex::default(),
             condition: Mutex::default(),
         }
     }
@@ -118,6 +121,10 @@ impl Shared {
 
     pub(crate) fn versions(&self) -> MutexGuard<'_, VersionCache> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn xcom_lists(&self) -> MutexGuard<'_, XcomLists> {
+        self.xcom_lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn xcoms(&self) -> MutexGuard<'_, XcomCache> {

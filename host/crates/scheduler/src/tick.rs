@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use model::params::param_lengths;
 use model::run::{Event, Loss, RunState};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
@@ -250,7 +251,8 @@ impl Core {
             return Err(ControlError::DagNotFound(context.dag_id.clone()));
         }
         let dag = Arc::clone(op.version.dag());
-        let state = RunState::new(context.key, dag, context.run_after, op.new.queued_at);
+        let lengths = param_lengths(&dag, &context.params);
+        let state = RunState::with_params(context.key, dag, context.run_after, op.new.queued_at, &lengths);
         let live = LiveRun::new(Arc::clone(context), Arc::clone(&op.version), state.state());
         let mut draft = Draft::new(live, state, op.new.clone());
         draft.audit.push(audit::run("trigger_dag_run", &op.user, context, None));
@@ -297,6 +299,7 @@ impl Core {
             map_index,
             dispatch,
             end,
+            measured: report.measured.clone(),
             started_at: report.started_at,
             ended_at: report.ended_at,
         };

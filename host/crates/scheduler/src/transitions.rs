@@ -21,6 +21,10 @@ impl Draft {
                 from,
                 to,
             } => self.note_state((task, map_index), from, to, now, slots),
+            Transition::Renumbered { task, from, to } => {
+                self.renumbered.push(self.ti((task, from)));
+                self.lazy.push((task, to));
+            }
             Transition::Dispatch {
                 task,
                 map_index,
@@ -69,7 +73,7 @@ impl Draft {
         now: Timestamp,
         slots: &mut Slots,
     ) {
-        use TaskInstanceState::{Queued, Scheduled, Success};
+        use TaskInstanceState::{Queued, Removed, Scheduled, Success};
         if may_wait(from, to) {
             self.lazy.push(place);
         } else {
@@ -80,6 +84,12 @@ impl Draft {
             (_, Scheduled) => slots.ready(&self.live, place, now),
             (Scheduled, _) => slots.not_ready(self.ti(place)),
             _ => {}
+        }
+        if to == Removed {
+            // What it published is not part of any list any more.
+            let ti = self.ti(place);
+            self.xcoms.retain(|xcom| xcom.ti != ti);
+            self.xcom_deletes.push(ti);
         }
         if from.is_dispatched() && !to.is_dispatched() {
             self.over.push(place);

@@ -8,12 +8,15 @@ use ports::deploy::DagVersion;
 use ports::executor::TaskSpec;
 use uuid::Uuid;
 
+use crate::repeats::Repeats;
+
 /// A DAG version and what is derived from it once.
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) stored: Arc<DagVersion>,
     /// By task index.
     specs: Vec<Arc<TaskSpec>>,
+    pub(crate) repeats: Repeats,
 }
 
 impl Version {
@@ -30,10 +33,13 @@ impl Version {
                     input: task.input.clone(),
                     limits: task.limits.clone(),
                     max_tries: task.retry.retries.saturating_add(1),
+                    measures: task.measures.clone(),
+                    map_index_template: task.map_index_template.clone(),
                 })
             })
             .collect();
-        Arc::new(Self { stored, specs })
+        let repeats = Repeats::of(&stored.dag);
+        Arc::new(Self { stored, specs, repeats })
     }
 
     pub(crate) fn dag(&self) -> &Arc<Dag> {

@@ -45,6 +45,7 @@ impl Write {
         tick.dags.is_empty()
             && tick.new_runs.is_empty()
             && tick.runs.is_empty()
+            && tick.task_instance_deletes.is_empty()
             && tick.task_instances.is_empty()
             && tick.tries.is_empty()
             && tick.xcom_deletes.is_empty()
@@ -88,6 +89,7 @@ impl Write {
         let (from, to) = (&mut self.tick, &mut first.tick);
         to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
         to.runs = part(&mut from.runs, |row| of.contains(&row.key));
+        to.task_instance_deletes = part(&mut from.task_instance_deletes, |ti| of.contains(&ti.run));
         to.task_instances = part(&mut from.task_instances, |row| of.contains(&row.key.run));
         to.tries = part(&mut from.tries, |row| of.contains(&row.key.run));
         to.xcom_deletes = part(&mut from.xcom_deletes, |ti| of.contains(&ti.run));

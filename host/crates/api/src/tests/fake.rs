@@ -65,6 +65,10 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         trigger_rule: TriggerRule::AllSuccess,
         upstream: indices(upstream),
         downstream: indices(downstream),
+        group: None,
+        expand: None,
+        map_index_template: None,
+        measures: Vec::new(),
         kind: TaskKind::Plain,
         retry: RetryPolicy::default(),
         limits: Limits::default(),
@@ -97,6 +101,7 @@ impl Fake {
             max_active_runs: 16,
             max_active_tasks: 64,
             dagrun_timeout: Some(Duration::from_secs(90)),
+            groups: Vec::new(),
             tasks: vec![task("load", &[], &[1]), task("train", &[0], &[])],
         });
         Arc::new(Self {

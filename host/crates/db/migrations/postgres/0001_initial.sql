@@ -127,7 +127,7 @@ CREATE TABLE task_instance (
     cpu_us BIGINT,
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
-    chosen TEXT COLLATE "C",
+    facts TEXT COLLATE "C",
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
 ) WITH (fillfactor = 70);
@@ -156,7 +156,7 @@ CREATE TABLE task_instance_try (
     cpu_us BIGINT,
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
-    chosen TEXT COLLATE "C",
+    facts TEXT COLLATE "C",
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 );

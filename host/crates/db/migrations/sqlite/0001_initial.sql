@@ -123,7 +123,7 @@ CREATE TABLE task_instance (
     cpu_us INTEGER,
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
-    chosen TEXT,
+    facts TEXT,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
 ) STRICT, WITHOUT ROWID;
@@ -152,7 +152,7 @@ CREATE TABLE task_instance_try (
     cpu_us INTEGER,
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
-    chosen TEXT,
+    facts TEXT,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;

@@ -33,7 +33,7 @@ const WRITTEN: &[(&str, Kind)] = &[
     ("cpu_us", Kind::Int),
     ("peak_memory_bytes", Kind::Int),
     ("log_bytes", Kind::Int),
-    ("chosen", Kind::Text),
+    ("facts", Kind::Text),
 ];
 
 static CURRENT: Upsert = Upsert::new("task_instance", WRITTEN, 3);
@@ -70,8 +70,8 @@ fn write(table: &'static Upsert, dialect: Dialect, rows: &[&TiWrite], now: Times
         batch.int(usage.map(|usage| i64::try_from(usage.cpu.as_micros()).unwrap_or(i64::MAX)));
         batch.int(usage.map(|usage| saturate(usage.peak_memory_bytes)));
         batch.int(usage.map(|usage| saturate(usage.log_bytes)));
-        let chosen = row.chosen.as_ref();
-        batch.text(chosen.map(|tasks| format!("{tasks:?}")).as_deref());
+        let facts = row.facts.as_ref().and_then(|facts| serde_json::to_string(facts).ok());
+        batch.text(facts.as_deref());
     }
     table.statement(batch)
 }
@@ -84,6 +84,15 @@ pub(crate) fn upsert(dialect: Dialect, rows: &[&TiWrite], now: Timestamp) -> Sta
 /// Writes ended tries. The rows are sorted by key and try, and without repeats.
 pub(crate) fn upsert_tries(dialect: Dialect, rows: &[&TiWrite], now: Timestamp) -> Statement {
     write(&TRIES, dialect, rows, now)
+}
+
+/// Deletes rows of task instances.
+pub(crate) fn delete(dialect: Dialect, keys: &[TiKey]) -> Statement {
+    delete_by_key(
+        "DELETE FROM task_instance WHERE (dag_run, task_index, map_index) IN (",
+        dialect,
+        keys,
+    )
 }
 
 /// `delete` ends in `(dag_run, task_index, map_index) IN (`.
@@ -110,12 +119,12 @@ pub(crate) fn delete_by_key(delete: &'static str, dialect: Dialect, keys: &[TiKe
 /// The columns of [`read`]; `t` is the task instance.
 const COLUMNS: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.chosen";
+    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts";
 
 /// The columns of [`read_shown`]; `t` is the task instance or the try, and `r` its run.
 pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.chosen, \
+    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, \
     r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
@@ -154,7 +163,7 @@ fn read_columns(columns: &mut Columns<'_>) -> Result<TiWrite, sqlx::Error> {
                 log_bytes: log_bytes.unwrap_or_default(),
             })
         },
-        chosen: columns.opt_json()?,
+        facts: columns.opt_json()?,
     })
 }
 

@@ -82,7 +82,7 @@ impl TestDb {
 
     /// The XComs of a task under a key.
     pub(crate) async fn values(&self, run: i64, task: u32, key: &str) -> Vec<(MapIndex, XcomValue)> {
-        SchedulerStore::xcoms(&self.db, DagRunKey(run), TaskIndex(task), key)
+        SchedulerStore::xcoms(&self.db, DagRunKey(run), TaskIndex(task), None, key)
             .await
             .unwrap()
     }
@@ -159,6 +159,10 @@ pub(crate) fn version_with(
         trigger_rule: TriggerRule::AllSuccess,
         upstream: Vec::new(),
         downstream: Vec::new(),
+        group: None,
+        expand: None,
+        map_index_template: None,
+        measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
@@ -179,6 +183,7 @@ pub(crate) fn version_with(
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        groups: Vec::new(),
         tasks: tasks.collect(),
     };
     change(&mut parts);
@@ -257,7 +262,7 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         end_date: None,
         next_at: None,
         usage: None,
-        chosen: None,
+        facts: None,
     }
 }
 

@@ -35,7 +35,10 @@ fn full(mut row: TiWrite) -> TiWrite {
         peak_memory_bytes: 1 << 40,
         log_bytes: 17,
     });
-    row.chosen = Some(vec![0, 4, 2]);
+    row.facts = Some(model::run::Facts {
+        chosen: Some(vec![0, 4, 2]),
+        measured: vec![7],
+    });
     row
 }
 

@@ -63,6 +63,7 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
         max_active_runs: manifest.max_active_runs.unwrap_or(16),
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
+        groups: Vec::new(),
         tasks: tasks_of(manifest, &resolved),
     });
     let canonical = canonical::text(&dag);
@@ -259,6 +260,10 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
                 trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
                 upstream: task.upstream.iter().map(|at| index(*at)).collect(),
                 downstream,
+                group: None,
+                expand: None,
+                map_index_template: None,
+                measures: Vec::new(),
                 kind: kind(task),
                 role: TaskRole::Work,
                 retry: RetryPolicy {

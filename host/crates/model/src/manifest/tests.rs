@@ -370,6 +370,8 @@ fn deep_expressions_do_not_overflow_the_stack() {
                     task_id: "",
                     map_index: -1,
                     try_number: 1,
+                    iteration: None,
+                    items: &[],
                     logical_date: None,
                     data_interval_start: None,
                     data_interval_end: None,

@@ -1,13 +1,14 @@
 //! One step of a run: an event is judged, its consequences are followed to their end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::event::Event;
 use super::state::RunState;
 use super::ti::Ti;
 use super::transition::Transition;
+use super::tries::Answer;
 use crate::cause::Cause;
-use crate::id::TaskIndex;
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
 
@@ -34,9 +35,16 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             map_index,
             dispatch,
             end,
+            measured,
             started_at,
             ended_at,
-        } => step.try_finished(task, map_index, dispatch, end, started_at, ended_at),
+        } => step.try_finished(
+            task,
+            map_index,
+            dispatch,
+            Answer { end, measured },
+            (started_at, ended_at),
+        ),
         Event::TryLost {
             task,
             map_index,
@@ -58,8 +66,17 @@ pub(super) struct Step<'a> {
     pub(super) run: &'a mut RunState,
     pub(super) now: Timestamp,
     pub(super) transitions: Vec<Transition>,
-    /// Tasks whose upstream changed.
-    pub(super) to_evaluate: VecDeque<TaskIndex>,
+    /// What has to be looked at, since what it waits for changed.
+    pub(super) to_evaluate: VecDeque<Look>,
+}
+
+/// What has to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Look {
+    /// All instances that a node counts.
+    Node(usize),
+    /// One task instance, by its place.
+    Slot(usize),
 }
 
 impl Step<'_> {
@@ -78,10 +95,14 @@ impl Step<'_> {
             to,
         });
         if to.is_finished() && from != to {
-            let followers = self.run.dag.task(task).map_or(&[][..], |task| &task.downstream);
-            self.to_evaluate.extend(followers);
-            self.to_evaluate.extend(self.run.dag.setup_watchers(task));
+            let dag = Arc::clone(&self.run.dag);
+            let followers = dag.task(task).map_or(&[][..], |task| &task.downstream);
+            for follower in followers.iter().chain(dag.setup_watchers(task)) {
+                self.to_evaluate
+                    .extend(self.run.met_by(at, *follower).iter().map(Look::Node));
+            }
         }
+        self.to_evaluate.extend(self.run.woken.drain(..).map(Look::Node));
     }
 
     /// Changes the state of the run, with the times that go with it (Airflow: `DagRun.set_state`).
@@ -115,7 +136,7 @@ impl Step<'_> {
             ti.state = state;
             ti.cause = if open { cause } else { ti.cause };
             ti.next_at = None;
-            ti.chosen = None;
+            ti.facts = None;
             ti.start_date = ti.start_date.or(Some(now));
             ti.end_date = ti.end_date.filter(|_| !open).or(Some(now));
         });

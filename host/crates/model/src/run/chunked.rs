@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ti::{Slot, Ti};
+use crate::id::MapIndex;
 use crate::state::TaskInstanceState;
 use crate::time::Timestamp;
 
@@ -23,19 +24,25 @@ impl<T: Clone> Chunked<T> {
     pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         Arc::make_mut(self.chunks.get_mut(at / CHUNK)?).get_mut(at % CHUNK)
     }
+
+    pub(super) fn len(&self) -> usize {
+        match self.chunks.last() {
+            Some(last) => (self.chunks.len() - 1) * CHUNK + last.len(),
+            None => 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, item: T) {
+        match self.chunks.last_mut() {
+            Some(last) if last.len() < CHUNK => Arc::make_mut(last).push(item),
+            _ => self.chunks.push(Arc::new(vec![item])),
+        }
+    }
 }
 
-impl<T> FromIterator<T> for Chunked<T> {
-    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
-        let mut items = items.into_iter();
-        let mut chunks = Vec::new();
-        loop {
-            let chunk: Vec<T> = items.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Self { chunks };
-            }
-            chunks.push(Arc::new(chunk));
-        }
+impl<T> Default for Chunked<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new() }
     }
 }
 
@@ -59,20 +66,6 @@ struct Summary {
     unfinished: u16,
 }
 
-impl Summary {
-    fn of(slots: &[Slot]) -> Self {
-        let count = |test: fn(&Ti) -> bool| {
-            u16::try_from(slots.iter().filter(|slot| test(&slot.ti)).count()).expect("a chunk is small")
-        };
-        Self {
-            next_at: slots.iter().filter_map(|slot| slot.ti.next_at).min(),
-            scheduled: count(is_scheduled),
-            dispatched: count(is_dispatched),
-            unfinished: count(is_unfinished),
-        }
-    }
-}
-
 fn is_scheduled(ti: &Ti) -> bool {
     ti.state == TaskInstanceState::Scheduled
 }
@@ -85,21 +78,45 @@ fn is_unfinished(ti: &Ti) -> bool {
     !ti.state.is_finished()
 }
 
-impl FromIterator<Slot> for TiTable {
-    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
-        let chunks = Chunked::from_iter(slots)
-            .chunks
-            .into_iter()
-            .map(|slots| TiChunk {
-                summary: Summary::of(&slots),
-                slots,
-            })
-            .collect();
-        Self { chunks }
+impl Default for TiTable {
+    fn default() -> Self {
+        Self { chunks: Vec::new() }
     }
 }
 
 impl TiTable {
+    pub(super) fn len(&self) -> usize {
+        match self.chunks.last() {
+            Some(last) => (self.chunks.len() - 1) * CHUNK + last.slots.len(),
+            None => 0,
+        }
+    }
+
+    /// Adds a task instance that nothing has happened to.
+    pub(super) fn push(&mut self, slot: Slot) {
+        if self.chunks.last().is_none_or(|chunk| chunk.slots.len() >= CHUNK) {
+            self.chunks.push(TiChunk {
+                slots: Arc::new(Vec::new()),
+                summary: Summary::default(),
+            });
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.summary.unfinished += 1;
+            Arc::make_mut(&mut chunk.slots).push(slot);
+        }
+    }
+
+    /// Gives a task instance another map index.
+    pub(super) fn renumber(&mut self, at: usize, map_index: MapIndex) {
+        let slots = self
+            .chunks
+            .get_mut(at / CHUNK)
+            .map(|chunk| Arc::make_mut(&mut chunk.slots));
+        if let Some(slot) = slots.and_then(|slots| slots.get_mut(at % CHUNK)) {
+            slot.map_index = map_index;
+        }
+    }
+
     pub(super) fn get(&self, at: usize) -> Option<&Slot> {
         self.chunks.get(at / CHUNK)?.slots.get(at % CHUNK)
     }

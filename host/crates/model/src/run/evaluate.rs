@@ -1,8 +1,12 @@
 //! Readiness: trigger rules, what branches skip, and when the run is over.
 
-use super::advance::Step;
-use super::state::Node;
-use crate::dag::{Task, TaskKind};
+use std::sync::Arc;
+
+use super::advance::{Look, Step};
+use super::expand::Expanded;
+use super::scope::Node;
+use crate::cause::Cause;
+use crate::dag::{MapSource, MapValues, Task, TaskKind};
 use crate::id::TaskIndex;
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::trigger_rule::{Decision, TriggerRule};
@@ -19,43 +23,82 @@ impl Step<'_> {
     }
 
     pub(super) fn evaluate_all(&mut self) {
-        let tasks = u32::try_from(self.run.dag.tasks.len()).unwrap_or(u32::MAX);
-        self.to_evaluate = (0..tasks).map(TaskIndex).collect();
+        self.to_evaluate = (0..self.run.nodes.len()).map(Look::Node).collect();
+        let fans = u32::try_from(self.run.fans.len()).unwrap_or(u32::MAX);
+        self.run.due_loops = (0..fans).filter(|fan| self.run.iteration_is_due(*fan)).collect();
     }
 
     /// Follows up all changes until nothing moves any more, then looks whether the run is over.
     pub(super) fn settle(&mut self) {
         if self.run.state != DagRunState::Running {
+            self.run.due_loops.clear();
             return;
         }
-        while let Some(task) = self.to_evaluate.pop_front() {
-            self.evaluate(task);
+        loop {
+            while let Some(look) = self.to_evaluate.pop_front() {
+                self.evaluate(look);
+            }
+            let Some(due) = self.run.due_loops.pop() else { break };
+            if self.run.iteration_is_due(due) {
+                self.iterate(due);
+            }
         }
         self.finish_run();
     }
 
-    fn evaluate(&mut self, index: TaskIndex) {
-        let (Some(node), Some(task)) = (self.run.nodes.get(index.at()), self.run.dag.task(index)) else {
+    fn evaluate(&mut self, look: Look) {
+        let at = match look {
+            Look::Node(at) => at,
+            Look::Slot(slot) => match self.run.tis.get(slot) {
+                Some(slot) => slot.node as usize,
+                None => return,
+            },
+        };
+        let (Some(node), dag) = (self.run.nodes.get(at), Arc::clone(&self.run.dag)) else {
             return;
         };
-        if node.waiting == 0 {
+        let Some(task) = dag.task(node.task).filter(|_| node.waiting > 0) else {
+            return;
+        };
+        let mut decision = decide(task, node);
+        if decision == Decision::Run {
+            decision = match self.expand(at, task) {
+                Expanded::Settled => Decision::Run,
+                Expanded::Grown => return self.to_evaluate.push_back(Look::Node(at)),
+                Expanded::Never(decision) => decision,
+                Expanded::TooMany => {
+                    for slot in self.waiting_slots(at, look) {
+                        self.stop(slot, TaskInstanceState::Failed, Some(Cause::InputInvalid));
+                        self.run.edit(slot, |ti| ti.cause = Some(Cause::InputInvalid));
+                    }
+                    return;
+                }
+            };
+        }
+        if decision == Decision::Wait {
             return;
         }
-        let decision = decide(task, node);
-        let (first, count) = (node.first as usize, node.count as usize);
         let now = self.now;
-        for at in first..first + count {
-            if self.run.tis.get(at).is_none_or(|slot| !slot.ti.waits_for_rule()) {
-                continue;
-            }
+        for slot in self.waiting_slots(at, look) {
             match decision {
-                Decision::Wait => return,
-                Decision::Run => self.change(at, |ti| {
+                Decision::Wait => {}
+                Decision::Run => self.change(slot, |ti| {
                     ti.state = TaskInstanceState::Scheduled;
                     ti.scheduled_at = Some(now);
                 }),
-                Decision::Skip => self.stop(at, TaskInstanceState::Skipped, None),
-                Decision::UpstreamFailed => self.stop(at, TaskInstanceState::UpstreamFailed, None),
+                Decision::Skip => self.stop(slot, TaskInstanceState::Skipped, None),
+                Decision::UpstreamFailed => self.stop(slot, TaskInstanceState::UpstreamFailed, None),
+            }
+        }
+    }
+
+    fn waiting_slots(&self, node: usize, look: Look) -> Vec<usize> {
+        let waits = |at: &usize| self.run.tis.get(*at).is_some_and(|slot| slot.ti.waits_for_rule());
+        match look {
+            Look::Slot(at) => Some(at).filter(waits).into_iter().collect(),
+            Look::Node(_) => {
+                let node = self.run.nodes.get(node);
+                node.into_iter().flat_map(Node::slots).filter(waits).collect()
             }
         }
     }
@@ -65,24 +108,29 @@ impl Step<'_> {
     /// (Airflow would overwrite it).
     ///
     /// Airflow: `SkipMixin` and the Execution API's `skip-downstream`.
-    pub(super) fn skip_not_chosen(&mut self, branch: TaskIndex, chosen: &[u32]) {
-        let Some(task) = self.run.dag.task(branch) else { return };
+    pub(super) fn skip_not_chosen(&mut self, branch: usize, chosen: &[u32]) {
+        let dag = Arc::clone(&self.run.dag);
+        let Some((index, _)) = self.run.node_of(branch) else {
+            return;
+        };
+        let Some(task) = dag.task(index) else { return };
         let everything = TaskKind::ShortCircuit {
             ignore_downstream_trigger_rules: true,
         };
         let skipped = if task.kind == everything {
-            let dag = &self.run.dag;
-            let work = |task: &TaskIndex| dag.task(*task).is_some_and(|task| !task.is_teardown());
-            dag.descendants(&[branch]).into_iter().filter(work).collect()
+            let work = |at: &TaskIndex| {
+                dag.task(*at)
+                    .is_some_and(|of| !of.is_teardown() && reached(of, *at, task))
+            };
+            dag.descendants(&[index]).into_iter().filter(work).collect()
         } else {
-            self.run.not_chosen_by(branch, chosen)
+            self.run.not_chosen_by(index, chosen)
         };
         for task in skipped {
-            let Some(node) = self.run.nodes.get(task.at()) else {
-                continue;
-            };
-            let (first, count) = (node.first as usize, node.count as usize);
-            for at in first..first + count {
+            let met = self.run.met_by(branch, task);
+            let nodes = met.iter().filter_map(|node| self.run.nodes.get(node));
+            let slots: Vec<usize> = nodes.flat_map(Node::slots).collect();
+            for at in slots {
                 let gives_way =
                     |state: TaskInstanceState| !state.is_finished() || state == TaskInstanceState::UpstreamFailed;
                 if self.state_at(at).is_some_and(gives_way) {
@@ -109,6 +157,16 @@ impl Step<'_> {
     }
 }
 
+/// Whether a short-circuit that skips everything downstream reaches a task. Airflow skips by a query for rows that the unexpanded
+/// names find; instances of a mapping over a literal have others, unless they follow directly.
+fn reached(task: &Task, at: TaskIndex, circuit: &Task) -> bool {
+    let literal = task.expand.as_ref().is_some_and(|expand| {
+        let literal = |source: &MapSource| matches!(source.values, MapValues::Literal { .. });
+        expand.sources.iter().all(literal)
+    });
+    !literal || circuit.downstream.binary_search(&at).is_ok()
+}
+
 /// What may happen to the task's instances that wait.
 ///
 /// Airflow: `NotPreviouslySkippedDep`, then `TriggerRuleDep`: no upstream or `always` runs at once; a setup in whose scope the task
@@ -120,7 +178,7 @@ fn decide(task: &Task, node: &Node) -> Decision {
     if task.upstream.is_empty() || task.trigger_rule == TriggerRule::Always {
         return Decision::Run;
     }
-    let setups = &node.setups;
+    let setups = &node.setups();
     if task.is_teardown() {
         return task.trigger_rule.decide(&node.upstream, setups);
     }

@@ -42,6 +42,8 @@ pub enum Event {
         dispatch: DispatchNumber,
         /// How.
         end: TryEnd,
+        /// What the executor measured of what it published, see `Task::measures`; empty where it did not succeed.
+        measured: Vec<u32>,
         /// When the guest started, by the executor's clock.
         started_at: Timestamp,
         /// When it ended.

@@ -1,6 +1,7 @@
 //! What people do to a run: clear, mark, cancel. And what the run's timeout does.
 
 use super::advance::Step;
+use super::scope::Node;
 use crate::cause::Cause;
 use crate::id::{MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
@@ -35,6 +36,7 @@ impl Step<'_> {
                 self.evaluate_later(at);
             }
         }
+        self.drop_later_iterations(at);
     }
 
     pub(super) fn set_run_state(&mut self, state: DagRunState) {
@@ -118,11 +120,9 @@ impl Step<'_> {
         self.stop(at, state, Some(Cause::Cancelled));
         let mut to_clear = Vec::new();
         for task in self.run.dag.descendants(&[task]) {
-            let Some(node) = self.run.nodes.get(task.at()) else {
-                continue;
-            };
-            let (first, count) = (node.first as usize, node.count as usize);
-            to_clear.extend((first..first + count).filter(|at| {
+            let met = self.run.met_by(at, task);
+            let nodes = met.iter().filter_map(|node| self.run.nodes.get(node));
+            to_clear.extend(nodes.flat_map(Node::slots).filter(|at| {
                 matches!(
                     self.state_at(*at),
                     Some(TaskInstanceState::Failed | TaskInstanceState::UpstreamFailed)

@@ -7,9 +7,14 @@ mod advance;
 mod chunked;
 mod evaluate;
 mod event;
+mod expand;
+mod grow;
+mod lengths;
+mod loops;
 mod mark;
 mod restore;
 mod retry;
+mod scope;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,8 +26,10 @@ mod tries;
 
 pub use advance::advance;
 pub use event::{Event, Loss, TryEnd};
+pub use grow::MAX_TASK_INSTANCES;
+pub use lengths::{ElementOf, Known, Mapped, is_many};
 pub use restore::{RunSnapshot, TiSnapshot};
 pub use retry::retry_delay;
 pub use state::RunState;
-pub use ti::Ti;
+pub use ti::{Facts, Ti};
 pub use transition::Transition;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::lengths::Length;
+use super::scope::Phase;
 use super::state::RunState;
 use super::ti::Ti;
-use crate::dag::Dag;
+use crate::dag::{Dag, Expansion};
 use crate::id::{DagRunKey, MapIndex, TaskIndex};
 use crate::state::DagRunState;
 use crate::time::Timestamp;
@@ -22,6 +24,8 @@ pub struct RunSnapshot {
     pub start_date: Option<Timestamp>,
     /// When it ended.
     pub end_date: Option<Timestamp>,
+    /// How long the parameters are that are mapped over, see `Dag::mapped_params`.
+    pub param_lengths: Vec<u32>,
     /// Its task instances. One that is missing is as in a new run; one of a task that the DAG version lacks is left out.
     pub task_instances: Vec<TiSnapshot>,
 }
@@ -42,16 +46,141 @@ impl RunState {
     /// It goes on exactly as the stored one would have. Dispatches that were out are in [`Self::dispatched`], task instances that
     /// wait for capacity in [`Self::ready`].
     pub fn restore(key: DagRunKey, dag: Arc<Dag>, snapshot: RunSnapshot) -> Self {
-        let mut run = Self::new(key, dag, snapshot.run_after, snapshot.queued_at);
+        let mut run = Self::with_params(
+            key,
+            dag,
+            snapshot.run_after,
+            snapshot.queued_at,
+            &snapshot.param_lengths,
+        );
         run.state = snapshot.state;
         run.start_date = snapshot.start_date;
         run.end_date = snapshot.end_date;
+        if !run.is_fixed() {
+            // The highest first, so that each mapping grows once.
+            let mut places: Vec<(TaskIndex, MapIndex)> = snapshot
+                .task_instances
+                .iter()
+                .map(|ti| (ti.task, ti.map_index))
+                .collect();
+            places.sort_unstable_by_key(|(task, map_index)| std::cmp::Reverse((map_index.0, task.0)));
+            for (task, map_index) in places {
+                run.grow_to(task, map_index);
+            }
+        }
         for TiSnapshot { task, map_index, ti } in snapshot.task_instances {
             if let Some(at) = run.slot_of(task, map_index) {
                 run.edit(at, |place| *place = ti);
             }
         }
+        run.grow_to_lengths();
+        run.woken.clear();
+        run.due_loops.clear();
+        run.renumbered.clear();
         run
+    }
+
+    /// Whether nothing in the run depends on how it went.
+    fn is_fixed(&self) -> bool {
+        self.dag.scopes().is_flat() && self.dag.tasks.iter().all(|task| task.expand.is_none())
+    }
+
+    /// Makes sure that a task instance which was stored is there.
+    fn grow_to(&mut self, task: TaskIndex, map_index: MapIndex) {
+        let dag = Arc::clone(&self.dag);
+        let (Some(definition), scopes) = (dag.task(task), dag.scopes()) else {
+            return;
+        };
+        if map_index.0 < 0 && definition.expand.is_none() && scopes.of_task(task).0 == crate::dag::ROOT {
+            return;
+        }
+        let own = definition.expand.as_ref();
+        let Some(positions) = scopes.positions(task, own, map_index) else {
+            return;
+        };
+        let mut positions = positions.into_iter();
+        let mut scope = 0;
+        for step in scopes.path(crate::dag::ROOT, scopes.of_task(task).0) {
+            let (Some(fan), Some(position)) = (self.fan_in(scope, step), positions.next()) else {
+                return;
+            };
+            let Some(known) = self.fan(fan) else { return };
+            // Of what is stored as not expanded it is not known from here on how far it was.
+            if map_index.0 < 0 && known.phase == Phase::Open {
+                return;
+            }
+            let is_loop = scopes.get(step).is_some_and(|def| def.is_loop);
+            while is_loop && self.fan(fan).is_some_and(|fan| fan.last < position) && self.has_room_for(1) {
+                self.add_iteration(fan);
+            }
+            let have = self.fan(fan).map_or(0, |fan| fan.children.len());
+            let open = self.fan(fan).is_some_and(|fan| fan.phase == Phase::Open);
+            let limit = scopes.get(step).map_or(1, |def| def.limit);
+            if !is_loop && (have <= position as usize || open) && position < limit && self.has_room_for(1) {
+                self.expand_fan(fan, position + 1);
+            }
+            let Some(child) = self
+                .fan(fan)
+                .and_then(|fan| fan.children.get(position as usize).copied())
+            else {
+                return;
+            };
+            scope = child;
+        }
+        let (Some(item), Some(node)) = (positions.next(), self.node_in(scope, task)) else {
+            return;
+        };
+        if map_index.0 >= 0
+            && own.is_some_and(|own| item < own.limit)
+            && self
+                .nodes
+                .get(node)
+                .is_some_and(|node| node.len() <= item || node.phase == Phase::Open)
+            && self.has_room_for(item.into())
+        {
+            self.expand_node(u32::try_from(node).unwrap_or(u32::MAX), item + 1);
+        }
+    }
+
+    /// Of what was expanded some rows may not have been written: there are as many as what it is mapped over says.
+    fn grow_to_lengths(&mut self) {
+        if self.is_fixed() {
+            return;
+        }
+        let dag = Arc::clone(&self.dag);
+        let mut at = 0;
+        while let Some(fan) = u32::try_from(at).ok().and_then(|at| self.fan(at)) {
+            let (scope, have, settled) = (fan.scope, fan.children.len(), fan.phase == Phase::Settled);
+            if let Some(mapping) = dag.mapping(fan.def).filter(|_| settled)
+                && let Some(length) = self.wanted(mapping, scope)
+                && length as usize > have
+            {
+                self.expand_fan(u32::try_from(at).unwrap_or(u32::MAX), length);
+            }
+            at += 1;
+        }
+        let mut at = 0;
+        while let Some(node) = self.nodes.get(at) {
+            let (scope, have, settled) = (node.scope, node.len(), node.phase == Phase::Settled);
+            if let Some(own) = dag
+                .task(node.task)
+                .and_then(|task| task.expand.as_ref())
+                .filter(|_| settled)
+                && let Some(length) = self.wanted(own, scope)
+                && length > have
+            {
+                self.expand_node(u32::try_from(at).unwrap_or(u32::MAX), length);
+            }
+            at += 1;
+        }
+    }
+
+    fn wanted(&self, mapping: &Expansion, scope: u32) -> Option<u32> {
+        let Length::Known(lengths) = self.source_lengths(mapping, scope) else {
+            return None;
+        };
+        let length = u32::try_from(mapping.combine(&lengths)).ok()?;
+        (length <= mapping.limit && self.has_room_for(length.into())).then_some(length)
     }
 
     /// What `restore` takes.
@@ -62,6 +191,7 @@ impl RunState {
             queued_at: self.queued_at,
             start_date: self.start_date,
             end_date: self.end_date,
+            param_lengths: self.param_lengths.to_vec(),
             task_instances: self
                 .tis()
                 .map(|(task, map_index, ti)| TiSnapshot {

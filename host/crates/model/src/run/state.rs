@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::chunked::{Chunked, TiTable};
-use super::ti::{Slot, Ti};
+use super::grow::Renumbered;
+use super::scope::{Fan, Node, Scope};
+use super::ti::{Facts, Slot, Ti};
 use crate::dag::{Dag, Task};
 use crate::id::{DagRunKey, DispatchNumber, MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
@@ -23,23 +25,17 @@ pub struct RunState {
     pub(super) end_date: Option<Timestamp>,
     pub(super) tis: TiTable,
     pub(super) nodes: Chunked<Node>,
+    pub(super) scopes: Chunked<Scope>,
+    pub(super) fans: Chunked<Fan>,
+    /// How long the parameters are that are mapped over, see `Dag::mapped_params`.
+    pub(super) param_lengths: Arc<[u32]>,
     pub(super) totals: Totals,
-}
-
-/// What is counted for a task. All instances of a mapped task share it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Node {
-    /// Where its instances are in the table.
-    pub(super) first: u32,
-    pub(super) count: u32,
-    /// How many of them wait for the trigger rule.
-    pub(super) waiting: u32,
-    /// The direct upstream task instances.
-    pub(super) upstream: Upstream,
-    /// The setups that count for it, see `Dag::setup_watchers`.
-    pub(super) setups: Upstream,
-    /// Branches and short-circuits right before it that succeeded and did not choose it.
-    pub(super) not_chosen: u32,
+    /// Within a step: nodes to look at, since a loop that they wait for is over.
+    pub(super) woken: Vec<usize>,
+    /// Within a step: loops whose next iteration is due.
+    pub(super) due_loops: Vec<u32>,
+    /// Within a step: task instances that got another map index.
+    pub(super) renumbered: Vec<Renumbered>,
 }
 
 /// Counts over all task instances.
@@ -63,6 +59,11 @@ impl Totals {
                 .into_iter()
                 .map(of)
                 .sum::<u32>()
+    }
+
+    /// Counts a task instance that was not there before.
+    pub(super) fn count_new(&mut self, ti: &Ti, leaf: bool) {
+        self.count(ti, leaf, one_more);
     }
 
     fn count(&mut self, ti: &Ti, leaf: bool, by: fn(u32) -> u32) {
@@ -93,39 +94,18 @@ fn one_less(count: u32) -> u32 {
 impl RunState {
     /// A new run: queued, with nothing done.
     pub fn new(key: DagRunKey, dag: Arc<Dag>, run_after: Timestamp, queued_at: Timestamp) -> Self {
-        let slots = dag.tasks.iter().enumerate().map(|(at, task)| Slot {
-            task: index(at),
-            map_index: MapIndex::UNMAPPED,
-            ti: Ti::new(task.retry.retries),
-        });
-        let tis: TiTable = slots.collect();
-        let mut nodes: Vec<Node> = dag
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(at, task)| Node {
-                first: index(at).0,
-                count: 1,
-                waiting: 1,
-                upstream: Upstream {
-                    total: u32::try_from(task.upstream.len()).unwrap_or(u32::MAX),
-                    ..Upstream::default()
-                },
-                ..Node::default()
-            })
-            .collect();
-        for at in 0..dag.tasks.len() {
-            for watcher in dag.setup_watchers(index(at)) {
-                if let Some(node) = nodes.get_mut(watcher.at()) {
-                    node.setups.total += 1;
-                }
-            }
-        }
-        let mut totals = Totals::default();
-        for (_, slot) in tis.iter() {
-            totals.count(&slot.ti, dag.is_leaf(slot.task), one_more);
-        }
-        Self {
+        Self::with_params(key, dag, run_after, queued_at, &[])
+    }
+
+    /// A new run. `param_lengths` says how long the parameters are that are mapped over, in the order of `Dag::mapped_params`.
+    pub fn with_params(
+        key: DagRunKey,
+        dag: Arc<Dag>,
+        run_after: Timestamp,
+        queued_at: Timestamp,
+        param_lengths: &[u32],
+    ) -> Self {
+        let mut run = Self {
             key,
             dag,
             run_after,
@@ -133,10 +113,18 @@ impl RunState {
             queued_at,
             start_date: None,
             end_date: None,
-            tis,
-            nodes: nodes.into_iter().collect(),
-            totals,
-        }
+            tis: TiTable::default(),
+            nodes: Chunked::default(),
+            scopes: Chunked::default(),
+            fans: Chunked::default(),
+            param_lengths: param_lengths.into(),
+            totals: Totals::default(),
+            woken: Vec::new(),
+            due_loops: Vec::new(),
+            renumbered: Vec::new(),
+        };
+        run.grow_root();
+        run
     }
 
     /// Its key.
@@ -225,14 +213,6 @@ impl RunState {
         Some((slot, self.dag.task(slot.task)?))
     }
 
-    pub(super) fn slot_of(&self, task: TaskIndex, map_index: MapIndex) -> Option<usize> {
-        let node = self.nodes.get(task.at())?;
-        let offset = u32::try_from(map_index.0).unwrap_or(0);
-        let at = node.first.checked_add(offset).filter(|_| offset < node.count)? as usize;
-        self.tis.get(at).filter(|slot| slot.map_index == map_index)?;
-        Some(at)
-    }
-
     /// The direct downstream tasks that a branch which chose `chosen` skips: not chosen, nor downstream of a chosen one.
     ///
     /// Airflow: `SkipMixin.skip_all_except`, and `skip` for a short-circuit (which never skips a teardown).
@@ -264,7 +244,7 @@ impl RunState {
         edit: impl FnOnce(&mut Ti),
     ) -> Option<(TaskInstanceState, TaskInstanceState)> {
         let slot = self.tis.get(at)?;
-        let (task, leaf) = (slot.task, self.dag.is_leaf(slot.task));
+        let (task, leaf, node_at) = (slot.task, self.dag.is_leaf(slot.task), slot.node);
         let (state, waits) = (slot.ti.state, slot.ti.waits_for_rule());
         let excluded = exclusion(&slot.ti);
         self.totals.count(&slot.ti, leaf, one_less);
@@ -273,9 +253,11 @@ impl RunState {
         self.totals.count(&slot.ti, leaf, one_more);
         let (now, waits_now) = (slot.ti.state, slot.ti.waits_for_rule());
         let excluded_now = exclusion(&slot.ti);
+        let node = self.nodes.get(node_at as usize)?;
+        let scope = node.scope;
 
         if waits != waits_now
-            && let Some(node) = self.nodes.get_mut(task.at())
+            && let Some(node) = self.nodes.get_mut(node_at as usize)
         {
             node.waiting = if waits_now {
                 one_more(node.waiting)
@@ -283,61 +265,80 @@ impl RunState {
                 one_less(node.waiting)
             };
         }
-        if state.is_finished() || now.is_finished() {
-            self.count_downstream(task, state, one_less);
-            self.count_downstream(task, now, one_more);
+        if state != now && (state.is_finished() || now.is_finished()) {
+            self.count_downstream(task, scope, state, one_less, one_more);
+            self.count_downstream(task, scope, now, one_more, one_less);
         }
         if excluded != excluded_now {
-            self.count_excluded(task, excluded, one_less);
-            self.count_excluded(task, excluded_now, one_more);
+            self.count_excluded(task, scope, excluded, one_less);
+            self.count_excluded(task, scope, excluded_now, one_more);
+        }
+        if scope != 0 && state.is_finished() != now.is_finished() {
+            self.count_unfinished(scope, if now.is_finished() { -1 } else { 1 });
+            self.reconsider_loops(scope);
         }
         Some((state, now))
     }
 
-    fn count_downstream(&mut self, task: TaskIndex, state: TaskInstanceState, by: fn(u32) -> u32) {
+    /// Counts at all who see a task instance. One that is removed does not count as there at all.
+    fn count_downstream(
+        &mut self,
+        task: TaskIndex,
+        scope: u32,
+        state: TaskInstanceState,
+        by: fn(u32) -> u32,
+        opposite: fn(u32) -> u32,
+    ) {
         if !state.is_finished() {
             return;
         }
+        let removed = state == TaskInstanceState::Removed;
+        let count = |upstream: &mut Upstream| {
+            if removed {
+                upstream.total = opposite(upstream.total);
+            } else if let Some(count) = upstream.counter(state) {
+                *count = by(*count);
+            }
+        };
         let dag = Arc::clone(&self.dag);
         for follower in dag.task(task).into_iter().flat_map(|task| &task.downstream) {
-            if let Some(count) = self
-                .nodes
-                .get_mut(follower.at())
-                .and_then(|node| node.upstream.counter(state))
-            {
-                *count = by(*count);
+            for at in self.met(scope, task, *follower).iter() {
+                self.nodes
+                    .get_mut(at)
+                    .map(|node| &mut node.upstream)
+                    .into_iter()
+                    .for_each(count);
             }
         }
         for watcher in dag.setup_watchers(task) {
-            if let Some(count) = self
-                .nodes
-                .get_mut(watcher.at())
-                .and_then(|node| node.setups.counter(state))
-            {
-                *count = by(*count);
+            for at in self.met(scope, task, *watcher).iter() {
+                if let Some(node) = self.nodes.get_mut(at) {
+                    count(node.setups_mut());
+                }
             }
         }
     }
 
-    fn count_excluded(&mut self, branch: TaskIndex, chosen: Option<Arc<[u32]>>, by: fn(u32) -> u32) {
-        let Some(chosen) = chosen else { return };
-        for task in self.not_chosen_by(branch, &chosen) {
-            if let Some(node) = self.nodes.get_mut(task.at()) {
-                node.not_chosen = by(node.not_chosen);
+    fn count_excluded(&mut self, branch: TaskIndex, scope: u32, facts: Option<Arc<Facts>>, by: fn(u32) -> u32) {
+        let Some(chosen) = facts.as_ref().and_then(|facts| facts.chosen.as_deref()) else {
+            return;
+        };
+        for task in self.not_chosen_by(branch, chosen) {
+            for at in self.met(scope, branch, task).iter() {
+                if let Some(node) = self.nodes.get_mut(at) {
+                    node.not_chosen = by(node.not_chosen);
+                }
             }
         }
     }
 }
 
 /// The choice of a branch counts while it is in success (Airflow: `NotPreviouslySkippedDep`).
-fn exclusion(ti: &Ti) -> Option<Arc<[u32]>> {
-    ti.chosen.clone().filter(|_| ti.state == TaskInstanceState::Success)
+pub(super) fn exclusion(ti: &Ti) -> Option<Arc<Facts>> {
+    let chose = ti.state == TaskInstanceState::Success && ti.facts.as_ref().is_some_and(|facts| facts.chosen.is_some());
+    ti.facts.clone().filter(|_| chose)
 }
 
 fn named((_, slot): (usize, &Slot)) -> (TaskIndex, MapIndex, &Ti) {
     (slot.task, slot.map_index, &slot.ti)
-}
-
-fn index(at: usize) -> TaskIndex {
-    TaskIndex(u32::try_from(at).unwrap_or(u32::MAX))
 }

@@ -22,6 +22,10 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         trigger_rule: TriggerRule::AllSuccess,
         upstream: upstream.iter().copied().map(TaskIndex).collect(),
         downstream: Vec::new(),
+        group: None,
+        expand: None,
+        map_index_template: None,
+        measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy {
@@ -56,6 +60,7 @@ pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        groups: Vec::new(),
         tasks,
     };
     edit(&mut parts);

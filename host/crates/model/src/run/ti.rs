@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cause::Cause;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
 use crate::state::TaskInstanceState;
@@ -34,8 +36,19 @@ pub struct Ti {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
-    /// Of a branch or short-circuit that succeeded and chose: the direct downstream tasks that it follows.
-    pub chosen: Option<Arc<[u32]>>,
+    /// What its success said that later decisions depend on; `None` where that is nothing.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// What a success said that later decisions depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Of a branch or short-circuit that chose: the direct downstream tasks that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Vec<u32>>,
+    /// What was measured of what it published, in the order of the task's measures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<u32>,
 }
 
 impl Ti {
@@ -54,7 +67,7 @@ impl Ti {
             start_date: None,
             end_date: None,
             next_at: None,
-            chosen: None,
+            facts: None,
         }
     }
 
@@ -84,5 +97,7 @@ impl Ti {
 pub(super) struct Slot {
     pub(super) task: TaskIndex,
     pub(super) map_index: MapIndex,
+    /// Where it is counted.
+    pub(super) node: u32,
     pub(super) ti: Ti,
 }

@@ -25,6 +25,16 @@ pub enum Transition {
         /// Now.
         to: TaskInstanceState,
     },
+    /// A task instance got another map index, since what it is mapped over is known now (Airflow: −1 becomes 0). Its row, if it
+    /// has one, is replaced.
+    Renumbered {
+        /// Its task.
+        task: TaskIndex,
+        /// Before.
+        from: MapIndex,
+        /// Now.
+        to: MapIndex,
+    },
     /// Send this dispatch to an executor once the tick is committed.
     Dispatch {
         /// Its task.

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
-use super::advance::Step;
+use super::advance::{Look, Step};
 use super::event::{Loss, TryEnd};
 use super::retry::retry_delay;
+use super::ti::Facts;
 use super::transition::Transition;
 use crate::cause::Cause;
 use crate::dag::TaskKind;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
+
+/// How a try ended, and what was measured of what it published.
+pub(super) struct Answer {
+    pub(super) end: TryEnd,
+    pub(super) measured: Vec<u32>,
+}
 
 impl Step<'_> {
     /// Capacity was found. A new try begins, unless an open one goes on with its next poke.
@@ -87,10 +94,10 @@ impl Step<'_> {
         task: TaskIndex,
         map_index: MapIndex,
         dispatch: DispatchNumber,
-        end: TryEnd,
-        started_at: Timestamp,
-        ended_at: Timestamp,
+        answer: Answer,
+        (started_at, ended_at): (Timestamp, Timestamp),
     ) {
+        let Answer { end, measured } = answer;
         let Some(at) = self.current(task, map_index, dispatch) else {
             return;
         };
@@ -106,9 +113,12 @@ impl Step<'_> {
         let ended_at = slot.ti.start_date.map_or(ended_at, |start| ended_at.max(start));
         match (end, &definition.kind) {
             (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Plain) | (TryEnd::Done, TaskKind::ShortCircuit { .. }) => {
+                self.remember(at, None, measured);
                 self.end_try(at, TaskInstanceState::Success, Cause::Returned, ended_at);
             }
-            (TryEnd::DoneFalsy, TaskKind::ShortCircuit { .. }) => self.succeed_choosing(at, &[], ended_at),
+            (TryEnd::DoneFalsy, TaskKind::ShortCircuit { .. }) => {
+                self.succeed_choosing(at, Vec::new(), measured, ended_at);
+            }
             (TryEnd::Branch(chosen), TaskKind::Branch { .. }) => {
                 let downstream = &definition.downstream;
                 let mut chosen: Vec<u32> = chosen
@@ -118,7 +128,7 @@ impl Step<'_> {
                     .collect();
                 chosen.sort_unstable();
                 chosen.dedup();
-                self.succeed_choosing(at, &chosen, ended_at);
+                self.succeed_choosing(at, chosen, measured, ended_at);
             }
             (TryEnd::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::Returned, ended_at),
             (TryEnd::Reschedule(after), _) => {
@@ -138,15 +148,17 @@ impl Step<'_> {
     }
 
     /// What is not chosen is skipped before the success lets anything run.
-    fn succeed_choosing(&mut self, at: usize, chosen: &[u32], ended_at: Timestamp) {
-        let Some(task) = self.run.tis.get(at).map(|slot| slot.task) else {
-            return;
-        };
-        self.skip_not_chosen(task, chosen);
-        let chosen: Arc<[u32]> = chosen.into();
-        // Nothing refers to the choice before the state is success: both are counted then.
-        self.run.edit(at, |ti| ti.chosen = Some(chosen));
+    fn succeed_choosing(&mut self, at: usize, chosen: Vec<u32>, measured: Vec<u32>, ended_at: Timestamp) {
+        self.skip_not_chosen(at, &chosen);
+        self.remember(at, Some(chosen), measured);
         self.end_try(at, TaskInstanceState::Success, Cause::Returned, ended_at);
+    }
+
+    /// Nothing refers to what a success said before the state is success: it is counted then.
+    fn remember(&mut self, at: usize, chosen: Option<Vec<u32>>, measured: Vec<u32>) {
+        let facts = Facts { chosen, measured };
+        let facts = (facts != Facts::default()).then(|| Arc::new(facts));
+        self.run.edit(at, |ti| ti.facts = facts);
     }
 
     fn end_try(&mut self, at: usize, state: TaskInstanceState, cause: Cause, ended_at: Timestamp) {
@@ -246,8 +258,11 @@ impl Step<'_> {
             ti.start_date = None;
             ti.end_date = None;
             ti.next_at = None;
-            ti.chosen = None;
+            ti.facts = None;
         });
+        if let Some((task, scope)) = self.run.node_of(at) {
+            self.run.mark_stale(task, scope);
+        }
     }
 
     pub(super) fn timer(&mut self) {
@@ -270,7 +285,7 @@ impl Step<'_> {
     }
 
     pub(super) fn evaluate_later(&mut self, at: usize) {
-        self.to_evaluate.extend(self.run.tis.get(at).map(|slot| slot.task));
+        self.to_evaluate.push_back(Look::Slot(at));
     }
 
     pub(super) fn state_at(&self, at: usize) -> Option<TaskInstanceState> {

@@ -10,7 +10,7 @@ use super::path::Segment;
 use super::walk::Walk;
 
 /// The key of a task's return value (Airflow: `XCOM_RETURN_KEY`).
-pub(crate) const RETURN_VALUE: &str = "return_value";
+pub const RETURN_VALUE: &str = "return_value";
 
 /// A template is not allowed, or is not Jinja.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,8 @@ pub struct XcomRef {
     pub task: String,
     /// The key; `return_value` for `xcom.<task>`.
     pub key: String,
+    /// Of the iteration before, in a loop: `previous.<task>`.
+    pub previous: bool,
 }
 
 /// A place in an input that names an XCom.
@@ -92,6 +94,8 @@ pub(super) enum Root {
     Xcom(XcomRef),
     Params,
     Conf,
+    /// The elements that the task instance is mapped over.
+    Item,
     Scalar(String),
 }
 

@@ -30,6 +30,10 @@ pub struct TemplateContext<'a> {
     pub map_index: i32,
     /// The try, from 1.
     pub try_number: u32,
+    /// The iteration of the loop around the task, from 0.
+    pub iteration: Option<u32>,
+    /// The elements that the task instance is mapped over, by name, as JSON texts.
+    pub items: &'a [(String, Arc<str>)],
     /// See Airflow's logical date.
     pub logical_date: Option<Timestamp>,
     /// Start of the data interval.
@@ -54,6 +58,7 @@ impl TemplateContext<'_> {
             "task_id" => self.task_id.into(),
             "map_index" => self.map_index.into(),
             "try_number" => self.try_number.into(),
+            "iteration" => self.iteration?.into(),
             "logical_date" => self.logical_date?.to_string().into(),
             "data_interval_start" => self.data_interval_start?.to_string().into(),
             "data_interval_end" => self.data_interval_end?.to_string().into(),

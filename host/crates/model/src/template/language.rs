@@ -4,6 +4,9 @@
 /// Names that stand for a run's data.
 pub(super) const ROOTS: &[&str] = &[
     "xcom",
+    "previous",
+    "item",
+    "iteration",
     "params",
     "conf",
     "dag_id",

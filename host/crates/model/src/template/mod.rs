@@ -6,17 +6,20 @@
 
 mod analyse;
 mod context;
+mod element;
 mod language;
 mod path;
 mod render;
 mod value;
 mod walk;
 
+pub use analyse::RETURN_VALUE;
+pub(crate) use analyse::is_template;
 pub use analyse::{InputTemplate, Source, TemplateError, XcomRef, XcomUse};
-pub(crate) use analyse::{RETURN_VALUE, is_template};
 pub use context::{TemplateContext, XcomInput};
-pub use path::Segment;
+pub use element::{ElementError, mapped_length, split, with_members};
 pub(crate) use path::show as show_path;
+pub use path::{Segment, follow, follow_value};
 pub use render::{RenderError, RenderFault};
 
 #[cfg(test)]

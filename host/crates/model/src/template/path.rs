@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Segment {
     /// A member of an object.
     Key(String),
@@ -31,7 +32,7 @@ pub(crate) fn show(path: &[Segment]) -> String {
 }
 
 /// What the path leads to, as text; nothing if it leads nowhere. The text must be JSON.
-pub(super) fn follow<'a>(mut text: &'a str, path: &[Segment]) -> Option<&'a str> {
+pub fn follow<'a>(mut text: &'a str, path: &[Segment]) -> Option<&'a str> {
     for segment in path {
         text = step(text, segment)?;
     }
@@ -95,7 +96,7 @@ impl<'de> Visitor<'de> for Element {
 }
 
 /// What the path leads to in a tree.
-pub(super) fn follow_value<'a>(mut value: &'a Value, path: &[Segment]) -> Option<&'a Value> {
+pub fn follow_value<'a>(mut value: &'a Value, path: &[Segment]) -> Option<&'a Value> {
     for segment in path {
         value = match segment {
             Segment::Key(key) => value.as_object()?.get(key)?,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::analyse::{InputTemplate, Node, Path, RETURN_VALUE, Root, XcomRef, syntax};
 use super::context::{TemplateContext, XcomInput};
 use super::language::ROOTS;
-use super::path::{follow, follow_value, show};
+use super::path::{Segment, follow, follow_value, show};
 use super::value::{WriteError, from_json, write_json, write_string};
 
 /// Why an input cannot be rendered.
@@ -148,6 +148,14 @@ impl<'c> Render<'c> {
             },
             Root::Params => follow_value(self.context.params, &path.segments).map(Value::to_string),
             Root::Conf => follow_value(self.context.conf, &path.segments).map(Value::to_string),
+            Root::Item => match path.segments.split_first() {
+                Some((Segment::Key(name), rest)) => {
+                    let element = self.context.items.iter().find(|(known, _)| known == name);
+                    element.and_then(|(_, text)| follow(text, rest)).map(str::to_owned)
+                }
+                Some(_) => None,
+                None => Some(object(self.context.items)),
+            },
             Root::Scalar(name) => match self.context.scalar(name) {
                 None => return Err(RenderFault::Undefined(format!("`{name}` is not set: the run has none"))),
                 Some(value) => follow_value(&value, &path.segments).map(Value::to_string),
@@ -158,6 +166,7 @@ impl<'c> Render<'c> {
                 Root::Xcom(xcom) => name_of(xcom),
                 Root::Params => "params".to_owned(),
                 Root::Conf => "conf".to_owned(),
+                Root::Item => "item".to_owned(),
                 Root::Scalar(name) => name.clone(),
             };
             RenderFault::Undefined(format!("`{root}{}` is not there", show(&path.segments)))
@@ -257,13 +266,20 @@ fn fault(error: &Error, max: usize) -> RenderFault {
 
 fn name_of(xcom: &XcomRef) -> String {
     if xcom.key == RETURN_VALUE {
-        format!("xcom.{}", xcom.task)
+        let root = if xcom.previous { "previous" } else { "xcom" };
+        format!("{root}.{}", xcom.task)
     } else {
         format!("xcom_key(\"{}\", \"{}\")", xcom.task, xcom.key)
     }
 }
 
 fn not_published(xcom: &XcomRef) -> String {
+    if xcom.previous {
+        return format!(
+            "`{}` is not there: this is the first iteration, or the task published nothing in the one before",
+            name_of(xcom)
+        );
+    }
     format!(
         "`{}` is not there: task `{}` published nothing under it",
         name_of(xcom),
@@ -282,6 +298,21 @@ fn list(texts: &[std::sync::Arc<str>]) -> String {
     }
     list.push(']');
     list
+}
+
+/// One JSON object of members that are JSON texts.
+pub(super) fn object(members: &[(String, std::sync::Arc<str>)]) -> String {
+    let mut text = "{".to_owned();
+    for (at, (name, value)) in members.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        write_string(name, &mut text);
+        text.push(':');
+        text.push_str(value);
+    }
+    text.push('}');
+    text
 }
 
 /// The engine's value of an XCom. One that it cannot hold is a value that fails when it is touched: another template of the
@@ -306,13 +337,18 @@ fn jinja(xcom: &XcomRef, input: &XcomInput) -> Jinja {
 /// What the names in a template stand for.
 fn root(context: &TemplateContext<'_>) -> Result<Jinja, RenderFault> {
     let mut names: HashMap<String, Jinja> = HashMap::new();
-    let mut tasks: HashMap<String, Jinja> = HashMap::new();
-    for (xcom, input) in context.xcoms {
-        if xcom.key == RETURN_VALUE {
-            tasks.insert(xcom.task.clone(), jinja(xcom, input));
-        }
+    for (root, previous) in [("xcom", false), ("previous", true)] {
+        let of_root = |(xcom, _): &(&XcomRef, &XcomInput)| xcom.key == RETURN_VALUE && xcom.previous == previous;
+        let tasks: HashMap<String, Jinja> = context
+            .xcoms
+            .iter()
+            .filter(of_root)
+            .map(|(xcom, input)| (xcom.task.clone(), jinja(xcom, input)))
+            .collect();
+        names.insert(root.to_owned(), Jinja::from(tasks));
     }
-    names.insert("xcom".to_owned(), Jinja::from(tasks));
+    let items = from_json(&object(context.items)).map_err(RenderFault::Failed)?;
+    names.insert("item".to_owned(), items);
     let plain = |value: &Value| from_json(&value.to_string()).map_err(RenderFault::Failed);
     names.insert("params".to_owned(), plain(context.params)?);
     names.insert("conf".to_owned(), plain(context.conf)?);
@@ -350,7 +386,13 @@ fn environment<'c>(context: &TemplateContext<'_>, fuel: u64, max: usize) -> Envi
         .map(|(xcom, input)| (xcom.clone(), jinja(xcom, input)))
         .collect();
     environment.add_function("xcom_key", move |task: String, key: String| {
-        keys.get(&XcomRef { task, key }).cloned().unwrap_or(Jinja::UNDEFINED)
+        keys.get(&XcomRef {
+            task,
+            key,
+            previous: false,
+        })
+        .cloned()
+        .unwrap_or(Jinja::UNDEFINED)
     });
     environment.add_filter("replace", move |text: String, from: String, to: String| {
         let grown = text.matches(from.as_str()).count().saturating_mul(to.len());

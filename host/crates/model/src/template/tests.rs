@@ -14,6 +14,7 @@ fn xcoms(values: &[(&str, &str, &str)]) -> HashMap<XcomRef, XcomInput> {
             let xcom = XcomRef {
                 task: (*task).to_owned(),
                 key: (*key).to_owned(),
+                previous: false,
             };
             (xcom, XcomInput::One(Arc::from(*text)))
         })
@@ -29,6 +30,8 @@ fn render_with(input: &Value, xcoms: &HashMap<XcomRef, XcomInput>) -> Result<Str
         task_id: "t",
         map_index: -1,
         try_number: 2,
+        iteration: None,
+        items: &[],
         logical_date: "2026-01-31T04:05:06Z".parse::<Timestamp>().ok(),
         data_interval_start: None,
         data_interval_end: None,
@@ -265,7 +268,7 @@ proptest! {
         if let Ok(template) = InputTemplate::parse(&json!(text)) {
             let params = json!({});
             let context = TemplateContext {
-                dag_id: "", run_id: "", task_id: "", map_index: -1, try_number: 1, logical_date: None,
+                dag_id: "", run_id: "", task_id: "", map_index: -1, try_number: 1, iteration: None, items: &[], logical_date: None,
                 data_interval_start: None, data_interval_end: None, params: &params, conf: &params, xcoms: &HashMap::new(),
             };
             if let Ok(text) = template.render(&context, 1_000, 10_000) {

@@ -147,7 +147,8 @@ impl Walk<'_> {
                 let root = match var.id {
                     "params" => Root::Params,
                     "conf" => Root::Conf,
-                    "xcom" => return None,
+                    "item" => Root::Item,
+                    "xcom" | "previous" => return None,
                     name if ROOTS.contains(&name) => Root::Scalar(name.to_owned()),
                     _ => return None,
                 };
@@ -163,12 +164,13 @@ impl Walk<'_> {
                     _ => return None,
                 };
                 if let (Expr::Var(var), Segment::Key(task)) = (base, &segment)
-                    && var.id == "xcom"
+                    && is_published(var.id)
                 {
                     return Some(Path {
                         root: Root::Xcom(XcomRef {
                             task: task.clone(),
                             key: RETURN_VALUE.to_owned(),
+                            previous: var.id == "previous",
                         }),
                         segments: Vec::new(),
                     });
@@ -182,6 +184,7 @@ impl Walk<'_> {
                     root: Root::Xcom(XcomRef {
                         task: constant_text(task)?,
                         key: constant_text(key)?,
+                        previous: false,
                     }),
                     segments: Vec::new(),
                 }),
@@ -191,13 +194,14 @@ impl Walk<'_> {
         }
     }
 
-    fn named(&mut self, span: Span, task: String, key: &str) {
+    fn named(&mut self, span: Span, root: &str, task: String, key: &str) {
         self.reader.uses.push(XcomUse {
             path: self.pointer.to_owned(),
             offset: span.start_offset as usize,
             xcom: XcomRef {
                 task,
                 key: key.to_owned(),
+                previous: root == "previous",
             },
         });
     }
@@ -207,15 +211,19 @@ impl Walk<'_> {
             Expr::Const(_) => {}
             Expr::Var(var) => self.variable(var.span(), var.id),
             Expr::GetAttr(attr) => match &attr.expr {
-                Expr::Var(var) if var.id == "xcom" => self.named(var.span(), attr.name.to_owned(), RETURN_VALUE),
+                Expr::Var(var) if is_published(var.id) => {
+                    self.named(var.span(), var.id, attr.name.to_owned(), RETURN_VALUE);
+                }
                 Expr::Var(var) if var.id == "params" => self.param(var.span(), attr.name),
                 base => self.expression(base),
             },
             Expr::GetItem(item) => match (&item.expr, constant_text(&item.subscript_expr)) {
-                (Expr::Var(var), Some(task)) if var.id == "xcom" => self.named(var.span(), task, RETURN_VALUE),
-                (Expr::Var(var), None) if var.id == "xcom" => self.error_with(
+                (Expr::Var(var), Some(task)) if is_published(var.id) => {
+                    self.named(var.span(), var.id, task, RETURN_VALUE);
+                }
+                (Expr::Var(var), None) if is_published(var.id) => self.error_with(
                     item.subscript_expr.span(),
-                    "the task of `xcom[…]` must be written out: a computed name would hide an edge of the graph",
+                    "the task of `xcom[…]` or `previous[…]` must be written out: a computed name would hide an edge of the graph",
                     Some("write the task id in quotes: `xcom[\"load\"]`".to_owned()),
                 ),
                 (Expr::Var(var), Some(name)) if var.id == "params" => self.param(var.span(), &name),
@@ -274,7 +282,7 @@ impl Walk<'_> {
             Expr::Call(call) => match &call.expr {
                 Expr::Var(var) if var.id == "xcom_key" => match call.args.as_slice() {
                     [CallArg::Pos(task), CallArg::Pos(key)] => match (constant_text(task), constant_text(key)) {
-                        (Some(task), Some(key)) => self.named(call.span(), task, &key),
+                        (Some(task), Some(key)) => self.named(call.span(), "xcom", task, &key),
                         _ => self.error(call.span(), "the task and the key of `xcom_key` must be written out"),
                     },
                     _ => self.error(
@@ -327,10 +335,10 @@ impl Walk<'_> {
             return;
         }
         match name {
-            "xcom" => self.error_with(
+            "xcom" | "previous" => self.error_with(
                 span,
-                "`xcom` alone means nothing: name a task",
-                Some("write `xcom.<task>`".to_owned()),
+                format!("`{name}` alone means nothing: name a task"),
+                Some(format!("write `{name}.<task>`")),
             ),
             name if ROOTS.contains(&name) => {}
             name if FUNCTIONS.contains(&name) => self.error(span, format!("`{name}` is a function: call it")),
@@ -349,6 +357,11 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// Whether a name stands for what tasks published.
+fn is_published(name: &str) -> bool {
+    matches!(name, "xcom" | "previous")
 }
 
 fn constant_text(expr: &Expr<'_>) -> Option<String> {

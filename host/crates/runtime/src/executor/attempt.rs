@@ -11,6 +11,7 @@ use wasmtime::component::ResourceTable;
 
 use super::input::{self, Input};
 use super::local::Services;
+use super::measure;
 use crate::bindings::types::{Failure, Outcome};
 use crate::bindings::xcom;
 use crate::cache::{ComponentCache, Entry, Ready};
@@ -36,12 +37,16 @@ pub(super) struct Attempt {
     pub(super) gate: Arc<Gate>,
     pub(super) log: Arc<TryLog>,
     pub(super) account: Arc<Account>,
+    /// What a mapped task instance is called, once its input is rendered.
+    pub(super) name: std::sync::OnceLock<String>,
 }
 
 /// How a try ended, with what it publishes.
 pub(super) struct Ended {
     pub(super) outcome: TryOutcome,
     pub(super) xcoms: Vec<XcomPush>,
+    /// See `TryReport::measured`.
+    pub(super) measured: Vec<u32>,
 }
 
 impl Attempt {
@@ -70,6 +75,9 @@ impl Attempt {
             ))
         })?;
         let input = input::prepare(&self.request, self.services.xcoms.as_ref(), entry).await?;
+        if let Some(name) = &input.name {
+            let _ = self.name.set(name.clone());
+        }
         self.call(&ready, entry, input).await
     }
 
@@ -93,6 +101,7 @@ impl Attempt {
             Err(failure) => Ok(Ended {
                 outcome: TryOutcome::Failed(self.failed(failure)),
                 xcoms: ctx.pushes.take(),
+                measured: Vec::new(),
             }),
         }
     }
@@ -149,9 +158,15 @@ impl Attempt {
                 after: Duration::from_millis(millis),
             },
         };
+        let xcoms = ctx.pushes.take();
+        let measured = match outcome {
+            TryOutcome::Done { .. } | TryOutcome::Branch { .. } => measure::all(&self.request, &xcoms)?,
+            _ => Vec::new(),
+        };
         Ok(Ended {
             outcome,
-            xcoms: ctx.pushes.take(),
+            xcoms,
+            measured,
         })
     }
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use model::template::Segment;
 use model::{MapIndex, TaskId};
 use ports::executor::TryId;
-use ports::payload::{CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError};
+use ports::payload::{CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError, XcomValue};
 use tokio::runtime::Handle;
 
 /// A backend that is called on another runtime.
@@ -27,6 +28,30 @@ impl XcomBackend for OnControlPlane<dyn XcomBackend> {
         let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
         self.control
             .spawn(async move { backend.pull(id, &task, &key, map_index).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
+        let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
+        self.control
+            .spawn(async move { backend.pull_previous(id, &task, &key).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
+    async fn pull_element(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        path: &[Segment],
+        index: u32,
+    ) -> Result<Option<XcomValue>, XcomError> {
+        let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
+        let path = path.to_vec();
+        self.control
+            .spawn(async move { backend.pull_element(id, &task, &key, &path, index).await })
             .await
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::json;
-use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef};
+use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, with_members};
 use model::{BlobRef, TaskId};
-use ports::executor::TryRequest;
+use ports::executor::{Element, ElementAt, TryRequest};
 use ports::payload::{Pulled, XcomBackend, XcomError};
 use serde_json::Value;
 
@@ -15,9 +15,11 @@ use crate::cache::Entry;
 use crate::outcome::Death;
 
 /// Steps of the template engine for one string.
-const TEMPLATE_FUEL: u64 = 200_000;
+pub(super) const TEMPLATE_FUEL: u64 = 200_000;
+/// The longest name of a mapped task instance, in bytes (Airflow: `rendered_map_index` has 250 characters).
+const MAX_NAME_BYTES: usize = 250;
 /// The largest rendered input, in bytes of JSON text.
-const MAX_INPUT_BYTES: usize = 16 << 20;
+pub(super) const MAX_INPUT_BYTES: usize = 16 << 20;
 
 /// What a guest is called with.
 pub(super) struct Input {
@@ -25,6 +27,8 @@ pub(super) struct Input {
     pub(super) text: String,
     /// What it refers to, and what the XComs refer to that went into it.
     pub(super) blobs: Vec<BlobRef>,
+    /// What a mapped task instance is called.
+    pub(super) name: Option<String>,
 }
 
 /// Renders and checks.
@@ -40,13 +44,17 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
             values.insert(reference.clone(), value);
         }
     }
+    let elements = elements(request, xcoms, &mut blobs).await?;
     let run = &request.run;
+    let position = request.position.as_deref();
     let context = TemplateContext {
         dag_id: run.dag_id.as_str(),
         run_id: run.run_id.as_str(),
         task_id: request.task.task_id.as_str(),
         map_index: request.id.map_index().0,
         try_number: request.id.try_number.0,
+        iteration: position.and_then(|position| position.iteration),
+        items: &elements.items,
         logical_date: run.logical_date,
         data_interval_start: run.data_interval_start,
         data_interval_end: run.data_interval_end,
@@ -57,6 +65,8 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
     let text = template
         .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
         .map_err(|error| Death::Input(error.to_string()))?;
+    let name = map_index_name(request, &context);
+    let text = elements.join(text)?;
     let found = json::check(&text, u64::MAX)
         .map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
     blobs.extend(found);
@@ -70,7 +80,7 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
             problems.join("; ")
         )));
     }
-    Ok(Input { text, blobs })
+    Ok(Input { text, blobs, name })
 }
 
 async fn pull(
@@ -80,7 +90,12 @@ async fn pull(
     blobs: &mut Vec<BlobRef>,
 ) -> Result<Option<XcomInput>, Death> {
     let task = TaskId::new(&reference.task).map_err(|error| Death::Input(error.to_string()))?;
-    match xcoms.pull(request.id, &task, &reference.key, None).await {
+    let pulled = if reference.previous {
+        xcoms.pull_previous(request.id, &task, &reference.key).await
+    } else {
+        xcoms.pull(request.id, &task, &reference.key, None).await
+    };
+    match pulled {
         Ok(Pulled::Missing) => Ok(None),
         Ok(Pulled::One(value)) => {
             blobs.extend(value.blobs);
@@ -94,7 +109,112 @@ async fn pull(
             }
             Ok(Some(XcomInput::Mapped(texts)))
         }
-        Err(error @ (XcomError::NotUpstream(_) | XcomError::Stale)) => Err(Death::Input(error.to_string())),
-        Err(XcomError::Backend(source)) => Err(Death::Load(format!("cannot read the XComs of the input: {source}"))),
+        Err(error) => Err(pull_failed(error)),
+    }
+}
+
+fn pull_failed(error: XcomError) -> Death {
+    match error {
+        XcomError::NotUpstream(_) | XcomError::Stale => Death::Input(error.to_string()),
+        XcomError::Backend(source) => Death::Load(format!("cannot read the XComs of the input: {source}")),
+    }
+}
+
+/// What a task instance is mapped over.
+#[derive(Default)]
+struct Elements {
+    /// By name, for templates; an inner one hides an outer one.
+    items: Vec<(String, Arc<str>)>,
+    /// JSON objects whose members go into the input.
+    members: Vec<String>,
+}
+
+impl Elements {
+    /// The input with the elements of the task's own mapping. A member that is there twice is refused with the input.
+    fn join(&self, mut text: String) -> Result<String, Death> {
+        for members in &self.members {
+            text = with_members(&text, members).ok_or_else(|| {
+                Death::Input("a mapped task needs an object as its input: elements become members of it".to_owned())
+            })?;
+        }
+        Ok(text)
+    }
+
+    fn add(&mut self, name: String, value: Arc<str>) {
+        self.items.retain(|(known, _)| *known != name);
+        self.items.push((name, value));
+    }
+}
+
+async fn elements(request: &TryRequest, xcoms: &dyn XcomBackend, blobs: &mut Vec<BlobRef>) -> Result<Elements, Death> {
+    let mut elements = Elements::default();
+    for element in request.position.iter().flat_map(|position| &position.elements) {
+        let value = element_value(request, xcoms, element, blobs).await?;
+        if !element.name.is_empty() {
+            if element.into_input {
+                let name = Value::from(element.name.as_str());
+                elements.members.push(format!("{{{name}:{value}}}"));
+            }
+            elements.add(element.name.clone(), value);
+            continue;
+        }
+        let members: serde_json::Map<String, Value> = serde_json::from_str(&value).map_err(|_| {
+            Death::Input("each element of `expand_kwargs` must be an object: its members become the input's".to_owned())
+        })?;
+        for (name, member) in members {
+            elements.add(name, member.to_string().into());
+        }
+        if element.into_input {
+            elements.members.push(value.to_string());
+        }
+    }
+    Ok(elements)
+}
+
+async fn element_value(
+    request: &TryRequest,
+    xcoms: &dyn XcomBackend,
+    element: &Element,
+    blobs: &mut Vec<BlobRef>,
+) -> Result<Arc<str>, Death> {
+    let gone = |task: &TaskId| {
+        Death::Input(format!(
+            "what task `{task}` published to be mapped over is not there any more"
+        ))
+    };
+    match &element.at {
+        ElementAt::Value { value } => Ok(value.as_str().into()),
+        ElementAt::Within { task, key, path, index } => {
+            let found = xcoms.pull_element(request.id, task, key, path, *index).await;
+            let value = found.map_err(pull_failed)?.ok_or_else(|| gone(task))?;
+            blobs.extend(value.blobs);
+            Ok(value.value)
+        }
+        ElementAt::Whole {
+            task,
+            key,
+            path,
+            map_index,
+        } => match xcoms.pull(request.id, task, key, Some(*map_index)).await {
+            Ok(Pulled::One(value)) => {
+                let text = model::template::follow(&value.value, path).ok_or_else(|| gone(task))?;
+                let text: Arc<str> = text.into();
+                blobs.extend(value.blobs);
+                Ok(text)
+            }
+            Ok(_) => Err(gone(task)),
+            Err(error) => Err(pull_failed(error)),
+        },
+    }
+}
+
+/// The name of a mapped task instance. A template that fails gives none: it is for people only.
+fn map_index_name(request: &TryRequest, context: &TemplateContext<'_>) -> Option<String> {
+    let template = request.task.map_index_template.as_ref()?;
+    let template = InputTemplate::parse(&Value::String(template.clone())).ok()?;
+    let text = template.render(context, TEMPLATE_FUEL, MAX_NAME_BYTES).ok()?;
+    match serde_json::from_str(&text).ok()? {
+        Value::String(name) => Some(name),
+        other => Some(other.to_string()),
     }
 }

@@ -231,16 +231,23 @@ impl Inner {
             account: Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes)),
             log: Arc::clone(&log),
             request: Arc::clone(&request),
+            name: std::sync::OnceLock::new(),
         });
         let cpu = Arc::new(CpuClock::default());
         let Some(ended) = self.watch(&attempt, &cpu).await else {
             log.close();
             return None;
         };
-        let (outcome, xcoms) = match ended {
-            Ok(Ended { outcome, xcoms }) => (outcome, xcoms),
-            Err(death) => (TryOutcome::Failed(classify(death, &attempt.evidence())), Vec::new()),
-        };
+        let ended = ended.unwrap_or_else(|death| Ended {
+            outcome: TryOutcome::Failed(classify(death, &attempt.evidence())),
+            xcoms: Vec::new(),
+            measured: Vec::new(),
+        });
+        let Ended {
+            outcome,
+            xcoms,
+            measured,
+        } = ended;
         if let TryOutcome::Failed(failure) = &outcome {
             log.system(LogLevel::Error, &format!("{}: {}", failure.cause, failure.message));
         }
@@ -249,6 +256,7 @@ impl Inner {
             id,
             outcome,
             xcoms,
+            measured,
             started_at,
             ended_at: clock.now(),
             usage: TryUsage {
@@ -256,6 +264,7 @@ impl Inner {
                 peak_memory_bytes: attempt.account.peak(),
                 log_bytes: log.used(),
             },
+            rendered_map_index: attempt.name.get().cloned(),
         })
     }
 
@@ -305,8 +314,10 @@ fn failed_now(id: TryId, now: Timestamp, cause: Cause, message: &str) -> TryRepo
         id,
         outcome: TryOutcome::Failed(failure),
         xcoms: Vec::new(),
+        measured: Vec::new(),
         started_at: now,
         ended_at: now,
         usage: TryUsage::default(),
+        rendered_map_index: None,
     }
 }

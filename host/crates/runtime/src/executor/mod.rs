@@ -5,6 +5,7 @@ mod backends;
 mod guest;
 mod input;
 mod local;
+mod measure;
 mod slots;
 
 pub use local::{ExecutorConfig, LocalExecutor, Services};

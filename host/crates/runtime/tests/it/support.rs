@@ -86,6 +86,32 @@ impl XcomBackend for MemXcoms {
         let found = xcoms.get(&(task.to_string(), key.to_owned()));
         Ok(found.cloned().unwrap_or(Pulled::Missing))
     }
+
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
+        let before = TaskId::new(&format!("{task}.before")).expect("an id");
+        match self.pull(id, &before, key, None).await {
+            Err(XcomError::NotUpstream(_)) => Ok(Pulled::Missing),
+            found => found,
+        }
+    }
+
+    async fn pull_element(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        path: &[model::template::Segment],
+        index: u32,
+    ) -> Result<Option<XcomValue>, XcomError> {
+        let Pulled::One(value) = self.pull(id, task, key, None).await? else {
+            return Ok(None);
+        };
+        let elements = model::template::split(&value.value, path).expect("a list");
+        Ok(elements.into_iter().nth(index as usize).map(|element| XcomValue {
+            value: element.into(),
+            blobs: value.blobs,
+        }))
+    }
 }
 
 /// Checkpoints by task instance, fenced by the highest dispatch seen.
@@ -395,7 +421,10 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             input,
             limits: Limits::default(),
             max_tries: 3,
+            measures: Vec::new(),
+            map_index_template: None,
         }),
+        position: None,
     }
 }
 

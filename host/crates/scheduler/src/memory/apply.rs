@@ -146,6 +146,11 @@ impl Tables {
                 }
             }
         }
+        for ti in &tick.task_instance_deletes {
+            if let Some(run) = self.runs.get_mut(&ti.run) {
+                run.task_instances.remove(&(ti.task, ti.map_index));
+            }
+        }
         for ti in &tick.task_instances {
             if let Some(run) = self.runs.get_mut(&ti.key.run) {
                 run.task_instances.insert((ti.key.task, ti.key.map_index), ti.clone());

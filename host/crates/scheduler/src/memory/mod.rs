@@ -188,9 +188,12 @@ impl SchedulerStore for MemoryStore {
         &self,
         run: DagRunKey,
         task: TaskIndex,
+        map_index: Option<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        Ok(self.tables().xcoms(run, task, key))
+        let mut values = self.tables().xcoms(run, task, key);
+        values.retain(|(index, _)| map_index.is_none_or(|wanted| wanted == *index));
+        Ok(values)
     }
 
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {

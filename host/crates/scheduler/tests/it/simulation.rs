@@ -83,6 +83,8 @@ impl UnreliableExecutor {
                 value: id.dispatch.0.to_string().into(),
                 blobs: Vec::new(),
             }],
+            measured: Vec::new(),
+            rendered_map_index: None,
             started_at,
             ended_at: self.clock.now(),
             usage: TryUsage::default(),

@@ -80,6 +80,7 @@ impl World {
             map_index: MapIndex::UNMAPPED,
             dispatch,
             end,
+            measured: Vec::new(),
             started_at: self.now,
             ended_at: self.now,
         })

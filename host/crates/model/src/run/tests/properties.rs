@@ -122,6 +122,7 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
             map_index,
             dispatch,
             end: end(run.dag().task(task).expect("it was dispatched"), b, c),
+            measured: Vec::new(),
             started_at: now,
             ended_at: now,
         })?,
@@ -151,6 +152,7 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
             map_index: any().1,
             dispatch: DispatchNumber(u32::from(b % 5)),
             end: TryEnd::Done,
+            measured: Vec::new(),
             started_at: Timestamp(i64::from(c)),
             ended_at: Timestamp(i64::MAX),
         },
@@ -209,6 +211,7 @@ impl Witness {
         );
         for transition in transitions {
             match transition {
+                Transition::Renumbered { .. } => {}
                 Transition::TaskInstance { task, from, to, .. } => {
                     prop_assert_eq!(self.state(*task), *from, "transitions are a chain");
                     let definition = dag.task(*task).expect("it is in the DAG");
@@ -323,7 +326,7 @@ proptest! {
                     Some(TaskKind::Branch { .. }) => TryEnd::Branch(Vec::new()),
                     _ => TryEnd::Done,
                 };
-                let event = Event::TryFinished { task, map_index, dispatch, end, started_at: now, ended_at: now };
+                let event = Event::TryFinished { task, map_index, dispatch, end, measured: Vec::new(), started_at: now, ended_at: now };
                 step(&mut run, event, now)?;
             }
             now = run.next_timer().map_or(now, |due| due.max(now));

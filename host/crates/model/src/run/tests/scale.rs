@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::run::state::Node;
+use crate::run::scope::Node;
 use crate::run::ti::Slot;
 use crate::trigger_rule::TriggerRule;
 

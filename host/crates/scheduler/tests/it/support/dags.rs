@@ -26,6 +26,7 @@ impl DagBuilder {
                 max_active_runs: 16,
                 max_active_tasks: 1_000,
                 dagrun_timeout: None,
+                groups: Vec::new(),
                 tasks: Vec::new(),
             },
         }
@@ -83,6 +84,10 @@ impl DagBuilder {
             trigger_rule: TriggerRule::AllSuccess,
             upstream,
             downstream: Vec::new(),
+            group: None,
+            expand: None,
+            map_index_template: None,
+            measures: Vec::new(),
             kind: TaskKind::Plain,
             role: TaskRole::Work,
             retry: RetryPolicy {

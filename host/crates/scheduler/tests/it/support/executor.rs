@@ -113,6 +113,8 @@ impl TestExecutor {
             id,
             outcome,
             xcoms,
+            measured: Vec::new(),
+            rendered_map_index: None,
             started_at: self.now(),
             ended_at: self.now(),
             usage: TryUsage::default(),

@@ -164,9 +164,10 @@ impl SchedulerStore for FaultyStore {
         &self,
         run: DagRunKey,
         task: TaskIndex,
+        map_index: Option<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        self.inner.xcoms(run, task, key).await
+        self.inner.xcoms(run, task, map_index, key).await
     }
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await

@@ -1,0 +1,193 @@
+//! When a mapping is expanded, and when a loop goes round: the rule of a task lets it run, so it must be known how many there are.
+//!
+//! Airflow: `DagRun.task_instance_scheduling_decisions` expands a mapped task when its dependencies are met
+//! (`_expand_mapped_task_if_needed`), and looks at the number again before a cleared one runs (`_revise_map_indexes_if_mapped`).
+
+use super::advance::{Look, Step};
+use super::lengths::Length;
+use super::scope::Phase;
+use super::transition::Transition;
+use crate::cause::Cause;
+use crate::dag::{Expansion, Task};
+use crate::state::TaskInstanceState;
+use crate::trigger_rule::Decision;
+
+/// What became of a node whose rule lets it run.
+pub(super) enum Expanded {
+    /// Nothing is left to expand.
+    Settled,
+    /// There are others now than there were: look again.
+    Grown,
+    /// It cannot be expanded.
+    Never(Decision),
+    /// There would be more than may be.
+    TooMany,
+}
+
+enum Want {
+    Instances(u32),
+    Never(Decision),
+    TooMany,
+}
+
+impl Step<'_> {
+    /// Expands what is mapped around a node, then the node's own mapping.
+    pub(super) fn expand(&mut self, at: usize, task: &Task) -> Expanded {
+        let Some(node) = self.run.nodes.get(at) else {
+            return Expanded::Settled;
+        };
+        let (scope, phase) = (node.scope, node.phase);
+        if let Some(fan) = self.unsettled_fan(scope) {
+            return self.expand_group(fan);
+        }
+        let (Some(own), true) = (&task.expand, phase != Phase::Settled) else {
+            return Expanded::Settled;
+        };
+        let number = u32::try_from(at).unwrap_or(u32::MAX);
+        match self.want(own, scope) {
+            Want::Never(Decision::Wait) if phase == Phase::Stale => Expanded::Settled,
+            Want::Never(decision) => Expanded::Never(decision),
+            Want::TooMany => Expanded::TooMany,
+            // Nothing to do is not an instance: it is skipped as it is (Airflow).
+            Want::Instances(0) if phase == Phase::Open => Expanded::Never(Decision::Skip),
+            Want::Instances(length) => {
+                let first_new = self.run.tis.len();
+                let surplus = self.run.expand_node(number, length);
+                self.grown(first_new, surplus);
+                Expanded::Grown
+            }
+        }
+    }
+
+    /// The outermost mapped group around a scope that is not expanded, or has to be looked at again.
+    fn unsettled_fan(&self, scope: u32) -> Option<u32> {
+        let mut found = None;
+        let mut at = scope;
+        while let Some(fan) = self.run.scope(at).and_then(|scope| self.run.fan(scope.fan)) {
+            if fan.phase != Phase::Settled {
+                found = self.run.scope(at).map(|scope| scope.fan);
+            }
+            at = fan.scope;
+        }
+        found
+    }
+
+    fn expand_group(&mut self, at: u32) -> Expanded {
+        let dag = std::sync::Arc::clone(&self.run.dag);
+        let Some(fan) = self.run.fan(at) else {
+            return Expanded::Settled;
+        };
+        let (phase, scope) = (fan.phase, fan.scope);
+        let Some(mapping) = dag.mapping(fan.def) else {
+            return Expanded::Settled;
+        };
+        match self.want(mapping, scope) {
+            Want::Never(Decision::Wait) if phase == Phase::Stale => Expanded::Never(Decision::Wait),
+            Want::Never(decision) => Expanded::Never(decision),
+            Want::TooMany => Expanded::TooMany,
+            Want::Instances(0) if phase == Phase::Open => Expanded::Never(Decision::Skip),
+            Want::Instances(length) => {
+                let (first_new, first_node) = (self.run.tis.len(), self.run.nodes.len());
+                let surplus = self.run.expand_fan(at, length);
+                self.grown(first_new, surplus);
+                self.to_evaluate
+                    .extend((first_node..self.run.nodes.len()).map(Look::Node));
+                Expanded::Grown
+            }
+        }
+    }
+
+    fn want(&self, mapping: &Expansion, scope: u32) -> Want {
+        match self.run.source_lengths(mapping, scope) {
+            Length::Known(lengths) => {
+                let length = mapping.combine(&lengths);
+                match u32::try_from(length) {
+                    Ok(fits) if fits <= mapping.limit && self.run.has_room_for(length) => Want::Instances(fits),
+                    _ => Want::TooMany,
+                }
+            }
+            // Its rule let it go before there was anything to map over.
+            Length::Pending | Length::Failed => Want::Never(Decision::UpstreamFailed),
+            Length::Skipped => Want::Never(Decision::Skip),
+        }
+    }
+
+    /// Reports task instances that are new, were renumbered, or are one too many.
+    fn grown(&mut self, first_new: usize, surplus: Vec<usize>) {
+        for (task, from, to) in std::mem::take(&mut self.run.renumbered) {
+            self.transitions.push(Transition::Renumbered { task, from, to });
+        }
+        for at in first_new..self.run.tis.len() {
+            let Some(slot) = self.run.tis.get(at) else { continue };
+            self.transitions.push(Transition::TaskInstance {
+                task: slot.task,
+                map_index: slot.map_index,
+                from: TaskInstanceState::NoStatus,
+                to: slot.ti.state,
+            });
+        }
+        for at in surplus {
+            if self.state_at(at) != Some(TaskInstanceState::Removed) {
+                self.stop(at, TaskInstanceState::Removed, Some(Cause::Cancelled));
+            }
+        }
+    }
+
+    /// Begins the next iteration of a loop.
+    pub(super) fn iterate(&mut self, fan: u32) {
+        if !self.run.has_room_for(1) {
+            return;
+        }
+        let first_new = self.run.tis.len();
+        let Some(scope) = self.run.add_iteration(fan) else {
+            return;
+        };
+        self.grown(first_new, Vec::new());
+        let nodes = self.run.nodes_inside(scope);
+        for node in &nodes {
+            let slots: Vec<usize> = self
+                .run
+                .nodes
+                .get(*node)
+                .into_iter()
+                .flat_map(|node| node.slots())
+                .collect();
+            for at in slots {
+                // An iteration that was cleared away before comes again.
+                if self.state_at(at) == Some(TaskInstanceState::Removed) {
+                    self.reset(at);
+                }
+            }
+        }
+        self.to_evaluate.extend(nodes.into_iter().map(Look::Node));
+    }
+
+    /// What comes after an iteration that is run again is not there any more.
+    pub(super) fn drop_later_iterations(&mut self, at: usize) {
+        let Some((_, scope)) = self.run.node_of(at) else { return };
+        for (fan, position) in self.run.later_iterations(scope) {
+            let Some(children) = self.run.fan(fan).map(|fan| std::sync::Arc::clone(&fan.children)) else {
+                continue;
+            };
+            if let Some(fan) = self.run.fans.get_mut(fan as usize) {
+                fan.last = position;
+            }
+            for later in children.iter().skip(position as usize + 1) {
+                for node in self.run.nodes_inside(*later) {
+                    let slots: Vec<usize> = self
+                        .run
+                        .nodes
+                        .get(node)
+                        .into_iter()
+                        .flat_map(|node| node.slots())
+                        .collect();
+                    for slot in slots {
+                        if self.state_at(slot) != Some(TaskInstanceState::Removed) {
+                            self.stop(slot, TaskInstanceState::Removed, Some(Cause::Cancelled));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Loops: when an iteration is over, whether another one follows, and what waits for that.
+
+use std::sync::Arc;
+
+use super::scope::NO_FAN;
+use super::state::RunState;
+use crate::dag::{Loop, Repeat};
+use crate::state::TaskInstanceState;
+
+impl RunState {
+    /// Something in an instance of a scope ended, or begins anew: loops around it may be over, or go on after all.
+    pub(super) fn reconsider_loops(&mut self, scope: u32) {
+        let mut at = scope;
+        while let Some(instance) = self.scope(at) {
+            let fan = instance.fan;
+            let Some(around) = self.fan(fan).map(|fan| fan.scope) else {
+                return;
+            };
+            self.reconsider(fan);
+            at = around;
+        }
+    }
+
+    fn reconsider(&mut self, at: u32) {
+        let Some(fan) = self.fan(at) else { return };
+        let Some(repeat) = self.loop_of(fan.def) else { return };
+        let over = fan
+            .children
+            .get(fan.last as usize)
+            .and_then(|scope| self.scope(*scope))
+            .is_some_and(|scope| scope.unfinished == 0);
+        let goes_on = !over || self.wants_another(at, repeat);
+        let (def, scope, looping) = (fan.def, fan.scope, fan.looping);
+        if over && goes_on {
+            self.due_loops.push(at);
+        }
+        if goes_on == looping {
+            return;
+        }
+        if let Some(fan) = self.fans.get_mut(at as usize) {
+            fan.looping = goes_on;
+        }
+        for node in self.followers_of_scope(def, scope) {
+            if let Some(counted) = self.nodes.get_mut(node) {
+                let total = counted.upstream.total;
+                counted.upstream.total = if goes_on { total + 1 } else { total.saturating_sub(1) };
+            }
+            if !goes_on {
+                self.woken.push(node);
+            }
+        }
+    }
+
+    fn loop_of(&self, def: u32) -> Option<&Loop> {
+        match self.dag.repeat(def)? {
+            Repeat::Loop(repeated) => Some(repeated),
+            Repeat::Mapped(_) => None,
+        }
+    }
+
+    /// Whether the last iteration, which is over, asks for another: its deciding task succeeded and said no, and there may be
+    /// more. A failure ends the loop.
+    fn wants_another(&self, at: u32, repeat: &Loop) -> bool {
+        let Some(fan) = self.fan(at) else { return false };
+        if fan.last + 1 >= repeat.max {
+            return false;
+        }
+        let Some(node) = fan
+            .children
+            .get(fan.last as usize)
+            .and_then(|scope| self.node_in(*scope, repeat.until))
+            .and_then(|node| self.nodes.get(node))
+        else {
+            return false;
+        };
+        node.slot(0).and_then(|at| self.tis.get(at)).is_some_and(|slot| {
+            let facts = slot.ti.facts.as_ref();
+            let measured = facts.and_then(|facts| facts.measured.get(repeat.measure as usize));
+            slot.ti.state == TaskInstanceState::Success && measured == Some(&0)
+        })
+    }
+
+    /// Whether a loop's next iteration is due.
+    pub(super) fn iteration_is_due(&self, at: u32) -> bool {
+        let Some(fan) = self.fan(at) else { return false };
+        let over = fan
+            .children
+            .get(fan.last as usize)
+            .and_then(|scope| self.scope(*scope))
+            .is_some_and(|scope| scope.unfinished == 0);
+        over && self
+            .loop_of(fan.def)
+            .is_some_and(|repeat| self.wants_another(at, repeat))
+    }
+
+    /// The nodes outside of a scope that follow tasks inside it, once for each edge.
+    fn followers_of_scope(&self, def: u32, around: u32) -> Vec<usize> {
+        let dag = Arc::clone(&self.dag);
+        let scopes = dag.scopes();
+        let mut found = Vec::new();
+        let mut open = vec![def];
+        while let Some(at) = open.pop() {
+            let Some(inner) = scopes.get(at) else { continue };
+            open.extend(&inner.children);
+            let tasks = inner.tasks.iter().filter_map(|task| dag.task(*task));
+            for follower in tasks.flat_map(|task| &task.downstream) {
+                let to = scopes.of_task(*follower).0;
+                let common = scopes.common(def, to);
+                if common == def {
+                    continue;
+                }
+                let Some(outer) = self.around(around, common) else {
+                    continue;
+                };
+                found.extend(
+                    self.within(outer, to)
+                        .into_iter()
+                        .filter_map(|scope| self.node_in(scope, *follower)),
+                );
+            }
+        }
+        found
+    }
+
+    /// The loops around a task instance with the iteration that it lies in, where later ones exist.
+    pub(super) fn later_iterations(&self, scope: u32) -> Vec<(u32, u32)> {
+        let mut found = Vec::new();
+        let mut at = scope;
+        while let Some(instance) = self.scope(at)
+            && instance.fan != NO_FAN
+            && let Some(fan) = self.fan(instance.fan)
+        {
+            if self.loop_of(fan.def).is_some()
+                && let Some(position) = instance.position.filter(|position| *position < fan.last)
+            {
+                found.push((instance.fan, position));
+            }
+            at = fan.scope;
+        }
+        found
+    }
+}

@@ -1,0 +1,82 @@
+//! What decisions need to know of what a try published: lengths of lists that others are mapped over, and whether a loop is over.
+//! Measured here, where the values are.
+
+use std::collections::HashMap;
+
+use model::dag::Measured;
+use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, mapped_length};
+use ports::executor::{TryRequest, XcomPush};
+use serde_json::Value;
+
+use super::input::{MAX_INPUT_BYTES, TEMPLATE_FUEL};
+use crate::outcome::Death;
+
+/// Measures all that the task's specification asks for. What others are mapped over must be a list or an object, and not too
+/// long: the producer fails, not its consumers (Airflow: `UnmappableXComTypePushed`, `UnmappableXComLengthPushed`).
+pub(super) fn all(request: &TryRequest, xcoms: &[XcomPush]) -> Result<Vec<u32>, Death> {
+    let mut measured = Vec::with_capacity(request.task.measures.len());
+    for measure in &request.task.measures {
+        let push = xcoms.iter().find(|push| push.key == measure.key);
+        measured.push(match &measure.what {
+            Measured::Present => u32::from(push.is_some()),
+            Measured::Length { limit } => length(push, measure, *limit)?,
+            Measured::Truth { expression } => u32::from(truth(request, push, expression)?),
+        });
+    }
+    Ok(measured)
+}
+
+fn length(push: Option<&XcomPush>, measure: &model::dag::Measure, limit: u32) -> Result<u32, Death> {
+    let key = &measure.key;
+    let Some(push) = push else {
+        return Err(Death::Unmappable(format!(
+            "other tasks are mapped over the XCom `{key}` of this one, and it published none"
+        )));
+    };
+    let length = mapped_length(&push.value, &measure.path).map_err(|error| {
+        Death::Unmappable(format!(
+            "other tasks are mapped over the XCom `{key}` of this one: {error}"
+        ))
+    })?;
+    match u32::try_from(length) {
+        Ok(length) if length <= limit => Ok(length),
+        _ => Err(Death::Unmappable(format!(
+            "other tasks are mapped over the XCom `{key}` of this one, and it has {length} elements; at most {limit} are allowed \
+             (raise `limit` where the mapping is declared)"
+        ))),
+    }
+}
+
+/// Whether an expression over what the task itself returned counts as true.
+fn truth(request: &TryRequest, push: Option<&XcomPush>, expression: &str) -> Result<bool, Death> {
+    let refused = |why: String| Death::Contract(format!("cannot tell whether the loop is over: {why}"));
+    let template = InputTemplate::parse(&Value::String(expression.to_owned()))
+        .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    let mut xcoms: HashMap<XcomRef, XcomInput> = HashMap::new();
+    if let Some(push) = push {
+        for reference in template.xcom_refs() {
+            xcoms.insert(reference.clone(), XcomInput::One(push.value.clone()));
+        }
+    }
+    let run = &request.run;
+    let position = request.position.as_deref();
+    let context = TemplateContext {
+        dag_id: run.dag_id.as_str(),
+        run_id: run.run_id.as_str(),
+        task_id: request.task.task_id.as_str(),
+        map_index: request.id.map_index().0,
+        try_number: request.id.try_number.0,
+        iteration: position.and_then(|position| position.iteration),
+        items: &[],
+        logical_date: run.logical_date,
+        data_interval_start: run.data_interval_start,
+        data_interval_end: run.data_interval_end,
+        params: &run.params,
+        conf: &run.conf,
+        xcoms: &xcoms,
+    };
+    let text = template
+        .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
+        .map_err(|error| refused(error.to_string()))?;
+    Ok(!model::json::is_falsy(&text))
+}

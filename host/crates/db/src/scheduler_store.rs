@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
 use uuid::Uuid;
@@ -174,34 +174,32 @@ impl SchedulerStore for Db {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError> {
         let mut tx = self.database.write().await.map_err(write_error)?;
         tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
-        let current = match bytes {
-            Some(bytes) => {
-                tx.execute(checkpoint::save(ti, dispatch, bytes, now))
-                    .await
-                    .map_err(write_error)?
-                    > 0
+        let dialect = self.database.dialect();
+        let (current, statements) = match checkpoint {
+            Some(Checkpoint { bytes, blobs }) => {
+                let saved = tx.execute(checkpoint::save(ti, dispatch, bytes, now)).await;
+                let saved = saved.map_err(write_error)?;
+                (saved > 0, checkpoint::refer(dialect, ti, blobs))
             }
             None => {
-                let row = tx
-                    .fetch_optional(checkpoint::is_current(ti, dispatch))
-                    .await
-                    .map_err(write_error)?;
-                if row.is_some() {
-                    let delete = checkpoint::delete(self.database.dialect(), &[ti]);
-                    tx.execute(delete).await.map_err(write_error)?;
-                }
-                row.is_some()
+                let row = tx.fetch_optional(checkpoint::is_current(ti, dispatch)).await;
+                let row = row.map_err(write_error)?;
+                (row.is_some(), checkpoint::delete(dialect, &[ti]).into())
             }
         };
-        if current {
-            tx.commit().await.map_err(commit_error)?;
+        if !current {
+            return Ok(false);
         }
-        Ok(current)
+        for statement in statements {
+            tx.execute(statement).await.map_err(write_error)?;
+        }
+        tx.commit().await.map_err(commit_error)?;
+        Ok(true)
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {

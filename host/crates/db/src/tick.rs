@@ -65,7 +65,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.extend(xcom::upsert(dialect, &rows, now));
     }
     if !checkpoint_deletes.is_empty() {
-        statements.push(checkpoint::delete(dialect, checkpoint_deletes));
+        statements.extend(checkpoint::delete(dialect, checkpoint_deletes));
     }
     if !run_deletes.is_empty() {
         statements.extend(dag_run::delete(dialect, run_deletes));

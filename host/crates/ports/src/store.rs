@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
-use crate::payload::XcomValue;
+use crate::payload::{Checkpoint, XcomValue};
 use crate::query::{Listed, Page, QueryError, RunRow, TiRow};
 
 /// The right to schedule. Every tick's transaction checks it under lock.
@@ -80,7 +80,7 @@ pub struct TickWrite {
     pub xcom_deletes: Vec<TiKey>,
     /// XComs (a repeat replaces).
     pub xcoms: Vec<XcomWrite>,
-    /// Task instances whose checkpoint is deleted.
+    /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted with all that belongs to them.
     pub run_deletes: Vec<DagRunKey>,
@@ -300,13 +300,14 @@ pub trait SchedulerStore: Send + Sync + 'static {
     ) -> Result<Vec<(model::MapIndex, XcomValue)>, QueryError>;
     /// The checkpoint of a task instance.
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
-    /// Replaces (or removes) a checkpoint, if `dispatch` is still the task instance's stored one; `Ok(false)` if not.
+    /// Replaces (or removes) a checkpoint with its references, in one transaction, if `dispatch` is still the task instance's
+    /// stored one; `Ok(false)` if not.
     async fn save_checkpoint(
         &self,
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError>;
     /// The rows of task instances as the API shows them, for answers of `Control`.

@@ -195,6 +195,16 @@ CREATE TABLE checkpoint (
     PRIMARY KEY (dag_run, task_index, map_index)
 );
 
+-- One row for each blob that a checkpoint refers to. A new try deletes the XComs and keeps the checkpoint, so these are apart.
+CREATE TABLE checkpoint_blob_ref (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, digest)
+);
+CREATE INDEX checkpoint_blob_ref_digest ON checkpoint_blob_ref (digest);
+
 CREATE TABLE component (
     digest TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     size BIGINT NOT NULL,

@@ -191,6 +191,16 @@ CREATE TABLE checkpoint (
     PRIMARY KEY (dag_run, task_index, map_index)
 ) STRICT, WITHOUT ROWID;
 
+-- One row for each blob that a checkpoint refers to. A new try deletes the XComs and keeps the checkpoint, so these are apart.
+CREATE TABLE checkpoint_blob_ref (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX checkpoint_blob_ref_digest ON checkpoint_blob_ref (digest);
+
 CREATE TABLE component (
     digest TEXT NOT NULL PRIMARY KEY,
     size INTEGER NOT NULL,

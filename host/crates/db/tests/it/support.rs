@@ -10,8 +10,9 @@ use model::{
     TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
 };
 use ports::deploy::DagVersion;
+use ports::executor::BlobRef;
 use ports::executor::RunContext;
-use ports::payload::XcomValue;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite};
 use test_postgres::TestDatabase;
 use uuid::Uuid;
@@ -258,6 +259,19 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         next_at: None,
         usage: None,
         chosen: None,
+    }
+}
+
+/// A checkpoint that refers to these blobs.
+pub(crate) fn checkpoint(bytes: &[u8], blobs: &[Digest]) -> Checkpoint {
+    let blob = |digest: &Digest| BlobRef {
+        digest: *digest,
+        size: 1,
+        media_type: None,
+    };
+    Checkpoint {
+        bytes: bytes.to_vec(),
+        blobs: blobs.iter().map(blob).collect(),
     }
 }
 

@@ -10,8 +10,8 @@ use rstest::rstest;
 use uuid::Uuid;
 
 use crate::support::{
-    Backend, NOW, TestDb, dag_id, deploy, key, new_run, run_id, run_write, seconds, task_id, ti, tick, version,
-    version_with, xcom,
+    Backend, NOW, TestDb, checkpoint, dag_id, deploy, key, new_run, run_id, run_write, seconds, task_id, ti, tick,
+    version, version_with, xcom,
 };
 
 /// A row with a value in every column.
@@ -386,7 +386,13 @@ async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend
         .await;
         let saved = test
             .db
-            .save_checkpoint(&lease, key(run, 0), DispatchNumber(0), Some(b"x"), NOW)
+            .save_checkpoint(
+                &lease,
+                key(run, 0),
+                DispatchNumber(0),
+                Some(&checkpoint(b"x", &[])),
+                NOW,
+            )
             .await;
         assert!(saved.unwrap());
     }

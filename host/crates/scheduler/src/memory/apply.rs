@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use model::{DagRunKey, DispatchNumber, TiKey};
+use ports::payload::Checkpoint;
 use ports::store::{CommitError, DagWrite, TickWrite};
 
 use super::tables::{MemoryDag, MemoryRun, Tables};
@@ -176,7 +177,12 @@ impl Tables {
         }
     }
 
-    pub(super) fn save_checkpoint(&mut self, ti: TiKey, dispatch: DispatchNumber, bytes: Option<&[u8]>) -> bool {
+    pub(super) fn save_checkpoint(
+        &mut self,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        checkpoint: Option<&Checkpoint>,
+    ) -> bool {
         let Some(run) = self.runs.get_mut(&ti.run) else {
             return false;
         };
@@ -185,8 +191,8 @@ impl Tables {
             Some(stored) if stored.dispatch == dispatch && stored.state.is_dispatched() => {}
             _ => return false,
         }
-        match bytes {
-            Some(bytes) => drop(run.checkpoints.insert(place, bytes.to_vec())),
+        match checkpoint {
+            Some(checkpoint) => drop(run.checkpoints.insert(place, checkpoint.clone())),
             None => drop(run.checkpoints.remove(&place)),
         }
         true

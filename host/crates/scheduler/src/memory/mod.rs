@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
     AuditWrite, CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite, TickWrite,
@@ -198,7 +198,8 @@ impl SchedulerStore for MemoryStore {
         Ok(tables
             .runs
             .get(&ti.run)
-            .and_then(|run| run.checkpoints.get(&(ti.task, ti.map_index)).cloned()))
+            .and_then(|run| run.checkpoints.get(&(ti.task, ti.map_index)))
+            .map(|checkpoint| checkpoint.bytes.clone()))
     }
 
     async fn save_checkpoint(
@@ -206,12 +207,12 @@ impl SchedulerStore for MemoryStore {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         _now: Timestamp,
     ) -> Result<bool, CommitError> {
         let mut tables = self.tables();
         tables.check_lease(lease)?;
-        Ok(tables.save_checkpoint(ti, dispatch, bytes))
+        Ok(tables.save_checkpoint(ti, dispatch, checkpoint))
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::store::{AuditWrite, CommitError, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ pub(super) struct MemoryRun {
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
-    pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Vec<u8>>,
+    pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
 }
 
 impl Tables {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
 use scheduler::MemoryStore;
@@ -176,10 +176,10 @@ impl SchedulerStore for FaultyStore {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError> {
-        self.inner.save_checkpoint(lease, ti, dispatch, bytes, now).await
+        self.inner.save_checkpoint(lease, ti, dispatch, checkpoint, now).await
     }
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
         self.inner.ti_rows(run).await

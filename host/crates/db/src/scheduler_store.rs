@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
+use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
@@ -12,7 +13,9 @@ use uuid::Uuid;
 
 use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
-use crate::table::{checkpoint, dag, dag_run, dag_version, scheduler_lease, slot_pool, task_instance, xcom};
+use crate::table::{
+    checkpoint, dag, dag_run, dag_version, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
+};
 use crate::tick;
 
 #[async_trait]
@@ -200,6 +203,24 @@ impl SchedulerStore for Db {
         }
         tx.commit().await.map_err(commit_error)?;
         Ok(true)
+    }
+
+    async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
+        let mut tx = self.database.read().await.map_err(query_error)?;
+        let rows = tx.fetch_all(intent::all()).await.map_err(query_error)?;
+        let intents = rows.iter().map(intent::read).collect::<Result<_, _>>();
+        let runs = tx.fetch_all(intent::all_runs()).await.map_err(query_error)?;
+        intents
+            .and_then(|intents| intent::with_runs(intents, &runs))
+            .map_err(query_error)
+    }
+
+    async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {
+        Ok(self.first(purge::left(runs), |_| Ok(())).await?.is_some())
+    }
+
+    async fn old_versions(&self, dag_id: &DagId) -> Result<u64, QueryError> {
+        self.count(dag_version::count_old(dag_id)).await
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {

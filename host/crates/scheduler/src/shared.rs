@@ -8,11 +8,12 @@ use model::{Clock, DagId, RunId, Timestamp};
 use ports::control::{ControlError, RunEvent};
 use ports::query::QueryError;
 use ports::store::{Lease, SchedulerStore};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::inbox::{Message, Reply};
+use crate::intent;
 use crate::keys::RunKeys;
 use crate::live::Active;
 use crate::metrics::Metrics;
@@ -64,6 +65,10 @@ pub(crate) struct Shared {
     dags: RwLock<HashMap<DagId, KnownDag>>,
     versions: Mutex<VersionCache>,
     xcoms: Mutex<XcomCache>,
+    /// The intents that are being carried out; each ends when its sender is dropped.
+    carried: Mutex<HashMap<Uuid, watch::Receiver<()>>>,
+    /// Turns of steps of intents.
+    pub(crate) steps: Semaphore,
     condition: Mutex<Condition>,
 }
 
@@ -92,6 +97,8 @@ impl Shared {
             dags: RwLock::default(),
             versions: Mutex::default(),
             xcoms: Mutex::default(),
+            carried: Mutex::default(),
+            steps: Semaphore::new(intent::STEPS),
             condition: Mutex::default(),
         }
     }
@@ -122,6 +129,10 @@ impl Shared {
 
     pub(crate) fn xcoms(&self) -> MutexGuard<'_, XcomCache> {
         self.xcoms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn carried(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Receiver<()>>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn condition(&self) -> MutexGuard<'_, Condition> {

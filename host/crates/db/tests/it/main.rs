@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod components;
+mod intents;
 mod lease;
 mod lists;
 mod lost_commit;

@@ -12,6 +12,7 @@ use model::{
 use ports::deploy::DagVersion;
 use ports::executor::BlobRef;
 use ports::executor::RunContext;
+use ports::intent::IntentWrite;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite};
 use test_postgres::TestDatabase;
@@ -260,6 +261,14 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         usage: None,
         chosen: None,
     }
+}
+
+/// Removes rows of runs, at most so many of each table.
+pub(crate) fn purge(runs: &[i64], rows: u32) -> DagWrite {
+    DagWrite::Intent(IntentWrite::Purge {
+        runs: runs.iter().copied().map(DagRunKey).collect(),
+        rows,
+    })
 }
 
 /// A checkpoint that refers to these blobs.

@@ -29,6 +29,8 @@ const PURGE: u32 = 8;
 const RUNS_AT_A_TIME: usize = 16;
 /// How many runs a step removes rows of.
 const RUNS_A_STEP: usize = 32;
+/// How many keys of runs are read at a time.
+const RUNS_A_READ: u32 = 1_024;
 /// How many versions a step removes.
 const VERSIONS_A_STEP: u32 = 16;
 
@@ -80,9 +82,7 @@ async fn carry_out(shared: &Shared, intent: &Intent) -> Result<(), ControlError>
         IntentWork::Clear(work) => clear(shared, intent, work).await?,
         IntentWork::DeleteRuns => {
             for runs in intent.runs.chunks(RUNS_A_STEP) {
-                while read(shared, || shared.store.has_rows(runs)).await? {
-                    purge(shared, runs.to_vec()).await?;
-                }
+                purge(shared, runs).await?;
             }
         }
         IntentWork::DeleteDag => return delete_dag(shared, intent).await,
@@ -137,13 +137,14 @@ async fn clear_run(
 
 async fn delete_dag(shared: &Shared, intent: &Intent) -> Result<(), ControlError> {
     let dag_id: &DagId = &intent.dag_id;
-    let limit = u32::try_from(RUNS_A_STEP).unwrap_or(u32::MAX);
     loop {
-        let runs = read(shared, || shared.store.runs_between(dag_id, None, None, limit)).await?;
+        let runs = read(shared, || shared.store.runs_between(dag_id, None, None, RUNS_A_READ)).await?;
         if runs.is_empty() {
             break;
         }
-        purge(shared, runs).await?;
+        for runs in runs.chunks(RUNS_A_STEP) {
+            purge(shared, runs).await?;
+        }
     }
     while read(shared, || shared.store.old_versions(dag_id)).await? > 0 {
         let versions = IntentWrite::PurgeVersions {
@@ -165,9 +166,18 @@ async fn delete_dag(shared: &Shared, intent: &Intent) -> Result<(), ControlError
     .await
 }
 
-async fn purge(shared: &Shared, runs: Vec<DagRunKey>) -> Result<(), ControlError> {
-    let rows = shared.config.purge_rows;
-    step(shared, PURGE, IntentWrite::Purge { runs, rows }).await
+/// Removes rows of runs until none is left. Runs of a DAG that is being deleted go with their last row, or at once.
+async fn purge(shared: &Shared, runs: &[DagRunKey]) -> Result<(), ControlError> {
+    loop {
+        let some = IntentWrite::Purge {
+            runs: runs.to_vec(),
+            rows: shared.config.purge_rows,
+        };
+        step(shared, PURGE, some).await?;
+        if !read(shared, || shared.store.has_rows(runs)).await? {
+            return Ok(());
+        }
+    }
 }
 
 async fn step(shared: &Shared, weight: u32, write: IntentWrite) -> Result<(), ControlError> {

@@ -221,9 +221,9 @@ CREATE TABLE intent (
 
 -- How far it is: the runs that it has still to deal with. Each leaves in the transaction that deals with it.
 CREATE TABLE intent_run (
-    intent TEXT COLLATE "C" NOT NULL,
     dag_run BIGINT NOT NULL,
-    PRIMARY KEY (intent, dag_run)
+    intent TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (dag_run, intent)
 );
 
 CREATE TABLE component (

@@ -217,9 +217,9 @@ CREATE TABLE intent (
 
 -- How far it is: the runs that it has still to deal with. Each leaves in the transaction that deals with it.
 CREATE TABLE intent_run (
-    intent TEXT NOT NULL,
     dag_run INTEGER NOT NULL,
-    PRIMARY KEY (intent, dag_run)
+    intent TEXT NOT NULL,
+    PRIMARY KEY (dag_run, intent)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE component (

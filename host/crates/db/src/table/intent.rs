@@ -23,7 +23,7 @@ static INTENT: Upsert = Upsert::new(
     0,
 );
 
-const RUN: &[(&str, Kind)] = &[("intent", Kind::Text), ("dag_run", Kind::Int)];
+const RUN: &[(&str, Kind)] = &[("dag_run", Kind::Int), ("intent", Kind::Text)];
 
 static INTENT_RUN: Upsert = Upsert::new("intent_run", RUN, 0);
 
@@ -48,8 +48,8 @@ pub(crate) fn begin(dialect: Dialect, intents: &[Arc<Intent>]) -> Result<Vec<Sta
         rows.text(kind(&intent.work));
         rows.text(&*serde_json::to_string(&intent.work)?);
         for run in &intent.runs {
-            runs.text(&*id);
             runs.int(run.0);
+            runs.text(&*id);
         }
     }
     let mut statements = vec![INTENT.statement(rows)];
@@ -63,10 +63,10 @@ pub(crate) fn begin(dialect: Dialect, intents: &[Arc<Intent>]) -> Result<Vec<Sta
 pub(crate) fn runs_done(dialect: Dialect, done: &[(Uuid, DagRunKey)]) -> Statement {
     let mut batch = Batch::new(RUN, dialect, done.len());
     for (intent, run) in done {
-        batch.text(&*intent.to_string());
         batch.int(run.0);
+        batch.text(&*intent.to_string());
     }
-    let mut statement = Statement::new("DELETE FROM intent_run WHERE (intent, dag_run) IN (");
+    let mut statement = Statement::new("DELETE FROM intent_run WHERE (dag_run, intent) IN (");
     statement
         .push(&source(RUN, dialect))
         .append(batch.into_statement(""))

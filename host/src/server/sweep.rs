@@ -8,9 +8,8 @@ use ports::store::BlobRefs;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// A blob is written before the transaction that refers to it. A checkpoint may refer to one for as long as its task instance goes
-/// on, and has no row that says so: a week is longer than any task instance is meant to take.
-const YOUNG: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A blob is written before the transaction that refers to it; this is far longer than any transaction waits.
+const YOUNG: Duration = Duration::from_secs(3600);
 
 /// Sweeps now and then until `shutdown`.
 pub(crate) async fn run(store: FileBlobStore, refs: Arc<dyn BlobRefs>, every: Duration, shutdown: CancellationToken) {

@@ -11,7 +11,7 @@ use ports::store::{BlobRefs, ComponentStore, ComponentWriteError};
 use crate::Db;
 use crate::error::{query_error, query_failure};
 use crate::sql::{Failure, WriteTx};
-use crate::table::{component, component_tag, xcom};
+use crate::table::{checkpoint, component, component_tag, xcom};
 
 /// Digests of one statement; SQLite takes 32,766 arguments, PostgreSQL 65,535.
 const DIGESTS_PER_STATEMENT: usize = 10_000;
@@ -164,6 +164,10 @@ impl BlobRefs for Db {
         for digests in digests.chunks(DIGESTS_PER_STATEMENT) {
             referenced.extend(
                 self.all(xcom::referenced(digests), |row| row.columns().digest())
+                    .await?,
+            );
+            referenced.extend(
+                self.all(checkpoint::referenced(digests), |row| row.columns().digest())
                     .await?,
             );
             // Components may lie in the same store.

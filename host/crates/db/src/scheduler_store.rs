@@ -5,14 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::intent::Intent;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
 use uuid::Uuid;
 
 use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
-use crate::table::{checkpoint, dag, dag_run, dag_version, scheduler_lease, slot_pool, task_instance, xcom};
+use crate::table::{
+    checkpoint, dag, dag_run, dag_version, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
+};
 use crate::tick;
 
 #[async_trait]
@@ -175,34 +178,50 @@ impl SchedulerStore for Db {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError> {
         let mut tx = self.database.write().await.map_err(write_error)?;
         tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
-        let current = match bytes {
-            Some(bytes) => {
-                tx.execute(checkpoint::save(ti, dispatch, bytes, now))
-                    .await
-                    .map_err(write_error)?
-                    > 0
+        let dialect = self.database.dialect();
+        let (current, statements) = match checkpoint {
+            Some(Checkpoint { bytes, blobs }) => {
+                let saved = tx.execute(checkpoint::save(ti, dispatch, bytes, now)).await;
+                let saved = saved.map_err(write_error)?;
+                (saved > 0, checkpoint::refer(dialect, ti, blobs))
             }
             None => {
-                let row = tx
-                    .fetch_optional(checkpoint::is_current(ti, dispatch))
-                    .await
-                    .map_err(write_error)?;
-                if row.is_some() {
-                    let delete = checkpoint::delete(self.database.dialect(), &[ti]);
-                    tx.execute(delete).await.map_err(write_error)?;
-                }
-                row.is_some()
+                let row = tx.fetch_optional(checkpoint::is_current(ti, dispatch)).await;
+                let row = row.map_err(write_error)?;
+                (row.is_some(), checkpoint::delete(dialect, &[ti]).into())
             }
         };
-        if current {
-            tx.commit().await.map_err(commit_error)?;
+        if !current {
+            return Ok(false);
         }
-        Ok(current)
+        for statement in statements {
+            tx.execute(statement).await.map_err(write_error)?;
+        }
+        tx.commit().await.map_err(commit_error)?;
+        Ok(true)
+    }
+
+    async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
+        let mut tx = self.database.read().await.map_err(query_error)?;
+        let rows = tx.fetch_all(intent::all()).await.map_err(query_error)?;
+        let intents = rows.iter().map(intent::read).collect::<Result<_, _>>();
+        let runs = tx.fetch_all(intent::all_runs()).await.map_err(query_error)?;
+        intents
+            .and_then(|intents| intent::with_runs(intents, &runs))
+            .map_err(query_error)
+    }
+
+    async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {
+        Ok(self.first(purge::left(runs), |_| Ok(())).await?.is_some())
+    }
+
+    async fn old_versions(&self, dag_id: &DagId) -> Result<u64, QueryError> {
+        self.count(dag_version::count_old(dag_id)).await
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {

@@ -1,12 +1,12 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, runs, task instances, tries, XComs,
-//! checkpoints, deletions, audit log. Parts that are empty cost nothing.
+//! checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
 
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
-use crate::table::{audit_log, checkpoint, dag, dag_run, scheduler_lease, task_instance, xcom};
+use crate::table::{audit_log, checkpoint, dag, dag_run, intent, scheduler_lease, task_instance, xcom};
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
 /// twice, and a fixed order of locks excludes deadlocks.)
@@ -36,6 +36,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         xcoms,
         checkpoint_deletes,
         run_deletes,
+        intents,
+        intent_runs_done,
         audit,
     } = tick;
     let now = now.unwrap_or(Timestamp(0));
@@ -69,10 +71,16 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.extend(xcom::upsert(dialect, &rows, now));
     }
     if !checkpoint_deletes.is_empty() {
-        statements.push(checkpoint::delete(dialect, checkpoint_deletes));
+        statements.extend(checkpoint::delete(dialect, checkpoint_deletes));
     }
     if !run_deletes.is_empty() {
-        statements.extend(dag_run::delete(dialect, run_deletes));
+        statements.push(dag_run::delete(dialect, run_deletes));
+    }
+    if !intents.is_empty() {
+        statements.extend(intent::begin(dialect, intents)?);
+    }
+    if !intent_runs_done.is_empty() {
+        statements.push(intent::runs_done(dialect, intent_runs_done));
     }
     if !audit.is_empty() {
         statements.push(audit_log::insert(dialect, audit, now));

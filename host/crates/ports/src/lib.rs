@@ -5,6 +5,7 @@ pub mod component;
 pub mod control;
 pub mod deploy;
 pub mod executor;
+pub mod intent;
 pub mod log;
 pub mod payload;
 pub mod query;

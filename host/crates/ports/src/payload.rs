@@ -64,6 +64,15 @@ pub trait XcomBackend: Send + Sync + 'static {
     ) -> Result<Option<XcomValue>, XcomError>;
 }
 
+/// What a task instance saves of its progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What a later try is given.
+    pub bytes: Vec<u8>,
+    /// The blobs that the bytes refer to: they are kept as long as the checkpoint is.
+    pub blobs: Vec<BlobRef>,
+}
+
 /// Why a checkpoint call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -80,8 +89,8 @@ pub enum CheckpointError {
 pub trait CheckpointBackend: Send + Sync + 'static {
     /// The bytes saved last.
     async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError>;
-    /// Replaces the bytes (`None` removes them). Durable when it returns.
-    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError>;
+    /// Replaces the checkpoint (`None` removes it). Durable when it returns.
+    async fn save(&self, id: TryId, checkpoint: Option<Checkpoint>) -> Result<(), CheckpointError>;
 }
 
 /// Why a blob call failed.

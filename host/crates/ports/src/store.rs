@@ -12,7 +12,8 @@ use uuid::Uuid;
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
-use crate::payload::XcomValue;
+use crate::intent::{Intent, IntentWrite};
+use crate::payload::{Checkpoint, XcomValue};
 use crate::query::{Listed, Page, QueryError, RunRow, TiRow};
 
 /// The right to schedule. Every tick's transaction checks it under lock.
@@ -82,10 +83,14 @@ pub struct TickWrite {
     pub xcom_deletes: Vec<TiKey>,
     /// XComs (a repeat replaces).
     pub xcoms: Vec<XcomWrite>,
-    /// Task instances whose checkpoint is deleted.
+    /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
-    /// Runs that are deleted with all that belongs to them.
+    /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
     pub run_deletes: Vec<DagRunKey>,
+    /// Intents that the changes to runs bring with them. Those of DAG changes are in `dags`.
+    pub intents: Vec<Arc<Intent>>,
+    /// Runs that an intent has dealt with.
+    pub intent_runs_done: Vec<(Uuid, DagRunKey)>,
     /// Lines for the audit log.
     pub audit: Vec<AuditWrite>,
 }
@@ -107,11 +112,15 @@ pub enum DagWrite {
         /// Paused or not.
         paused: bool,
     },
-    /// Remove the DAG, its versions and its runs.
+    /// Mark the DAG: from now on it is listed nowhere, and neither are its runs. The intent removes them.
     Delete {
         /// The DAG.
         dag_id: DagId,
+        /// What begins with that.
+        intent: Arc<Intent>,
     },
+    /// A step of an intent.
+    Intent(IntentWrite),
 }
 
 /// A new run.
@@ -267,7 +276,7 @@ pub trait SchedulerStore: Send + Sync + 'static {
     async fn commit_tick(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError>;
     /// Whether a tick was committed.
     async fn tick_committed(&self, tick_id: Uuid) -> Result<bool, QueryError>;
-    /// All DAGs.
+    /// All DAGs but those that are being deleted.
     async fn load_dags(&self) -> Result<Vec<StoredDag>, QueryError>;
     /// One version.
     async fn load_version(&self, version: Uuid) -> Result<Option<Arc<DagVersion>>, QueryError>;
@@ -303,15 +312,22 @@ pub trait SchedulerStore: Send + Sync + 'static {
     ) -> Result<Vec<(model::MapIndex, XcomValue)>, QueryError>;
     /// The checkpoint of a task instance.
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
-    /// Replaces (or removes) a checkpoint, if `dispatch` is still the task instance's stored one; `Ok(false)` if not.
+    /// Replaces (or removes) a checkpoint with its references, in one transaction, if `dispatch` is still the task instance's
+    /// stored one; `Ok(false)` if not.
     async fn save_checkpoint(
         &self,
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError>;
+    /// The intents that are not done, oldest first.
+    async fn intents(&self) -> Result<Vec<Intent>, QueryError>;
+    /// Whether any rows belong to these runs, beside the rows of the runs themselves.
+    async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError>;
+    /// How many versions a DAG has beside its current one.
+    async fn old_versions(&self, dag_id: &DagId) -> Result<u64, QueryError>;
     /// The rows of task instances as the API shows them, for answers of `Control`.
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError>;
     /// The row of a run as the API shows it.

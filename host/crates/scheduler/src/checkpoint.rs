@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use ports::executor::TryId;
-use ports::payload::{CheckpointBackend, CheckpointError};
+use ports::payload::{Checkpoint, CheckpointBackend, CheckpointError};
 use ports::store::CommitError;
 
 use crate::handle::Handle;
@@ -25,7 +25,7 @@ impl CheckpointBackend for Handle {
         Ok(loaded)
     }
 
-    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+    async fn save(&self, id: TryId, checkpoint: Option<Checkpoint>) -> Result<(), CheckpointError> {
         let run = self.current(&id).ok_or(CheckpointError::Stale)?;
         mark(&run, &id);
         let lease = self.shared.lease.get().ok_or(CheckpointError::Stale)?;
@@ -33,7 +33,7 @@ impl CheckpointBackend for Handle {
         let saved = self
             .shared
             .store
-            .save_checkpoint(lease, id.ti, id.dispatch, bytes.as_deref(), now)
+            .save_checkpoint(lease, id.ti, id.dispatch, checkpoint.as_ref(), now)
             .await;
         match saved {
             Ok(true) => Ok(()),

@@ -17,6 +17,10 @@ pub struct Config {
     pub run_mark_delay: Duration,
     /// After this many transitions a tick takes no further work.
     pub max_transitions_per_tick: usize,
+    /// How many rows of each table a tick removes at the most for an intent that deletes.
+    pub purge_rows: u32,
+    /// How long the answer to a request that became an intent waits for it to be carried out. It is promised either way.
+    pub intent_patience: Duration,
     /// How many run keys are reserved at a time.
     pub run_key_block: u32,
     /// How long commits may fail for passing reasons before waiting requests are answered "unavailable".
@@ -38,6 +42,8 @@ impl Config {
             parallelism: None,
             run_mark_delay: Duration::from_millis(500),
             max_transitions_per_tick: 5_000,
+            purge_rows: 2_000,
+            intent_patience: Duration::from_secs(2),
             run_key_block: 1_000,
             unavailable_after: Duration::from_secs(1),
             backoff: Duration::from_millis(20),

@@ -8,11 +8,13 @@ use std::time::Duration;
 use model::{DagRunKey, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::{Executor, ExecutorEvent, TryId};
+use ports::intent::Intent;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::dags::Dags;
 use crate::error::Stopped;
 use crate::inbox::{DagOp, Item, Message};
+use crate::intent;
 use crate::queue::WorkQueue;
 use crate::run::Run;
 use crate::shared::Shared;
@@ -50,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// Bounds how many runs are read at a time.
     pub(crate) loads: Arc<Semaphore>,
+    /// Intents of the last process.
+    pub(crate) stored_intents: Vec<Intent>,
     pub(crate) failing: Option<Failing>,
     pub(crate) stopping: bool,
     pub(crate) executor_stopped: bool,
@@ -76,6 +80,7 @@ impl Core {
             timers: Timers::default(),
             lazy: BTreeSet::new(),
             loads: Arc::new(Semaphore::new(LOADS)),
+            stored_intents: Vec::new(),
             failing: None,
             stopping: false,
             executor_stopped: false,
@@ -85,6 +90,9 @@ impl Core {
 
     /// Runs until a shutdown or until another scheduler takes over.
     pub(crate) async fn run(mut self) -> Result<(), Stopped> {
+        for stored in std::mem::take(&mut self.stored_intents) {
+            intent::carry(&self.shared, Arc::new(stored));
+        }
         loop {
             while let Ok(message) = self.inbox.try_recv() {
                 self.accept(message);

@@ -1,6 +1,6 @@
-//! The DAGs as the loop knows them: paused or not, and their current version.
+//! The DAGs as the loop knows them: paused or not, their current version, and which are being deleted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use model::DagId;
@@ -18,8 +18,19 @@ pub(crate) struct DagEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Dags {
     by_id: HashMap<DagId, DagEntry>,
-    /// The number of the change, and what was there before.
-    undo: Vec<(usize, DagId, Option<DagEntry>)>,
+    /// Those of which rows are left to be removed.
+    going: HashSet<DagId>,
+    undo: Vec<Undo>,
+}
+
+/// What there was of a DAG before a change.
+#[derive(Debug)]
+struct Undo {
+    /// The number of the change.
+    change: usize,
+    dag_id: DagId,
+    entry: Option<DagEntry>,
+    going: bool,
 }
 
 impl Dags {
@@ -27,22 +38,51 @@ impl Dags {
         self.by_id.get(dag_id)
     }
 
+    /// Whether the DAG is being deleted.
+    pub(crate) fn is_going(&self, dag_id: &DagId) -> bool {
+        self.going.contains(dag_id)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &DagEntry> {
         self.by_id.values()
     }
 
-    /// Adds, replaces or removes a DAG, as the tick's change of this number.
-    pub(crate) fn set(&mut self, change: usize, dag_id: &DagId, entry: Option<DagEntry>) {
-        let before = match entry {
-            Some(entry) => self.by_id.insert(dag_id.clone(), entry),
-            None => self.by_id.remove(dag_id),
-        };
-        self.undo.push((change, dag_id.clone(), before));
+    /// Adds or replaces a DAG, as the tick's change of this number.
+    pub(crate) fn set(&mut self, change: usize, dag_id: &DagId, entry: DagEntry) {
+        self.remember(change, dag_id);
+        self.by_id.insert(dag_id.clone(), entry);
+    }
+
+    /// A DAG begins to go, as the tick's change of this number.
+    pub(crate) fn begin_to_go(&mut self, change: usize, dag_id: &DagId) {
+        self.remember(change, dag_id);
+        self.by_id.remove(dag_id);
+        self.going.insert(dag_id.clone());
+    }
+
+    /// A DAG is gone, as the tick's change of this number.
+    pub(crate) fn gone(&mut self, change: usize, dag_id: &DagId) {
+        self.remember(change, dag_id);
+        self.going.remove(dag_id);
+    }
+
+    fn remember(&mut self, change: usize, dag_id: &DagId) {
+        self.undo.push(Undo {
+            change,
+            dag_id: dag_id.clone(),
+            entry: self.by_id.get(dag_id).cloned(),
+            going: self.going.contains(dag_id),
+        });
     }
 
     /// Adds a DAG that is stored.
     pub(crate) fn add(&mut self, entry: DagEntry) {
         self.by_id.insert(entry.version.dag().id.clone(), entry);
+    }
+
+    /// Adds a DAG of which rows are left to be removed.
+    pub(crate) fn add_going(&mut self, dag_id: DagId) {
+        self.going.insert(dag_id);
     }
 
     /// The changes are committed.
@@ -52,11 +92,16 @@ impl Dags {
 
     /// Only some of the changes are committed; the others are taken back.
     pub(crate) fn take_back(&mut self, committed: impl Fn(usize) -> bool) {
-        for (change, dag_id, before) in std::mem::take(&mut self.undo).into_iter().rev() {
-            if committed(change) {
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            if committed(undo.change) {
                 continue;
             }
-            match before {
+            let dag_id = undo.dag_id;
+            match undo.going {
+                true => self.going.insert(dag_id.clone()),
+                false => self.going.remove(&dag_id),
+            };
+            match undo.entry {
                 Some(entry) => drop(self.by_id.insert(dag_id, entry)),
                 None => drop(self.by_id.remove(&dag_id)),
             }

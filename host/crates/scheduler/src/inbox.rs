@@ -7,9 +7,11 @@ use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, 
 use ports::control::ControlError;
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
+use ports::intent::{ClearWork, Intent, IntentWrite};
 use ports::query::{QueryError, RunRow};
 use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use crate::version::Version;
 
@@ -63,10 +65,12 @@ pub(crate) enum DagOp {
         reply: Reply<()>,
     },
     Delete {
-        dag_id: DagId,
-        user: String,
+        /// What removes its rows once it is marked.
+        intent: Arc<Intent>,
         reply: Reply<()>,
     },
+    /// A step of an intent.
+    Intent { write: IntentWrite, reply: Reply<()> },
 }
 
 /// A new run, complete but for its state.
@@ -84,6 +88,12 @@ pub(crate) enum RunOp {
         only_failed: bool,
         only_running: bool,
         user: String,
+        reply: Reply<()>,
+    },
+    /// Clears what an intent says; the run counts as dealt with.
+    CarryOut {
+        intent: Uuid,
+        work: Arc<ClearWork>,
         reply: Reply<()>,
     },
     SetState {
@@ -106,6 +116,7 @@ impl RunOp {
     /// Answers that it cannot be done.
     pub(crate) fn refuse(self, error: ControlError) {
         let (Self::Clear { reply, .. }
+        | Self::CarryOut { reply, .. }
         | Self::SetState { reply, .. }
         | Self::Note { reply, .. }
         | Self::Delete { reply, .. }) = self;
@@ -118,7 +129,19 @@ impl DagOp {
     pub(crate) fn refuse(self, error: ControlError) {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
-            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } => drop(reply.send(Err(error))),
+            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
+        }
+    }
+
+    /// Answers that it is done.
+    pub(crate) fn confirm(self, new_dag: bool) {
+        match self {
+            Self::Deploy { reply, .. } => drop(reply.send(Ok(new_dag))),
+            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
+                drop(reply.send(Ok(())));
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use model::params::param_lengths;
 use model::run::{RunSnapshot, RunState, Ti, TiSnapshot};
 use model::{DagRunKey, DagRunState, Timestamp};
 use ports::control::ControlError;
+use ports::intent::IntentWork;
 use ports::query::QueryError;
 use ports::store::{RunWrite, TiWrite, TickWrite};
 use uuid::Uuid;
@@ -38,6 +39,12 @@ impl Core {
                 paused: dag.paused,
                 version,
             });
+        }
+        self.stored_intents = shared.store.intents().await.map_err(StartError::Load)?;
+        for intent in &self.stored_intents {
+            if intent.work == IntentWork::DeleteDag {
+                self.dags.add_going(intent.dag_id.clone());
+            }
         }
         let now = shared.clock.now();
         for key in shared.store.active_runs().await.map_err(StartError::Load)? {
@@ -154,6 +161,12 @@ impl Core {
     ) {
         let Some(items) = self.loading.remove(&key) else { return };
         match result {
+            // It was read while its DAG went.
+            Ok(Some(loaded)) if self.dags.get(&loaded.stored.row.dag_id).is_none() => {
+                for item in items {
+                    item.refuse(ControlError::DagNotFound(loaded.stored.row.dag_id.clone()));
+                }
+            }
             Ok(Some(loaded)) => {
                 if !self.runs.contains_key(&key) {
                     self.shared.condition().set_aside.retain(|(aside, _)| *aside != key);

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, TiKey};
 use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
+use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
 use ports::query::RunRow;
 use ports::store::DagWrite;
 
 use crate::core::Core;
-use crate::inbox::{DagOp, Item, RunOp};
+use crate::inbox::{Item, RunOp};
+use crate::intent;
 use crate::live::LiveTry;
 use crate::metrics::Metrics;
 use crate::run::{Draft, Place, Run};
@@ -95,16 +97,29 @@ impl Core {
                     (dag_id, "deployed")
                 }
                 DagWrite::SetPaused { dag_id, paused } => (dag_id, if paused { "paused" } else { "unpaused" }),
-                DagWrite::Delete { dag_id } => {
+                DagWrite::Delete { dag_id, intent } => {
                     known.remove(&dag_id);
+                    intent::carry(&self.shared, intent);
                     (dag_id, "deleted")
+                }
+                DagWrite::Intent(step) => {
+                    self.release_step(step);
+                    return change.op.confirm(false);
                 }
             }
         };
         events.push(RunEvent::Dag { dag_id, change: kind });
-        match change.op {
-            DagOp::Deploy { reply, .. } => drop(reply.send(Ok(change.new_dag))),
-            DagOp::SetPaused { reply, .. } | DagOp::Delete { reply, .. } => drop(reply.send(Ok(()))),
+        change.op.confirm(change.new_dag);
+    }
+
+    fn release_step(&self, step: IntentWrite) {
+        match step {
+            IntentWrite::Begin(intent) => intent::carry(&self.shared, intent),
+            IntentWrite::Purge { runs, .. } => {
+                let set_aside = &mut self.shared.condition().set_aside;
+                set_aside.retain(|(aside, _)| !runs.contains(aside));
+            }
+            IntentWrite::PurgeVersions { .. } | IntentWrite::End { .. } => {}
         }
     }
 
@@ -197,6 +212,9 @@ impl Core {
             }
         }
 
+        if let Some(rest) = &draft.rest {
+            intent::carry(&self.shared, Arc::clone(rest));
+        }
         let deleted = draft.deleted;
         let run_changed = draft.run_changed;
         let ended = state.is_finished();
@@ -301,6 +319,7 @@ impl Core {
             }
             Item::Op(
                 RunOp::Clear { reply, .. }
+                | RunOp::CarryOut { reply, .. }
                 | RunOp::SetState { reply, .. }
                 | RunOp::Note { reply, .. }
                 | RunOp::Delete { reply, .. },

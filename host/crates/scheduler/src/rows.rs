@@ -1,6 +1,7 @@
 //! From the drafts of a tick to the rows that it writes.
 
 use model::TaskInstanceState;
+use ports::intent::IntentWrite;
 
 use crate::audit;
 use crate::core::Core;
@@ -17,12 +18,21 @@ impl Core {
             let Ok(row) = &applied.write else { continue };
             write.dags.push(change);
             write.tick.dags.push(row.clone());
-            let (event, user, dag_id) = match &applied.op {
-                DagOp::Deploy { version, user, .. } => ("deploy_dag", user, &version.dag.id),
-                DagOp::SetPaused { dag_id, user, .. } => ("patch_dag", user, dag_id),
-                DagOp::Delete { dag_id, user, .. } => ("delete_dag", user, dag_id),
+            let line = match &applied.op {
+                DagOp::Deploy { version, user, .. } => audit::dag("deploy_dag", user, &version.dag.id, None),
+                DagOp::SetPaused { dag_id, user, .. } => audit::dag("patch_dag", user, dag_id, None),
+                DagOp::Delete { intent, .. } => audit::dag("delete_dag", &intent.user, &intent.dag_id, None),
+                DagOp::Intent {
+                    write: IntentWrite::Begin(intent),
+                    ..
+                } => {
+                    let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
+                    audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
+                }
+                // What a step does was asked for when its intent began.
+                DagOp::Intent { .. } => continue,
             };
-            write.audit(Owner::Dag(change), audit::dag(event, user, dag_id, None));
+            write.audit(Owner::Dag(change), line);
         }
         self.draft_lazy_runs(tick);
         let mut room = self
@@ -61,6 +71,7 @@ impl Draft {
         if self.deleted {
             if self.new.is_none() {
                 rows.run_deletes.push(key);
+                rows.intents.extend(self.rest.clone());
             }
             return;
         }
@@ -69,6 +80,8 @@ impl Draft {
         if self.run_changed {
             rows.runs.push(self.run_write());
         }
+        let done = self.intents_done.drain(..);
+        rows.intent_runs_done.extend(done.map(|intent| (intent, key)));
         self.changed.sort_unstable();
         self.changed.dedup();
         self.lazy.sort_unstable();

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use ports::intent::Intent;
 use ports::query::RunRow;
 use ports::store::{AuditWrite, NewRun, RunWrite, TiWrite, XcomWrite};
+use uuid::Uuid;
 
 use crate::live::LiveRun;
 use crate::outcome::Details;
@@ -62,6 +64,10 @@ pub(crate) struct Draft {
     pub(crate) run_changed: bool,
     pub(crate) new_note: bool,
     pub(crate) deleted: bool,
+    /// What removes the rows of the run once it is deleted.
+    pub(crate) rest: Option<Arc<Intent>>,
+    /// Intents that have dealt with the run.
+    pub(crate) intents_done: Vec<Uuid>,
     /// Rows that this tick must write.
     pub(crate) changed: Vec<Place>,
     /// Rows to add to `Run::lazy`.
@@ -114,6 +120,8 @@ impl Draft {
             run_changed: false,
             new_note: false,
             deleted: false,
+            rest: None,
+            intents_done: Vec::new(),
             changed: Vec::new(),
             lazy: Vec::new(),
             lazy_done: Vec::new(),

@@ -8,11 +8,12 @@ use model::{Clock, DagId, RunId, Timestamp};
 use ports::control::{ControlError, RunEvent};
 use ports::query::QueryError;
 use ports::store::{Lease, SchedulerStore};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::inbox::{Message, Reply};
+use crate::intent;
 use crate::keys::RunKeys;
 use crate::live::Active;
 use crate::metrics::Metrics;
@@ -66,6 +67,10 @@ pub(crate) struct Shared {
     versions: Mutex<VersionCache>,
     xcoms: Mutex<XcomCache>,
     xcom_lists: Mutex<XcomLists>,
+    /// The intents that are being carried out; each ends when its sender is dropped.
+    carried: Mutex<HashMap<Uuid, watch::Receiver<()>>>,
+    /// Turns of steps of intents.
+    pub(crate) steps: Semaphore,
     condition: Mutex<Condition>,
 }
 
@@ -95,6 +100,8 @@ impl Shared {
             versions: Mutex::default(),
             xcoms: Mutex::default(),
             xcom_lists: Mutex::default(),
+            carried: Mutex::default(),
+            steps: Semaphore::new(intent::STEPS),
             condition: Mutex::default(),
         }
     }
@@ -129,6 +136,10 @@ impl Shared {
 
     pub(crate) fn xcoms(&self) -> MutexGuard<'_, XcomCache> {
         self.xcoms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn carried(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Receiver<()>>> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn condition(&self) -> MutexGuard<'_, Condition> {

@@ -10,8 +10,10 @@ use model::run::{Event, Loss, RunState};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
+use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
 use ports::store::{DagWrite, XcomWrite};
+use uuid::Uuid;
 
 use crate::audit;
 use crate::core::Core;
@@ -21,6 +23,7 @@ use crate::live::LiveRun;
 use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
+use crate::selection::{Selection, state_matches};
 
 /// Work that a tick has taken, kept until its outcome is known.
 pub(crate) struct Applied {
@@ -116,6 +119,12 @@ impl Core {
                 ..
             } => {
                 let dag_id = &version.dag.id;
+                if self.dags.is_going(dag_id) {
+                    let message = format!(
+                        "DAG `{dag_id}` is being deleted, and not all of its runs are gone yet; deploy it again when they are"
+                    );
+                    return (Err(ControlError::Conflict(message)), false);
+                }
                 let known = self.dags.get(dag_id).is_some();
                 if known && !replace {
                     let message = format!("DAG `{dag_id}` exists already");
@@ -127,7 +136,7 @@ impl Core {
                     version: self.shared.versions().insert(Arc::clone(version)),
                 };
                 self.slots.set_dag(&entry.version, entry.paused);
-                self.dags.set(change, dag_id, Some(entry));
+                self.dags.set(change, dag_id, entry);
                 let write = DagWrite::Deploy {
                     version: Arc::clone(version),
                     paused: first,
@@ -143,28 +152,45 @@ impl Core {
                     paused: *paused,
                     ..known
                 };
-                self.dags.set(change, dag_id, Some(entry));
+                self.dags.set(change, dag_id, entry);
                 let write = DagWrite::SetPaused {
                     dag_id: dag_id.clone(),
                     paused: *paused,
                 };
                 (Ok(write), false)
             }
-            DagOp::Delete { dag_id, .. } => {
+            DagOp::Delete { intent, .. } => {
+                let dag_id = &intent.dag_id;
                 if self.dags.get(dag_id).is_none() {
                     return (Err(ControlError::DagNotFound(dag_id.clone())), false);
                 }
                 let in_memory = |run: &&Run| run.live.context.dag_id == *dag_id;
                 let active = self.runs.values().filter(in_memory).count();
-                if active > 0 || !self.loading.is_empty() {
+                // One that is being read is refused when it comes.
+                if active > 0 {
                     let message = format!("DAG `{dag_id}` has {active} active runs; end or delete them first");
                     return (Err(ControlError::Conflict(message)), false);
                 }
                 debug_assert!(tick.drafts.is_empty(), "DAG changes come first");
                 self.slots.remove_dag(dag_id);
-                self.dags.set(change, dag_id, None);
-                let write = DagWrite::Delete { dag_id: dag_id.clone() };
+                self.dags.begin_to_go(change, dag_id);
+                let write = DagWrite::Delete {
+                    dag_id: dag_id.clone(),
+                    intent: Arc::clone(intent),
+                };
                 (Ok(write), false)
+            }
+            DagOp::Intent { write, .. } => {
+                match write {
+                    IntentWrite::Begin(intent) if self.dags.get(&intent.dag_id).is_none() => {
+                        return (Err(ControlError::DagNotFound(intent.dag_id.clone())), false);
+                    }
+                    IntentWrite::End {
+                        dag_id: Some(dag_id), ..
+                    } => self.dags.gone(change, dag_id),
+                    _ => {}
+                }
+                (Ok(DagWrite::Intent(write.clone())), false)
             }
         }
     }
@@ -307,6 +333,7 @@ impl Core {
     }
 
     fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) {
+        let now = tick.now;
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
@@ -330,24 +357,28 @@ impl Core {
                     .filter(|(task, map_index)| {
                         state
                             .ti(*task, *map_index)
-                            .is_some_and(|ti| crate::control::state_matches(ti.state, *only_failed, *only_running))
+                            .is_some_and(|ti| state_matches(ti.state, *only_failed, *only_running))
                     })
                     .collect();
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
-                for place in &selected {
-                    let ti = draft.ti(*place);
-                    draft.checkpoint_deletes.push(ti);
-                }
                 draft
                     .audit
                     .push(audit::run("clear_task_instances", user, &context, Some(extra)));
-                self.step(
-                    tick,
-                    key,
-                    Event::Clear {
-                        task_instances: selected,
-                    },
-                );
+                self.clear(tick, key, selected);
+            }
+            RunOp::CarryOut { intent, work, .. } => {
+                let selection = Selection::new(draft.live.version.dag(), work);
+                let selected: Vec<Place> = draft
+                    .state
+                    .tis()
+                    .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state))
+                    .map(|(task, map_index, _)| (task, map_index))
+                    .collect();
+                draft.intents_done.push(*intent);
+                tick.transitions += 1;
+                if !selected.is_empty() {
+                    self.clear(tick, key, selected);
+                }
             }
             RunOp::SetState { state, user, .. } => {
                 let extra = format!("{{\"state\":\"{state}\"}}");
@@ -365,9 +396,31 @@ impl Core {
             }
             RunOp::Delete { user, .. } => {
                 draft.audit.push(audit::run("delete_dag_run", user, &context, None));
+                // A run that this very tick creates has no rows.
+                if !draft.new_run {
+                    draft.rest = Some(Arc::new(Intent {
+                        id: Uuid::new_v4(),
+                        dag_id: context.dag_id.clone(),
+                        user: user.clone(),
+                        created_at: now,
+                        runs: vec![key],
+                        work: IntentWork::DeleteRuns,
+                    }));
+                }
                 self.delete_run(tick, key);
             }
         }
+    }
+
+    fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        for place in &task_instances {
+            let ti = draft.ti(*place);
+            draft.checkpoint_deletes.push(ti);
+        }
+        self.step(tick, key, Event::Clear { task_instances });
     }
 
     fn delete_run(&mut self, tick: &mut Tick, key: DagRunKey) {

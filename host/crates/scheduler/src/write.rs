@@ -52,6 +52,8 @@ impl Write {
             && tick.xcoms.is_empty()
             && tick.checkpoint_deletes.is_empty()
             && tick.run_deletes.is_empty()
+            && tick.intents.is_empty()
+            && tick.intent_runs_done.is_empty()
             && tick.audit.is_empty()
     }
 
@@ -96,6 +98,10 @@ impl Write {
         to.xcoms = part(&mut from.xcoms, |row| of.contains(&row.ti.run));
         to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));
         to.run_deletes = part(&mut from.run_deletes, |key| of.contains(key));
+        to.intents = part(&mut from.intents, |intent| {
+            intent.runs.iter().any(|key| of.contains(key))
+        });
+        to.intent_runs_done = part(&mut from.intent_runs_done, |(_, key)| of.contains(key));
         let lines = std::mem::take(&mut self.tick.audit);
         let owners = std::mem::take(&mut self.audit_of);
         for (line, owner) in lines.into_iter().zip(owners) {

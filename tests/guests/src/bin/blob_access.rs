@@ -91,4 +91,16 @@ fn launder_through_checkpoint(input: Named) -> String {
     }
 }
 
+/// Writes a blob and keeps it in its checkpoint alone; a later try reads it from there.
+#[task]
+fn keep_in_checkpoint() -> Result<Option<String>> {
+    if let Some(kept) = checkpoint::load::<Blob>()? {
+        return Ok(Some(kept.text()?));
+    }
+    let mut writer = Blob::writer(None)?;
+    writer.write_all(b"half of the work")?;
+    checkpoint::save(&writer.finish()?)?;
+    Ok(None)
+}
+
 fn main() {}

@@ -29,14 +29,18 @@ CREATE TABLE run_key_counter (
 );
 INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 
+-- A DAG that is being deleted is listed nowhere, and neither is what belongs to it; an intent removes that over many ticks.
 CREATE TABLE dag (
     dag_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     paused BIGINT NOT NULL CHECK (paused IN (0, 1)),
     current_version TEXT COLLATE "C" NOT NULL,
     owner TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
-    updated_at BIGINT NOT NULL
+    updated_at BIGINT NOT NULL,
+    deleting BIGINT NOT NULL DEFAULT 0 CHECK (deleting IN (0, 1))
 );
+
+CREATE INDEX dag_deleting ON dag (dag_id) WHERE deleting = 1;
 
 -- `dag` is the compiled version as JSON; `source` is the manifest as it was deployed.
 CREATE TABLE dag_version (
@@ -193,6 +197,33 @@ CREATE TABLE checkpoint (
     updated_at BIGINT NOT NULL,
     bytes BYTEA NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
+);
+
+-- One row for each blob that a checkpoint refers to. A new try deletes the XComs and keeps the checkpoint, so these are apart.
+CREATE TABLE checkpoint_blob_ref (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, digest)
+);
+CREATE INDEX checkpoint_blob_ref_digest ON checkpoint_blob_ref (digest);
+
+-- What was promised and takes more than one tick. The payload says what to do, as JSON.
+CREATE TABLE intent (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    dag_id TEXT COLLATE "C" NOT NULL,
+    user_name TEXT COLLATE "C" NOT NULL,
+    created_at BIGINT NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    payload TEXT COLLATE "C" NOT NULL
+);
+
+-- How far it is: the runs that it has still to deal with. Each leaves in the transaction that deals with it.
+CREATE TABLE intent_run (
+    dag_run BIGINT NOT NULL,
+    intent TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (dag_run, intent)
 );
 
 CREATE TABLE component (

@@ -28,14 +28,18 @@ CREATE TABLE run_key_counter (
 ) STRICT;
 INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 
+-- A DAG that is being deleted is listed nowhere, and neither is what belongs to it; an intent removes that over many ticks.
 CREATE TABLE dag (
     dag_id TEXT NOT NULL PRIMARY KEY,
     paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
     current_version TEXT NOT NULL REFERENCES dag_version (uuid) DEFERRABLE INITIALLY DEFERRED,
     owner TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL
+    updated_at INTEGER NOT NULL,
+    deleting INTEGER NOT NULL DEFAULT 0 CHECK (deleting IN (0, 1))
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dag_deleting ON dag (dag_id) WHERE deleting = 1;
 
 -- `dag` is the compiled version as JSON; `source` is the manifest as it was deployed.
 CREATE TABLE dag_version (
@@ -189,6 +193,33 @@ CREATE TABLE checkpoint (
     updated_at INTEGER NOT NULL,
     bytes BLOB NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
+) STRICT, WITHOUT ROWID;
+
+-- One row for each blob that a checkpoint refers to. A new try deletes the XComs and keeps the checkpoint, so these are apart.
+CREATE TABLE checkpoint_blob_ref (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX checkpoint_blob_ref_digest ON checkpoint_blob_ref (digest);
+
+-- What was promised and takes more than one tick. The payload says what to do, as JSON.
+CREATE TABLE intent (
+    id TEXT NOT NULL PRIMARY KEY,
+    dag_id TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    payload TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How far it is: the runs that it has still to deal with. Each leaves in the transaction that deals with it.
+CREATE TABLE intent_run (
+    dag_run INTEGER NOT NULL,
+    intent TEXT NOT NULL,
+    PRIMARY KEY (dag_run, intent)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE component (

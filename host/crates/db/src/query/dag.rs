@@ -35,6 +35,7 @@ pub(crate) fn list(filter: &DagFilter, page: Page, dialect: Dialect) -> [Stateme
         order_by,
     } = filter;
     let mut conditions = Conditions::new(" FROM dag d", dialect);
+    conditions.and().push("d.deleting = 0");
     conditions.like("d.dag_id", dag_id_pattern.as_ref());
     conditions.equals("d.paused", *paused);
     conditions.one_of("d.owner", owners);

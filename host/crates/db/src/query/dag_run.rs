@@ -5,7 +5,7 @@ use ports::query::{Page, RunField, RunFilter};
 
 use super::{Conditions, limit, order};
 use crate::sql::{Dialect, Statement};
-use crate::table::dag_run::{COLUMNS, FROM};
+use crate::table::dag_run::{COLUMNS, FROM, LISTED};
 
 fn column(field: RunField) -> &'static str {
     match field {
@@ -39,6 +39,7 @@ pub(crate) fn list(filter: &RunFilter, page: Page, dialect: Dialect) -> [Stateme
         order_by,
     } = filter;
     let mut conditions = Conditions::new(FROM, dialect);
+    conditions.and().push(LISTED);
     conditions.equals("r.dag_id", dag_id.as_ref().map(DagId::as_str));
     conditions.like("r.run_id", run_id_pattern.as_ref());
     conditions.one_of("r.state", states.iter().map(|state| state.as_str()));

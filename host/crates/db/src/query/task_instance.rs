@@ -5,6 +5,7 @@ use ports::query::{Page, TiField, TiFilter};
 
 use super::{Conditions, limit, order};
 use crate::sql::{Dialect, Statement};
+use crate::table::dag_run::LISTED;
 use crate::table::task_instance::{FROM, SHOWN};
 
 const KEY: &[&str] = &["t.dag_run", "t.task_index", "t.map_index"];
@@ -44,6 +45,7 @@ pub(crate) fn list(filter: &TiFilter, page: Page, dialect: Dialect) -> [Statemen
         order_by,
     } = filter;
     let mut conditions = Conditions::new(FROM, dialect);
+    conditions.and().push(LISTED);
     conditions.equals("r.dag_id", dag_id.as_ref().map(DagId::as_str));
     conditions.equals("r.run_id", run_id.as_ref().map(RunId::as_str));
     conditions.one_of("t.task_id", task_ids.iter().map(TaskId::as_str));

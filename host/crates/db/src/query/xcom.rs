@@ -5,6 +5,7 @@ use ports::query::{Page, XcomFilter, XcomRow};
 
 use super::{Conditions, limit, order};
 use crate::sql::{Dialect, Row, Statement};
+use crate::table::dag_run::LISTED;
 
 const COLUMNS: &str = "SELECT x.dag_run, x.task_index, x.map_index, r.dag_id, r.run_id, r.logical_date, r.run_after, p.task_id, \
     x.key, x.at";
@@ -20,6 +21,7 @@ fn conditions(filter: &XcomFilter, dialect: Dialect) -> Conditions {
         map_index,
     } = filter;
     let mut conditions = Conditions::new(FROM, dialect);
+    conditions.and().push(LISTED);
     conditions.equals("r.dag_id", dag_id.as_ref().map(DagId::as_str));
     conditions.equals("r.run_id", run_id.as_ref().map(RunId::as_str));
     conditions.equals("p.task_id", task_id.as_ref().map(TaskId::as_str));

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::{DagId, Timestamp};
+use ports::intent::IntentWrite;
 use ports::store::DagWrite;
 use uuid::Uuid;
 
 use super::dag_version::{self, EncodeError};
+use super::{intent, purge};
 use crate::sql::{Dialect, Row, Statement};
 
 /// A row, without its version.
@@ -33,13 +35,14 @@ pub(crate) fn read(row: &Row) -> Result<Stored, sqlx::Error> {
 
 pub(crate) fn all() -> Statement {
     let mut statement = Statement::new(COLUMNS);
-    statement.push(" FROM dag d ORDER BY d.dag_id");
+    statement.push(" FROM dag d WHERE d.deleting = 0 ORDER BY d.dag_id");
     statement
 }
 
 pub(crate) fn one(dag_id: &DagId) -> Statement {
     let mut statement = Statement::new(COLUMNS);
-    statement.push(" FROM dag d WHERE d.dag_id = ").bind(dag_id.as_str());
+    statement.push(" FROM dag d WHERE d.deleting = 0 AND d.dag_id = ");
+    statement.bind(dag_id.as_str());
     statement
 }
 
@@ -91,10 +94,24 @@ pub(crate) fn write(dialect: Dialect, change: &DagWrite, now: Timestamp) -> Resu
                 .arg(*paused)
                 .arg(dag_id.as_str()),
         ],
-        DagWrite::Delete { dag_id } => {
-            let mut statements = super::dag_run::delete_of_dag(dag_id);
-            // Versions, their tasks and the tags go with it.
-            statements.push(Statement::new("DELETE FROM dag WHERE dag_id = ?").arg(dag_id.as_str()));
+        DagWrite::Delete { dag_id, intent } => {
+            let mut statements = vec![
+                Statement::new("UPDATE dag SET deleting = 1 WHERE dag_id = ?").arg(dag_id.as_str()),
+                Statement::new("DELETE FROM dag_tag WHERE dag_id = ?").arg(dag_id.as_str()),
+            ];
+            statements.extend(intent::begin(dialect, std::slice::from_ref(intent))?);
+            statements
+        }
+        DagWrite::Intent(IntentWrite::Begin(intent)) => intent::begin(dialect, std::slice::from_ref(intent))?,
+        DagWrite::Intent(IntentWrite::Purge { runs, rows }) => purge::runs(dialect, runs, *rows),
+        DagWrite::Intent(IntentWrite::PurgeVersions { dag_id, versions }) => vec![purge::versions(dag_id, *versions)],
+        DagWrite::Intent(IntentWrite::End { id, dag_id }) => {
+            let mut statements = Vec::from(intent::end(*id));
+            if let Some(dag_id) = dag_id {
+                // The current version and its tasks go with it.
+                statements
+                    .push(Statement::new("DELETE FROM dag WHERE deleting = 1 AND dag_id = ?").arg(dag_id.as_str()));
+            }
             statements
         }
     })

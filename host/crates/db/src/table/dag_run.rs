@@ -1,4 +1,4 @@
-//! `dag_run`: the runs. What belongs to a run lies in other tables under its key and is deleted here with it.
+//! `dag_run`: the runs. What belongs to a run lies in other tables under its key; see `purge` for how that goes.
 
 use std::sync::Arc;
 
@@ -8,9 +8,6 @@ use ports::query::RunRow;
 use ports::store::{NewRun, RunWrite};
 
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
-
-/// The tables whose rows belong to a run.
-const PARTS: &[&str] = &["task_instance", "task_instance_try", "xcom", "blob_ref", "checkpoint"];
 
 static INSERT: Upsert = Upsert::new(
     "dag_run",
@@ -113,39 +110,23 @@ pub(crate) fn update(dialect: Dialect, runs: &[&RunWrite], now: Timestamp) -> St
     })
 }
 
-/// Deletes runs with all that belongs to them.
-pub(crate) fn delete(dialect: Dialect, keys: &[DagRunKey]) -> Vec<Statement> {
+/// Deletes runs. What belongs to them stays, and is found by their keys, which are never used again.
+pub(crate) fn delete(dialect: Dialect, keys: &[DagRunKey]) -> Statement {
     const KEY: &[(&str, Kind)] = &[("id", Kind::Int)];
-    let statement = |table: &str, column: &str| {
-        let mut batch = Batch::new(KEY, dialect, keys.len());
-        for key in keys {
-            batch.int(key.0);
-        }
-        let mut statement = Statement::new("DELETE FROM ");
-        statement.push(table).push(" WHERE ").push(column).push(" IN (");
-        statement
-            .push(&source(KEY, dialect))
-            .append(batch.into_statement(""))
-            .push(")");
-        statement
-    };
-    let parts = PARTS.iter().map(|table| statement(table, "dag_run"));
-    parts.chain([statement("dag_run", "id")]).collect()
+    let mut batch = Batch::new(KEY, dialect, keys.len());
+    for key in keys {
+        batch.int(key.0);
+    }
+    let mut statement = Statement::new("DELETE FROM dag_run WHERE id IN (");
+    statement
+        .push(&source(KEY, dialect))
+        .append(batch.into_statement(""))
+        .push(")");
+    statement
 }
 
-/// Deletes all runs of a DAG with all that belongs to them.
-pub(crate) fn delete_of_dag(dag_id: &DagId) -> Vec<Statement> {
-    let parts = PARTS.iter().map(|table| {
-        let mut statement = Statement::new("DELETE FROM ");
-        statement
-            .push(table)
-            .push(" WHERE dag_run IN (SELECT id FROM dag_run WHERE dag_id = ");
-        statement.bind(dag_id.as_str()).push(")");
-        statement
-    });
-    let runs = Statement::new("DELETE FROM dag_run WHERE dag_id = ?").arg(dag_id.as_str());
-    parts.chain([runs]).collect()
-}
+/// True of runs whose DAG is not being deleted; `r` is the run.
+pub(crate) const LISTED: &str = "r.dag_id NOT IN (SELECT dag_id FROM dag WHERE deleting = 1)";
 
 pub(crate) fn active() -> Statement {
     Statement::new("SELECT id FROM dag_run WHERE state IN ('queued', 'running') ORDER BY id")
@@ -193,6 +174,7 @@ pub(crate) fn by_name(dag_id: &DagId, run_id: &RunId) -> Statement {
     let mut statement = Statement::new(COLUMNS);
     statement.push(FROM).push(" WHERE r.dag_id = ").bind(dag_id.as_str());
     statement.push(" AND r.run_id = ").bind(run_id.as_str());
+    statement.push(" AND ").push(LISTED);
     statement
 }
 

@@ -19,9 +19,9 @@ const TASK_COLUMNS: &[(&str, Kind)] = &[
     ("pool", Kind::Text),
 ];
 
-/// Why a version could not be turned into a row.
+/// Why a version or an intent could not be turned into a row.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the DAG version as JSON")]
+#[error("cannot write a row as JSON")]
 pub(crate) struct EncodeError(#[from] serde_json::Error);
 
 /// Inserts the version with its tasks; nothing happens where the DAG has a version with this digest.
@@ -77,11 +77,20 @@ pub(crate) fn by_number(dag_id: &DagId, number: u32) -> Statement {
     let mut statement = Statement::new(COLUMNS);
     statement.push(" WHERE dag_id = ").bind(dag_id.as_str());
     statement.push(" AND number = ").bind(number);
+    statement.push(" AND dag_id NOT IN (SELECT dag_id FROM dag WHERE deleting = 1)");
     statement
 }
 
 pub(crate) fn highest_number(dag_id: &DagId) -> Statement {
     Statement::new("SELECT COALESCE(MAX(number), 0) FROM dag_version WHERE dag_id = ?").arg(dag_id.as_str())
+}
+
+/// How many there are beside the current one.
+pub(crate) fn count_old(dag_id: &DagId) -> Statement {
+    Statement::new(
+        "SELECT COUNT(*) FROM dag_version v JOIN dag d ON d.dag_id = v.dag_id WHERE v.dag_id = ? AND v.uuid <> d.current_version",
+    )
+    .arg(dag_id.as_str())
 }
 
 pub(crate) fn count(dag_id: &DagId) -> Statement {

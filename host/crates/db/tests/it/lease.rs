@@ -5,7 +5,7 @@ use ports::store::{CommitError, LeaseError, SchedulerStore, TickWrite};
 use rstest::rstest;
 use uuid::Uuid;
 
-use crate::support::{Backend, NOW, TestDb, key, new_run, seconds, ti, tick, version};
+use crate::support::{Backend, NOW, TestDb, checkpoint, key, new_run, seconds, ti, tick, version};
 
 const FIRST: Uuid = Uuid::from_u128(1);
 const SECOND: Uuid = Uuid::from_u128(2);
@@ -63,7 +63,7 @@ async fn a_scheduler_without_the_lease_can_write_nothing(
     assert!(fenced(test.db.reserve_run_keys(&old, 10).await.map(drop)));
     let checkpoint = test
         .db
-        .save_checkpoint(&old, key(1, 0), DispatchNumber(0), Some(b"x"), NOW)
+        .save_checkpoint(&old, key(1, 0), DispatchNumber(0), Some(&checkpoint(b"x", &[])), NOW)
         .await;
     assert!(fenced(checkpoint.map(drop)));
     test.db.release_lease(&old).await.unwrap();
@@ -123,8 +123,9 @@ async fn a_checkpoint_is_fenced_by_its_dispatch(#[values(Backend::Sqlite, Backen
     let save = |dispatch, bytes: Option<&'static [u8]>| {
         let (db, lease) = (&test.db, &lease);
         async move {
+            let saved = bytes.map(|bytes| checkpoint(bytes, &[]));
             let saved = db
-                .save_checkpoint(lease, key(1, 0), DispatchNumber(dispatch), bytes, NOW)
+                .save_checkpoint(lease, key(1, 0), DispatchNumber(dispatch), saved.as_ref(), NOW)
                 .await;
             saved.unwrap()
         }

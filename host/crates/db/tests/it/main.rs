@@ -1,6 +1,8 @@
 //! What the database promises to the other crates, on both databases: one body a behaviour.
 
+mod checkpoints;
 mod components;
+mod intents;
 mod lease;
 mod lists;
 mod lost_commit;

@@ -10,8 +10,10 @@ use model::{
     TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
 };
 use ports::deploy::DagVersion;
+use ports::executor::BlobRef;
 use ports::executor::RunContext;
-use ports::payload::XcomValue;
+use ports::intent::IntentWrite;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite};
 use test_postgres::TestDatabase;
 use uuid::Uuid;
@@ -263,6 +265,27 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         next_at: None,
         usage: None,
         facts: None,
+    }
+}
+
+/// Removes rows of runs, at most so many of each table.
+pub(crate) fn purge(runs: &[i64], rows: u32) -> DagWrite {
+    DagWrite::Intent(IntentWrite::Purge {
+        runs: runs.iter().copied().map(DagRunKey).collect(),
+        rows,
+    })
+}
+
+/// A checkpoint that refers to these blobs.
+pub(crate) fn checkpoint(bytes: &[u8], blobs: &[Digest]) -> Checkpoint {
+    let blob = |digest: &Digest| BlobRef {
+        digest: *digest,
+        size: 1,
+        media_type: None,
+    };
+    Checkpoint {
+        bytes: bytes.to_vec(),
+        blobs: blobs.iter().map(blob).collect(),
     }
 }
 

@@ -369,69 +369,6 @@ async fn paused_holds_only_for_a_new_dag(#[values(Backend::Sqlite, Backend::Post
 
 #[rstest]
 #[tokio::test]
-async fn deleting_takes_all_that_belongs_to_it(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
-    let Some(test) = TestDb::open(backend).await else {
-        return;
-    };
-    let version = version("etl", 1, &["load"]);
-    let lease = test.with_dag(&version).await;
-    for run in [1, 2, 3] {
-        test.commit(
-            &lease,
-            TickWrite {
-                new_runs: vec![new_run(&version, run)],
-                task_instances: vec![ti(key(run, 0), "load", TaskInstanceState::Success)],
-                tries: vec![ti(key(run, 0), "load", TaskInstanceState::Success)],
-                xcoms: vec![xcom(key(run, 0), "return_value", "1")],
-                ..tick()
-            },
-        )
-        .await;
-        let saved = test
-            .db
-            .save_checkpoint(&lease, key(run, 0), DispatchNumber(0), Some(b"x"), NOW)
-            .await;
-        assert!(saved.unwrap());
-    }
-    test.commit(
-        &lease,
-        TickWrite {
-            run_deletes: vec![DagRunKey(2), DagRunKey(3)],
-            ..tick()
-        },
-    )
-    .await;
-    let left = |run: i64| {
-        let (test, db) = (&test, &test.db);
-        async move {
-            let xcoms = test.values(run, 0, "return_value").await;
-            let checkpoint = db.load_checkpoint(key(run, 0)).await.unwrap();
-            let stored = db.load_run(DagRunKey(run)).await.unwrap();
-            (xcoms.len(), checkpoint.is_some(), stored.is_some())
-        }
-    };
-    assert_eq!(left(1).await, (1, true, true));
-    assert_eq!(left(2).await, (0, false, false));
-    assert_eq!(left(3).await, (0, false, false));
-
-    let delete = DagWrite::Delete { dag_id: dag_id("etl") };
-    test.commit(
-        &lease,
-        TickWrite {
-            dags: vec![delete],
-            ..tick()
-        },
-    )
-    .await;
-    assert_eq!(left(1).await, (0, false, false));
-    assert!(test.db.load_dags().await.unwrap().is_empty());
-    assert!(test.again().await.load_version(version.uuid).await.unwrap().is_none());
-    // Nothing stands in the way of the same DAG.
-    test.commit(&lease, deploy(&version)).await;
-}
-
-#[rstest]
-#[tokio::test]
 async fn finds_runs_by_time_for_clearing(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let Some(test) = TestDb::open(backend).await else {
         return;

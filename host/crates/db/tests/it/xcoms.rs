@@ -7,7 +7,7 @@ use ports::query::{Metadata, Page, XcomFilter};
 use ports::store::{BlobRefs, NewRun, TickWrite, XcomWrite};
 use rstest::rstest;
 
-use crate::support::{Backend, NOW, TestDb, dag_id, key, new_run, run_id, task_id, ti, tick, version, xcom};
+use crate::support::{Backend, NOW, TestDb, dag_id, key, new_run, purge, run_id, task_id, ti, tick, version, xcom};
 
 fn blob(name: &str, size: u64, media_type: Option<&str>) -> BlobRef {
     BlobRef {
@@ -135,6 +135,7 @@ async fn references_follow_their_values(#[values(Backend::Sqlite, Backend::Postg
         &lease,
         TickWrite {
             run_deletes: vec![DagRunKey(1)],
+            dags: vec![purge(&[1], 100)],
             ..tick()
         },
     )
@@ -164,6 +165,7 @@ async fn blobs_of_a_runs_configuration_are_referenced(#[values(Backend::Sqlite, 
     assert!(test.db.unreferenced(&[digest]).await.unwrap().is_empty());
     let deleted = TickWrite {
         run_deletes: vec![DagRunKey(1)],
+        dags: vec![purge(&[1], 100)],
         ..tick()
     };
     test.commit(&lease, deleted).await;

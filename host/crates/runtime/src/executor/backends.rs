@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use model::template::Segment;
 use model::{MapIndex, TaskId};
 use ports::executor::TryId;
-use ports::payload::{CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError, XcomValue};
+use ports::payload::{Checkpoint, CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError, XcomValue};
 use tokio::runtime::Handle;
 
 /// A backend that is called on another runtime.
@@ -67,10 +67,10 @@ impl CheckpointBackend for OnControlPlane<dyn CheckpointBackend> {
             .unwrap_or_else(|aborted| Err(CheckpointError::Backend(Box::new(aborted))))
     }
 
-    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+    async fn save(&self, id: TryId, checkpoint: Option<Checkpoint>) -> Result<(), CheckpointError> {
         let backend = Arc::clone(&self.backend);
         self.control
-            .spawn(async move { backend.save(id, bytes).await })
+            .spawn(async move { backend.save(id, checkpoint).await })
             .await
             .unwrap_or_else(|aborted| Err(CheckpointError::Backend(Box::new(aborted))))
     }

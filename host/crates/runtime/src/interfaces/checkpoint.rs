@@ -1,7 +1,7 @@
 //! `airtight:task/checkpoint`: bytes that survive retries and crashes of the task instance. Fenced by the dispatch number.
 
 use model::json;
-use ports::payload::CheckpointError;
+use ports::payload::{Checkpoint, CheckpointError};
 
 use super::{HostError, backend_failed};
 use crate::bindings::checkpoint::{self, Error};
@@ -38,7 +38,8 @@ impl checkpoint::Host for TaskCtxView<'_> {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
             return Err(HostError::Wit(Error::TooLarge(limit)));
         }
-        if let Some(foreign) = references(&bytes).and_then(|blobs| self.ctx.openable.first_foreign(&blobs).cloned()) {
+        let blobs = references(&bytes).unwrap_or_default();
+        if let Some(foreign) = self.ctx.openable.first_foreign(&blobs) {
             return Err(HostError::Wit(Error::Other(format!(
                 "the checkpoint refers to blob {}, which this try cannot open",
                 foreign.digest
@@ -47,7 +48,7 @@ impl checkpoint::Host for TaskCtxView<'_> {
         self.ctx
             .services
             .checkpoints
-            .save(self.ctx.request.id, Some(bytes))
+            .save(self.ctx.request.id, Some(Checkpoint { bytes, blobs }))
             .await
             .map_err(|error| self.checkpoint_failed("save the checkpoint", &error))
     }

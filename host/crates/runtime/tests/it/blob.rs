@@ -55,6 +55,22 @@ async fn a_digest_opens_nothing_by_itself() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_is_saved_with_its_references_and_opens_them_again() {
+    let world = World::new();
+    let mut request = world
+        .request(artifacts::BLOB_ACCESS, "keep_in_checkpoint", json!(null))
+        .await;
+    assert_eq!(returned(&world.report(request.clone()).await), json!(null));
+    let references: Vec<Digest> = {
+        let saved = world.checkpoints.saved.lock().unwrap();
+        saved[&request.id.ti].blobs.iter().map(|blob| blob.digest).collect()
+    };
+    assert_eq!(references, [Digest::of(b"half of the work")]);
+    request.id.dispatch.0 += 1;
+    assert_eq!(returned(&world.report(request).await), json!("half of the work"));
+}
+
+#[tokio::test]
 async fn an_abandoned_blob_leaves_nothing() {
     let world = World::new();
     world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;

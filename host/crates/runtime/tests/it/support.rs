@@ -19,8 +19,8 @@ use ports::executor::{
 };
 use ports::log::{LogLine, LogSink};
 use ports::payload::{
-    BlobError, BlobReader, BlobStore, BlobWriter, CheckpointBackend, CheckpointError, Pulled, XcomBackend, XcomError,
-    XcomValue,
+    BlobError, BlobReader, BlobStore, BlobWriter, Checkpoint, CheckpointBackend, CheckpointError, Pulled, XcomBackend,
+    XcomError, XcomValue,
 };
 use runtime::{
     ChildCompiler, CodeCache, CompilerConfig, EngineConfig, ExecutorConfig, LocalExecutor, Services, TaskEngine,
@@ -117,7 +117,7 @@ impl XcomBackend for MemXcoms {
 /// Checkpoints by task instance, fenced by the highest dispatch seen.
 #[derive(Default)]
 pub(crate) struct MemCheckpoints {
-    pub(crate) saved: Mutex<HashMap<TiKey, Vec<u8>>>,
+    pub(crate) saved: Mutex<HashMap<TiKey, Checkpoint>>,
     pub(crate) current: Mutex<HashMap<TiKey, DispatchNumber>>,
     pub(crate) saves: watch::Sender<u64>,
 }
@@ -135,13 +135,13 @@ impl MemCheckpoints {
 impl CheckpointBackend for MemCheckpoints {
     async fn load(&self, id: TryId) -> Result<Option<Vec<u8>>, CheckpointError> {
         self.fence(id)?;
-        Ok(self.saved.lock().unwrap().get(&id.ti).cloned())
+        Ok(self.saved.lock().unwrap().get(&id.ti).map(|saved| saved.bytes.clone()))
     }
 
-    async fn save(&self, id: TryId, bytes: Option<Vec<u8>>) -> Result<(), CheckpointError> {
+    async fn save(&self, id: TryId, checkpoint: Option<Checkpoint>) -> Result<(), CheckpointError> {
         self.fence(id)?;
-        match bytes {
-            Some(bytes) => self.saved.lock().unwrap().insert(id.ti, bytes),
+        match checkpoint {
+            Some(checkpoint) => self.saved.lock().unwrap().insert(id.ti, checkpoint),
             None => self.saved.lock().unwrap().remove(&id.ti),
         };
         self.saves.send_modify(|saves| *saves += 1);

@@ -1,21 +1,28 @@
-//! Clearing: which task instances of which runs, then one request a run. Many runs are carried out in bounded ticks.
+//! Clearing. One run is cleared by one request to the loop. Several are an intent: it is committed, answered, and carried out
+//! over bounded ticks.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use model::{Dag, DagId, DagRunKey, MapIndex, TaskIndex, TaskInstanceState};
+use futures::{StreamExt as _, TryStreamExt as _};
+use model::{Dag, DagId, DagRunKey, RunId};
 use ports::control::{ClearRequest, ControlError};
+use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::query::TiRow;
+use uuid::Uuid;
 
 use super::resolve::{not_found, run_key};
 use super::show::overlay;
-use crate::inbox::{Message, RunOp};
+use crate::inbox::{DagOp, Message, RunOp};
+use crate::intent;
+use crate::run::Place;
+use crate::selection::Selection;
 use crate::shared::{Shared, query_failed};
+use crate::version::Version;
 
 /// How many runs one request may clear.
 const MAX_RUNS: u32 = 10_000;
-/// How many runs are cleared side by side.
+/// How many runs are read side by side.
 const AT_A_TIME: usize = 32;
 
 pub(super) async fn clear(
@@ -26,170 +33,173 @@ pub(super) async fn clear(
     let dag = shared
         .dag(dag_id)
         .ok_or_else(|| ControlError::DagNotFound(dag_id.clone()))?;
-    let runs = match &request.run_id {
-        Some(run_id) => vec![run_key(shared, dag_id, run_id).await?],
-        None => {
-            for (task, _) in request.tasks.iter().flatten() {
-                check_task(dag.version.dag(), task.as_str())?;
-            }
-            shared
-                .store
-                .runs_between(dag_id, request.start_date, request.end_date, MAX_RUNS)
-                .await
-                .map_err(query_failed)?
-        }
+    let ClearRequest {
+        run_id,
+        start_date,
+        end_date,
+        tasks,
+        include_upstream,
+        include_downstream,
+        only_failed,
+        only_running,
+        dry_run,
+        user,
+    } = request;
+    let work = ClearWork {
+        tasks,
+        include_upstream,
+        include_downstream,
+        only_failed,
+        only_running,
     };
-    let one = request.run_id.is_some();
-    let request = &request;
-    let mut cleared = Vec::new();
-    let mut results = futures::stream::iter(runs)
-        .map(|key| clear_run(shared, dag_id, key, request, one))
-        .buffered(AT_A_TIME);
-    while let Some(rows) = results.next().await {
-        cleared.extend(rows?);
+    if let Some(run_id) = run_id {
+        return clear_run(shared, dag_id, &run_id, work, dry_run, user).await;
     }
-    Ok(cleared)
+    check_tasks(dag.version.dag(), &work)?;
+    let runs = shared
+        .store
+        .runs_between(dag_id, start_date, end_date, MAX_RUNS + 1)
+        .await
+        .map_err(query_failed)?;
+    if runs.len() > MAX_RUNS as usize {
+        return Err(ControlError::Conflict(format!(
+            "more than {MAX_RUNS} runs of DAG `{dag_id}` are in this range of time; clear them in several ranges"
+        )));
+    }
+    let rows = select_all(shared, &runs, &work).await?;
+    if dry_run || rows.is_empty() {
+        return Ok(rows);
+    }
+    clear_runs(shared, dag_id, rows, work, user).await
 }
 
-fn check_task(dag: &Dag, task: &str) -> Result<(), ControlError> {
-    match dag.index_of(task) {
-        Some(_) => Ok(()),
-        None => Err(ControlError::TaskNotFound {
-            dag_id: dag.id.clone(),
-            task_id: task.to_owned(),
-        }),
+fn check_tasks(dag: &Dag, work: &ClearWork) -> Result<(), ControlError> {
+    for (task, _) in work.tasks.iter().flatten() {
+        if dag.index_of(task.as_str()).is_none() {
+            return Err(ControlError::TaskNotFound {
+                dag_id: dag.id.clone(),
+                task_id: task.to_string(),
+            });
+        }
     }
+    Ok(())
 }
 
 async fn clear_run(
     shared: &Arc<Shared>,
     dag_id: &DagId,
-    key: DagRunKey,
-    request: &ClearRequest,
-    one: bool,
+    run_id: &RunId,
+    work: ClearWork,
+    dry_run: bool,
+    user: String,
 ) -> Result<Vec<TiRow>, ControlError> {
-    let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
-    let Some(uuid) = rows.first().map(|row| row.version_uuid) else {
-        return Ok(rows);
+    let key = run_key(shared, dag_id, run_id).await?;
+    let rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
+    let Some(version) = version_of(shared, &rows).await? else {
+        return match rows.is_empty() {
+            true => Ok(rows),
+            false => Err(not_found(shared, dag_id, run_id)),
+        };
     };
-    let Some(version) = shared.version(uuid).await.map_err(query_failed)? else {
-        return Err(match &request.run_id {
-            Some(run_id) => not_found(shared, dag_id, run_id),
-            None => ControlError::DagNotFound(dag_id.clone()),
-        });
-    };
-    if one {
-        for (task, _) in request.tasks.iter().flatten() {
-            check_task(version.dag(), task.as_str())?;
-        }
-    }
-    overlay(shared, key, &mut rows);
-    let selection = Selection::new(version.dag(), request);
-    rows.retain(|row| {
-        selection.contains(row.key.task, row.key.map_index)
-            && state_matches(row.state, request.only_failed, request.only_running)
-    });
-    if request.dry_run || rows.is_empty() {
+    check_tasks(version.dag(), &work)?;
+    let rows = selected(shared, key, &version, rows, &work);
+    if dry_run || rows.is_empty() {
         return Ok(rows);
     }
-    let selected: Vec<_> = rows.iter().map(|row| (row.key.task, row.key.map_index)).collect();
-    let task_instances = selected.clone();
+    let places: Vec<Place> = rows.iter().map(|row| (row.key.task, row.key.map_index)).collect();
+    let task_instances = places.clone();
     shared
         .ask(|reply| {
             Message::Run(
                 key,
                 RunOp::Clear {
                     task_instances,
-                    only_failed: request.only_failed,
-                    only_running: request.only_running,
-                    user: request.user.clone(),
+                    only_failed: work.only_failed,
+                    only_running: work.only_running,
+                    user,
                     reply,
                 },
             )
         })
         .await?;
-    let selected: HashSet<_> = selected.into_iter().collect();
-    let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
-    rows.retain(|row| selected.contains(&(row.key.task, row.key.map_index)));
-    overlay(shared, key, &mut rows);
+    reread(shared, key, &places).await
+}
+
+/// `rows` are what the runs have to clear.
+async fn clear_runs(
+    shared: &Arc<Shared>,
+    dag_id: &DagId,
+    rows: Vec<TiRow>,
+    work: ClearWork,
+    user: String,
+) -> Result<Vec<TiRow>, ControlError> {
+    let mut places: HashMap<DagRunKey, Vec<Place>> = HashMap::new();
+    for row in &rows {
+        let of_run = places.entry(row.key.run).or_default();
+        of_run.push((row.key.task, row.key.map_index));
+    }
+    drop(rows);
+    let mut runs: Vec<DagRunKey> = places.keys().copied().collect();
+    runs.sort_unstable();
+    let intent = Arc::new(Intent {
+        id: Uuid::new_v4(),
+        dag_id: dag_id.clone(),
+        user,
+        created_at: shared.clock.now(),
+        runs: runs.clone(),
+        work: IntentWork::Clear(work),
+    });
+    let id = intent.id;
+    shared
+        .ask(|reply| {
+            Message::Dag(DagOp::Intent {
+                write: IntentWrite::Begin(intent),
+                reply,
+            })
+        })
+        .await?;
+    intent::wait(shared, id).await;
+    let rows: Vec<Vec<TiRow>> = futures::stream::iter(runs)
+        .map(|run| reread(shared, run, places.get(&run).map_or(&[], Vec::as_slice)))
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// What would be cleared of several runs, in their order.
+async fn select_all(shared: &Arc<Shared>, runs: &[DagRunKey], work: &ClearWork) -> Result<Vec<TiRow>, ControlError> {
+    let rows: Vec<Vec<TiRow>> = futures::stream::iter(runs.iter().copied())
+        .map(|run| async move {
+            let rows = shared.store.ti_rows(run).await.map_err(query_failed)?;
+            let version = version_of(shared, &rows).await?;
+            // A run that is gone has no rows, and no version.
+            Ok::<_, ControlError>(version.map_or_else(Vec::new, |version| selected(shared, run, &version, rows, work)))
+        })
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+async fn version_of(shared: &Shared, rows: &[TiRow]) -> Result<Option<Arc<Version>>, ControlError> {
+    match rows.first() {
+        Some(row) => shared.version(row.version_uuid).await.map_err(query_failed),
+        None => Ok(None),
+    }
+}
+
+fn selected(shared: &Shared, run: DagRunKey, version: &Version, mut rows: Vec<TiRow>, work: &ClearWork) -> Vec<TiRow> {
+    overlay(shared, run, &mut rows);
+    let selection = Selection::new(version.dag(), work);
+    rows.retain(|row| selection.contains(row.key.task, row.key.map_index, row.state));
+    rows
+}
+
+/// What was selected, as it is now. `places` are in the order of the rows.
+async fn reread(shared: &Shared, run: DagRunKey, places: &[Place]) -> Result<Vec<TiRow>, ControlError> {
+    let mut rows = shared.store.ti_rows(run).await.map_err(query_failed)?;
+    rows.retain(|row| places.binary_search(&(row.key.task, row.key.map_index)).is_ok());
+    overlay(shared, run, &mut rows);
     Ok(rows)
-}
-
-/// Whether a state is among those to clear.
-pub(crate) fn state_matches(state: TaskInstanceState, only_failed: bool, only_running: bool) -> bool {
-    use TaskInstanceState::{Failed, Queued, Restarting, Running, UpstreamFailed};
-    match (only_failed, only_running) {
-        (false, false) => true,
-        (failed, running) => {
-            (failed && matches!(state, Failed | UpstreamFailed))
-                || (running && matches!(state, Queued | Running | Restarting))
-        }
-    }
-}
-
-/// Which task instances a request names, whatever their state.
-struct Selection {
-    /// By task index: not at all, some map indexes, all.
-    tasks: Vec<Chosen>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-enum Chosen {
-    None,
-    Some(Vec<MapIndex>),
-    All,
-}
-
-impl Selection {
-    fn new(dag: &Dag, request: &ClearRequest) -> Self {
-        let mut tasks = vec![Chosen::None; dag.tasks.len()];
-        let Some(named) = &request.tasks else {
-            tasks.fill(Chosen::All);
-            return Self { tasks };
-        };
-        let mut starts = Vec::new();
-        for (task, map_index) in named {
-            let Some(index) = dag.index_of(task.as_str()) else {
-                continue;
-            };
-            starts.push(index);
-            if let Some(chosen) = tasks.get_mut(index.at()) {
-                match (chosen, map_index) {
-                    (chosen, None) => *chosen = Chosen::All,
-                    (Chosen::All, Some(_)) => {}
-                    (Chosen::Some(indexes), Some(index)) => indexes.push(*index),
-                    (chosen @ Chosen::None, Some(index)) => *chosen = Chosen::Some(vec![*index]),
-                }
-            }
-        }
-        let mut spread = |next: fn(&model::dag::Task) -> &[TaskIndex]| {
-            let mut open = starts.clone();
-            let mut seen: HashSet<TaskIndex> = HashSet::new();
-            while let Some(task) = open.pop() {
-                for &next in dag.task(task).map(next).unwrap_or_default() {
-                    if seen.insert(next) {
-                        open.push(next);
-                        if let Some(chosen) = tasks.get_mut(next.at()) {
-                            *chosen = Chosen::All;
-                        }
-                    }
-                }
-            }
-        };
-        if request.include_upstream {
-            spread(|task| &task.upstream);
-        }
-        if request.include_downstream {
-            spread(|task| &task.downstream);
-        }
-        Self { tasks }
-    }
-
-    fn contains(&self, task: TaskIndex, map_index: MapIndex) -> bool {
-        match self.tasks.get(task.at()) {
-            Some(Chosen::All) => true,
-            Some(Chosen::Some(indexes)) => indexes.contains(&map_index),
-            Some(Chosen::None) | None => false,
-        }
-    }
 }

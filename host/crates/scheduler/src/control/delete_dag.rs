@@ -1,15 +1,33 @@
-//! Deleting a DAG with its versions and ended runs.
+//! Deleting a DAG with its versions and ended runs. It is gone for everybody once that is committed; its rows follow.
+
+use std::sync::Arc;
 
 use model::DagId;
 use ports::control::ControlError;
+use ports::intent::{Intent, IntentWork};
+use uuid::Uuid;
 
 use crate::inbox::{DagOp, Message};
+use crate::intent;
 use crate::shared::{Name, Shared};
 
 pub(super) async fn delete_dag(shared: &Shared, dag_id: &DagId, user: &str) -> Result<(), ControlError> {
-    let _deploys = shared.names.lock(Name::Dag(dag_id.clone())).await;
-    let (dag_id, user) = (dag_id.clone(), user.to_owned());
-    shared
-        .ask(|reply| Message::Dag(DagOp::Delete { dag_id, user, reply }))
-        .await
+    let intent = Arc::new(Intent {
+        id: Uuid::new_v4(),
+        dag_id: dag_id.clone(),
+        user: user.to_owned(),
+        created_at: shared.clock.now(),
+        runs: Vec::new(),
+        work: IntentWork::DeleteDag,
+    });
+    let id = intent.id;
+    {
+        let _deploys = shared.names.lock(Name::Dag(dag_id.clone())).await;
+        shared
+            .ask(|reply| Message::Dag(DagOp::Delete { intent, reply }))
+            .await?;
+    }
+    // A small one is wholly gone when the answer comes, so that its name is free.
+    intent::wait(shared, id).await;
+    Ok(())
 }

@@ -22,8 +22,6 @@ use ports::deploy::{CheckedManifest, Deployed};
 use ports::query::{RunRow, TiRow};
 use tokio::sync::broadcast;
 
-pub(crate) use clear::state_matches;
-
 use crate::handle::Handle;
 
 #[async_trait]

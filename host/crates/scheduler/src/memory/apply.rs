@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use model::{DagRunKey, DispatchNumber, TiKey};
+use ports::intent::{Intent, IntentWrite};
+use ports::payload::Checkpoint;
 use ports::store::{CommitError, DagWrite, TickWrite};
 
 use super::tables::{MemoryDag, MemoryRun, Tables};
@@ -18,6 +20,13 @@ impl Tables {
         self.apply_runs(tick);
         for delete in &tick.run_deletes {
             self.remove_run(*delete);
+        }
+        self.intents
+            .extend(tick.intents.iter().map(|intent| Intent::clone(intent)));
+        for (id, run) in &tick.intent_runs_done {
+            if let Some(intent) = self.intents.iter_mut().find(|intent| intent.id == *id) {
+                intent.runs.retain(|left| left != run);
+            }
         }
         self.audit.extend(tick.audit.iter().cloned());
         self.remember_tick(tick.tick_id);
@@ -81,6 +90,7 @@ impl Tables {
                     let entry = self.dags.entry(version.dag.id.clone()).or_insert(MemoryDag {
                         paused: false,
                         current: version.uuid,
+                        deleting: false,
                     });
                     entry.current = version.uuid;
                     if let Some(paused) = paused {
@@ -92,18 +102,54 @@ impl Tables {
                         dag.paused = *paused;
                     }
                 }
-                DagWrite::Delete { dag_id } => {
+                DagWrite::Delete { dag_id, intent } => {
+                    if let Some(dag) = self.dags.get_mut(dag_id) {
+                        dag.deleting = true;
+                    }
+                    self.intents.push(Intent::clone(intent));
+                }
+                DagWrite::Intent(step) => self.apply_step(step),
+            }
+        }
+    }
+
+    fn apply_step(&mut self, step: &IntentWrite) {
+        match step {
+            IntentWrite::Begin(intent) => self.intents.push(Intent::clone(intent)),
+            IntentWrite::Purge { runs, rows } => {
+                let mut room = [usize::try_from(*rows).unwrap_or(usize::MAX); 4];
+                for key in runs {
+                    if let Some(run) = self.runs.get_mut(key) {
+                        run.purge(&mut room);
+                        if !run.has_rows() {
+                            self.remove_run(*key);
+                        }
+                    }
+                    if let Some(run) = self.gone.get_mut(key) {
+                        run.purge(&mut room);
+                        if !run.has_rows() {
+                            self.gone.remove(key);
+                        }
+                    }
+                }
+            }
+            IntentWrite::PurgeVersions { dag_id, versions } => {
+                let current = self.dags.get(dag_id).map(|dag| dag.current);
+                let old = self.versions.iter().filter(|(uuid, version)| {
+                    version.dag.id == *dag_id
+                        && Some(**uuid) != current
+                        && !self.runs.values().any(|run| run.new.version == **uuid)
+                });
+                let old: Vec<_> = old.map(|(uuid, _)| *uuid).take(*versions as usize).collect();
+                for uuid in old {
+                    self.versions.remove(&uuid);
+                }
+            }
+            IntentWrite::End { id, dag_id } => {
+                self.intents.retain(|intent| intent.id != *id);
+                if let Some(dag_id) = dag_id {
                     self.dags.remove(dag_id);
                     self.versions.retain(|_, version| version.dag.id != *dag_id);
-                    let runs: Vec<DagRunKey> = self
-                        .runs
-                        .iter()
-                        .filter(|(_, run)| run.new.context.dag_id == *dag_id)
-                        .map(|(key, _)| *key)
-                        .collect();
-                    for run in runs {
-                        self.remove_run(run);
-                    }
                 }
             }
         }
@@ -181,7 +227,12 @@ impl Tables {
         }
     }
 
-    pub(super) fn save_checkpoint(&mut self, ti: TiKey, dispatch: DispatchNumber, bytes: Option<&[u8]>) -> bool {
+    pub(super) fn save_checkpoint(
+        &mut self,
+        ti: TiKey,
+        dispatch: DispatchNumber,
+        checkpoint: Option<&Checkpoint>,
+    ) -> bool {
         let Some(run) = self.runs.get_mut(&ti.run) else {
             return false;
         };
@@ -190,8 +241,8 @@ impl Tables {
             Some(stored) if stored.dispatch == dispatch && stored.state.is_dispatched() => {}
             _ => return false,
         }
-        match bytes {
-            Some(bytes) => drop(run.checkpoints.insert(place, bytes.to_vec())),
+        match checkpoint {
+            Some(checkpoint) => drop(run.checkpoints.insert(place, checkpoint.clone())),
             None => drop(run.checkpoints.remove(&place)),
         }
         true

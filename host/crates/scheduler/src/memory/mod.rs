@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::intent::Intent;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
     AuditWrite, CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite, TickWrite,
@@ -18,7 +19,7 @@ use ports::store::{
 use std::sync::Arc;
 use uuid::Uuid;
 
-use tables::Tables;
+use tables::{MemoryRun, Tables};
 
 /// The store. Share it by `Arc`; it outlives the schedulers that use it.
 #[derive(Debug, Default)]
@@ -201,7 +202,8 @@ impl SchedulerStore for MemoryStore {
         Ok(tables
             .runs
             .get(&ti.run)
-            .and_then(|run| run.checkpoints.get(&(ti.task, ti.map_index)).cloned()))
+            .and_then(|run| run.checkpoints.get(&(ti.task, ti.map_index)))
+            .map(|checkpoint| checkpoint.bytes.clone()))
     }
 
     async fn save_checkpoint(
@@ -209,12 +211,35 @@ impl SchedulerStore for MemoryStore {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         _now: Timestamp,
     ) -> Result<bool, CommitError> {
         let mut tables = self.tables();
         tables.check_lease(lease)?;
-        Ok(tables.save_checkpoint(ti, dispatch, bytes))
+        Ok(tables.save_checkpoint(ti, dispatch, checkpoint))
+    }
+
+    async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
+        let mut intents = self.tables().intents.clone();
+        intents.sort_by_key(|intent| (intent.created_at, intent.id));
+        Ok(intents)
+    }
+
+    async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {
+        let tables = self.tables();
+        let has_rows = |key| {
+            let run = tables.runs.get(key).or_else(|| tables.gone.get(key));
+            run.is_some_and(MemoryRun::has_rows)
+        };
+        Ok(runs.iter().any(has_rows))
+    }
+
+    async fn old_versions(&self, dag_id: &DagId) -> Result<u64, QueryError> {
+        let tables = self.tables();
+        let current = tables.dags.get(dag_id).map(|dag| dag.current);
+        let versions = tables.versions.values();
+        let old = versions.filter(|version| version.dag.id == *dag_id && Some(version.uuid) != current);
+        Ok(old.count() as u64)
     }
 
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {

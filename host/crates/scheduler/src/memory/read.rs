@@ -14,6 +14,7 @@ impl Tables {
     pub(super) fn stored_dags(&self) -> Vec<StoredDag> {
         self.dags
             .iter()
+            .filter(|(_, dag)| !dag.deleting)
             .filter_map(|(dag_id, dag)| {
                 Some(StoredDag {
                     dag_id: dag_id.clone(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::intent::Intent;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::store::{AuditWrite, CommitError, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
@@ -21,6 +22,9 @@ pub(super) struct Tables {
     pub(super) dags: BTreeMap<DagId, MemoryDag>,
     pub(super) versions: HashMap<Uuid, Arc<DagVersion>>,
     pub(super) runs: BTreeMap<DagRunKey, MemoryRun>,
+    /// Runs that are deleted, with what of their rows is not removed yet.
+    pub(super) gone: BTreeMap<DagRunKey, MemoryRun>,
+    pub(super) intents: Vec<Intent>,
     pub(super) names: HashMap<(DagId, RunId), DagRunKey>,
     pub(super) logical_dates: HashMap<(DagId, Timestamp), DagRunKey>,
     pub(super) audit: Vec<AuditWrite>,
@@ -39,6 +43,7 @@ pub(super) struct HeldLease {
 pub(super) struct MemoryDag {
     pub(super) paused: bool,
     pub(super) current: Uuid,
+    pub(super) deleting: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +58,31 @@ pub(super) struct MemoryRun {
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
-    pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Vec<u8>>,
+    pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
+}
+
+impl MemoryRun {
+    /// Whether any rows belong to it.
+    pub(super) fn has_rows(&self) -> bool {
+        !(self.task_instances.is_empty()
+            && self.tries.is_empty()
+            && self.xcoms.is_empty()
+            && self.checkpoints.is_empty())
+    }
+
+    /// Removes some of them: of each table what `rows` leaves room for.
+    pub(super) fn purge(&mut self, rows: &mut [usize; 4]) {
+        fn some<K: Ord, V>(table: &mut BTreeMap<K, V>, room: &mut usize) {
+            while *room > 0 && table.pop_first().is_some() {
+                *room -= 1;
+            }
+        }
+        let [task_instances, tries, xcoms, checkpoints] = rows;
+        some(&mut self.task_instances, task_instances);
+        some(&mut self.tries, tries);
+        some(&mut self.xcoms, xcoms);
+        some(&mut self.checkpoints, checkpoints);
+    }
 }
 
 impl Tables {
@@ -114,6 +143,9 @@ impl Tables {
             self.names.remove(&(context.dag_id.clone(), context.run_id.clone()));
             if let Some(date) = context.logical_date {
                 self.logical_dates.remove(&(context.dag_id.clone(), date));
+            }
+            if run.has_rows() {
+                self.gone.insert(key, run);
             }
         }
     }

@@ -1,12 +1,15 @@
-//! The scheduler on a store in memory, with executors that tests control. Time is tokio's paused clock: nothing really waits.
+//! The scheduler on a store in memory (`databases`: on the real ones), with executors that tests control. Time is tokio's paused
+//! clock: nothing really waits.
 
 mod support;
 
 mod basics;
 mod commits;
 mod control;
+mod databases;
 mod failures;
 mod fencing;
+mod intents;
 mod payloads;
 mod recovery;
 mod shutdown;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{DagRunState, TaskId, TriggerRule};
 use ports::executor::{TryOutcome, XcomPush};
-use ports::payload::{CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
+use ports::payload::{Checkpoint, CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
 
 use crate::support::{DagBuilder, Reply, RigBuilder, failure};
 
@@ -115,6 +115,13 @@ async fn a_poke_keeps_what_was_published() {
     assert_eq!(rig.store.inner.xcoms_of(run.key).len(), 1);
 }
 
+fn checkpoint(bytes: &[u8]) -> Checkpoint {
+    Checkpoint {
+        bytes: bytes.to_vec(),
+        blobs: Vec::new(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn checkpoints_survive_retries_are_fenced_and_go_with_success() {
     let rig = RigBuilder::new(|_| Reply::Start).start().await;
@@ -123,10 +130,10 @@ async fn checkpoints_survive_retries_are_fenced_and_go_with_success() {
     let run = rig.trigger("d").await;
     let first = rig.executor.next().await;
     assert_eq!(rig.handle.load(first.id).await.unwrap(), None);
-    rig.handle.save(first.id, Some(b"half".to_vec())).await.unwrap();
+    rig.handle.save(first.id, Some(checkpoint(b"half"))).await.unwrap();
     rig.executor.end(first.id, failure(model::Cause::Trapped, false));
     let second = rig.executor.next().await;
-    let stale = rig.handle.save(first.id, Some(b"late".to_vec())).await;
+    let stale = rig.handle.save(first.id, Some(checkpoint(b"late"))).await;
     assert!(matches!(stale, Err(CheckpointError::Stale)));
     assert_eq!(rig.handle.load(second.id).await.unwrap().as_deref(), Some(&b"half"[..]));
     rig.executor.done(second.id);

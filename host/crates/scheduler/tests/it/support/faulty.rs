@@ -7,7 +7,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
-use ports::payload::XcomValue;
+use ports::intent::Intent;
+use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
 use scheduler::MemoryStore;
@@ -177,10 +178,19 @@ impl SchedulerStore for FaultyStore {
         lease: &Lease,
         ti: TiKey,
         dispatch: DispatchNumber,
-        bytes: Option<&[u8]>,
+        checkpoint: Option<&Checkpoint>,
         now: Timestamp,
     ) -> Result<bool, CommitError> {
-        self.inner.save_checkpoint(lease, ti, dispatch, bytes, now).await
+        self.inner.save_checkpoint(lease, ti, dispatch, checkpoint, now).await
+    }
+    async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
+        self.inner.intents().await
+    }
+    async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {
+        self.inner.has_rows(runs).await
+    }
+    async fn old_versions(&self, dag_id: &DagId) -> Result<u64, QueryError> {
+        self.inner.old_versions(dag_id).await
     }
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError> {
         self.inner.ti_rows(run).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
-use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
+use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule, Work};
 
 use crate::case::{Case, Outcome};
 
@@ -75,9 +75,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
         outcomes.push(outcome);
         tasks.push(Task {
             id: TaskId::new(&task.id).map_err(|error| malformed(error.to_string()))?,
-            component: "case@1".to_owned(),
-            digest: Digest([0; 32]),
-            entry: task.id.clone(),
+            work: Work::of_component("case@1", Digest([0; 32]), task.id.clone()),
             doc_md: None,
             input: serde_json::Value::Null,
             trigger_rule: task

@@ -13,7 +13,7 @@ use db::{Db, Options};
 use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
-    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
+    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
 use ports::deploy::DagVersion;
 use ports::executor::{RunContext, TryUsage};
@@ -213,9 +213,7 @@ fn tick() -> TickWrite {
 fn version() -> Arc<DagVersion> {
     let tasks = (0..LARGE).map(|index| Task {
         id: TaskId::new(&format!("task_{index}")).expect("a valid id"),
-        component: "bench@1".into(),
-        digest: Digest::of(b"bench"),
-        entry: "noop".into(),
+        work: Work::of_component("bench@1", Digest::of(b"bench"), "noop"),
         doc_md: None,
         input: serde_json::json!({}),
         trigger_rule: TriggerRule::AllSuccess,

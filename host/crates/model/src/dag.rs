@@ -8,9 +8,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{DagId, Digest, TaskId, TaskIndex};
+use crate::id::{DagId, TaskId, TaskIndex};
 use crate::limits::Limits;
 use crate::trigger_rule::TriggerRule;
+use crate::work::Work;
 
 /// The pool of a task that names none (Airflow: `default_pool`).
 pub const DEFAULT_POOL: &str = "default_pool";
@@ -56,12 +57,8 @@ pub struct Param {
 pub struct Task {
     /// Its id in the manifest.
     pub id: TaskId,
-    /// The component as the manifest names it, for people: `ml@1.2`.
-    pub component: String,
-    /// The component's content.
-    pub digest: Digest,
-    /// Which task of the component.
-    pub entry: String,
+    /// What a try of it does.
+    pub work: Work,
     /// Markdown for people (Airflow: `doc_md`).
     #[serde(default)]
     pub doc_md: Option<String>,

@@ -265,12 +265,12 @@ pub struct TiRow {
     pub pool_slots: u32,
     /// Its priority.
     pub priority_weight: i32,
-    /// The component as the manifest names it.
-    pub component: String,
+    /// What does it: the component as the manifest names it, or a built-in operator.
+    pub operator: String,
+    /// The component's task, or the built-in step.
+    pub operator_name: String,
     /// The component's content.
-    pub component_digest: Digest,
-    /// The component's task.
-    pub entry: String,
+    pub component_digest: Option<Digest>,
 }
 
 /// Which task instances.

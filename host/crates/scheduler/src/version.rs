@@ -25,8 +25,7 @@ impl Version {
             .map(|task| {
                 Arc::new(TaskSpec {
                     task_id: task.id.clone(),
-                    component: task.digest,
-                    entry: task.entry.clone(),
+                    work: task.work.clone(),
                     input: task.input.clone(),
                     limits: task.limits.clone(),
                     max_tries: task.retry.retries.saturating_add(1),

@@ -236,9 +236,9 @@ impl Control for Fake {
                 pool: task.pool.clone(),
                 pool_slots: 1,
                 priority_weight: 1,
-                component: task.component.clone(),
-                component_digest: task.digest,
-                entry: task.entry.clone(),
+                operator: task.work.operator().to_owned(),
+                operator_name: task.work.operator_name().to_owned(),
+                component_digest: task.work.component().map(|component| component.digest),
             });
         }
         data.runs.push(run.clone());

@@ -59,8 +59,9 @@ CREATE TABLE dag_version_task (
     version TEXT COLLATE "C" NOT NULL REFERENCES dag_version (uuid) ON DELETE CASCADE,
     task_index BIGINT NOT NULL,
     task_id TEXT COLLATE "C" NOT NULL,
-    component TEXT COLLATE "C" NOT NULL,
-    component_digest TEXT COLLATE "C" NOT NULL,
+    -- Both are missing where the task is a built-in step.
+    component TEXT COLLATE "C",
+    component_digest TEXT COLLATE "C",
     pool TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (version, task_index)
 );

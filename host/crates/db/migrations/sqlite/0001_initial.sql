@@ -55,8 +55,9 @@ CREATE TABLE dag_version_task (
     version TEXT NOT NULL REFERENCES dag_version (uuid) ON DELETE CASCADE,
     task_index INTEGER NOT NULL,
     task_id TEXT NOT NULL,
-    component TEXT NOT NULL,
-    component_digest TEXT NOT NULL,
+    -- Both are missing where the task is a built-in step.
+    component TEXT,
+    component_digest TEXT,
     pool TEXT NOT NULL,
     PRIMARY KEY (version, task_index)
 ) STRICT, WITHOUT ROWID;

@@ -248,8 +248,8 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         pool: task.pool.clone(),
         pool_slots: task.pool_slots,
         priority_weight: task.priority_weight,
-        component: task.component.clone(),
-        component_digest: task.digest,
-        entry: task.entry.clone(),
+        operator: task.work.operator().to_owned(),
+        operator_name: task.work.operator_name().to_owned(),
+        component_digest: task.work.component().map(|component| component.digest),
     })
 }

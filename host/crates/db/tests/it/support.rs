@@ -7,7 +7,7 @@ use db::{Db, Options};
 use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
-    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
+    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
 use ports::deploy::DagVersion;
 use ports::executor::RunContext;
@@ -151,9 +151,7 @@ pub(crate) fn version_with(
 ) -> Arc<DagVersion> {
     let tasks = tasks.iter().map(|name| Task {
         id: task_id(name),
-        component: "ml@1.0".into(),
-        digest: component_digest(),
-        entry: format!("do_{name}"),
+        work: Work::of_component("ml@1.0", component_digest(), format!("do_{name}")),
         doc_md: None,
         input: serde_json::json!({}),
         trigger_rule: TriggerRule::AllSuccess,

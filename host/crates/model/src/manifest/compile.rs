@@ -13,6 +13,7 @@ use super::suggest;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::trigger_rule::TriggerRule;
+use crate::work::Work;
 
 /// A checked manifest.
 #[derive(Clone, Debug)]
@@ -251,9 +252,11 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
             let settings = &task.settings;
             Task {
                 id: task.id.clone(),
-                component: resolved.reference.to_string(),
-                digest: resolved.component.digest,
-                entry: resolved.task.name.clone(),
+                work: Work::of_component(
+                    resolved.reference.to_string(),
+                    resolved.component.digest,
+                    resolved.task.name.clone(),
+                ),
                 doc_md: task.doc_md.clone(),
                 input: task.input.value.clone(),
                 trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::json;
+use model::work::ComponentTask;
+use model::{Work, json};
 use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
 use serde_json::Value;
 use wasmtime::Store;
@@ -56,30 +57,41 @@ impl Attempt {
 
     /// Runs the try. It is dropped where the try is stopped from outside.
     pub(super) async fn run(&self) -> Result<Ended, Death> {
-        let task = &self.request.task;
+        match &self.request.task.work {
+            Work::Component(component) => self.run_component(component).await,
+        }
+    }
+
+    async fn run_component(&self, component: &ComponentTask) -> Result<Ended, Death> {
         let ready = self
             .components
-            .get(task.component)
+            .get(component.digest)
             .await
             .map_err(|error| Death::Load(error.to_string()))?;
-        let entry = ready.entry(&task.entry).ok_or_else(|| {
+        let entry = ready.entry(&component.entry).ok_or_else(|| {
             Death::Load(format!(
                 "the component has no task `{}`; it has: {}",
-                task.entry,
+                component.entry,
                 ready.names()
             ))
         })?;
         let input = input::prepare(&self.request, self.services.xcoms.as_ref(), entry).await?;
-        self.call(&ready, entry, input).await
+        self.call(&ready, component, entry, input).await
     }
 
-    async fn call(&self, ready: &Ready, entry: &Entry, input: Input) -> Result<Ended, Death> {
+    async fn call(
+        &self,
+        ready: &Ready,
+        component: &ComponentTask,
+        entry: &Entry,
+        input: Input,
+    ) -> Result<Ended, Death> {
         let mut store = self.store(&input);
         let unwound = |starting| move |error| Death::Unwound { error, starting };
         let task = ready.pre.instantiate_async(&mut store).await.map_err(unwound(true))?;
         let answer = task
             .airtight_task_guest()
-            .call_run(&mut store, &self.request.task.entry, &input.text)
+            .call_run(&mut store, &component.entry, &input.text)
             .await
             .map_err(unwound(false))?;
         self.gate.pass().map_err(|ended| Death::Unwound {
@@ -168,7 +180,7 @@ impl Attempt {
         if !problems.is_empty() {
             return Err(Death::Contract(format!(
                 "the return value does not match the output schema of task `{}`: {}",
-                self.request.task.entry,
+                self.request.task.work.operator_name(),
                 problems.join("; ")
             )));
         }

@@ -66,7 +66,7 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
     if !problems.is_empty() {
         return Err(Death::Input(format!(
             "the input does not match the schema of task `{}`: {}",
-            request.task.entry,
+            request.task.work.operator_name(),
             problems.join("; ")
         )));
     }

@@ -151,9 +151,9 @@ impl Tables {
                     pool: task.pool.clone(),
                     pool_slots: task.pool_slots,
                     priority_weight: task.priority_weight,
-                    component: task.component.clone(),
-                    component_digest: task.digest,
-                    entry: task.entry.clone(),
+                    operator: task.work.operator().to_owned(),
+                    operator_name: task.work.operator_name().to_owned(),
+                    component_digest: task.work.component().map(|component| component.digest),
                 })
             })
             .collect()

@@ -117,6 +117,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: false,
         max_infra_retries: 0,

@@ -91,6 +91,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
                 delay: Duration::ZERO,
                 ..RetryPolicy::default()
             },
+            sensor: None,
             limits: Limits::default(),
             rerun_on_loss: true,
             max_infra_retries: 3,

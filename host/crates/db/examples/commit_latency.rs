@@ -222,6 +222,7 @@ fn version() -> Arc<DagVersion> {
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,
@@ -310,6 +311,8 @@ fn ti(run: i64, task: u32, state: TaskInstanceState, try_number: u32) -> TiWrite
         start_date: started,
         end_date: state.is_finished().then_some(NOW),
         next_at: None,
+        retry_rule: None,
+        raised_memory_kib: None,
         usage: state.is_finished().then_some(TryUsage::default()),
         chosen: None,
     }

@@ -257,6 +257,10 @@ pub struct TiRow {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
+    /// What the task's retry policy decided about the last try, for people (Airflow: `retry_reason`).
+    pub retry_reason: Option<String>,
+    /// The memory limit of the last try, in bytes.
+    pub memory_limit_bytes: u64,
     /// What the last try used.
     pub usage: Option<TryUsage>,
     /// Its pool.

@@ -1,5 +1,6 @@
 //! What the scheduler needs of a database: leases, ticks, recovery. Implemented on SQLite, PostgreSQL and in memory.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -189,6 +190,10 @@ pub struct TiWrite {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
+    /// The number of the rule in the task's retry policy that decided about the last try.
+    pub retry_rule: Option<NonZeroU8>,
+    /// The memory limit in KiB where a retry policy raised it.
+    pub raised_memory_kib: Option<NonZeroU32>,
     /// What the last try used.
     pub usage: Option<TryUsage>,
     /// Which labels a branch chose, as positions of tasks; needed to recover.

@@ -47,6 +47,7 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
             TryEnd::Failed {
                 cause: failure.cause,
                 fatal: failure.fatal,
+                code: failure.code.as_deref().map(Into::into),
             }
         }
     };
@@ -63,6 +64,7 @@ fn breach(details: Details, code: &str, message: String) -> (TryEnd, Details, bo
     let end = TryEnd::Failed {
         cause: Cause::ContractViolation,
         fatal: false,
+        code: Some(code.into()),
     };
     (end, details, false)
 }

@@ -176,7 +176,7 @@ impl Core {
                 if !is_current || draft.deleted || self.stopping {
                     continue;
                 }
-                if let Some(task) = live.version.spec(dispatch.place.0, ti.max_tries) {
+                if let Some(task) = live.version.spec(dispatch.place.0, ti) {
                     tries.insert(dispatch.place, LiveTry::new(dispatch.try_number, dispatch.dispatch));
                     orders.dispatches.push(TryRequest {
                         id: try_id(draft.ti(dispatch.place), dispatch.try_number, dispatch.dispatch),

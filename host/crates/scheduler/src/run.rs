@@ -178,6 +178,8 @@ impl Draft {
             start_date: ti.start_date,
             end_date: ti.end_date,
             next_at: ti.next_at,
+            retry_rule: ti.retry_rule,
+            raised_memory_kib: ti.raised_memory_kib,
             usage: details.usage,
             chosen: ti.chosen.as_deref().map(<[u32]>::to_vec),
         })

@@ -105,9 +105,13 @@ impl Draft {
 
     /// Says why a try ended where no executor does.
     fn explain(&mut self, place: Place, cause: Option<Cause>) {
-        if self.details.get(&place).is_some_and(Option::is_some) {
+        // A poke that answered "not yet" has details, but no message.
+        let said = self.details.get(&place).and_then(Option::as_ref);
+        if said.is_some_and(|details| details.message.is_some() || cause != Some(Cause::TimedOut)) {
             return;
         }
+        let sensor_timed_out = said.is_some();
+        let said = said.cloned().unwrap_or_default();
         let (Some(ti), Some(task)) = (self.state.ti(place.0, place.1), self.live.version.dag().task(place.0)) else {
             return;
         };
@@ -119,6 +123,7 @@ impl Draft {
                 "the server that ran this try was lost {} times; a try survives {} losses (`max_infra_retries`)",
                 ti.infra_losses, task.max_infra_retries,
             ),
+            Some(Cause::TimedOut) if sensor_timed_out => "the sensor has waited longer than its `timeout`".to_owned(),
             Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
             Some(Cause::Cancelled) => {
                 "it was stopped: somebody cleared it, or set its state or that of its run".to_owned()
@@ -127,7 +132,7 @@ impl Draft {
         };
         let details = Details {
             message: Some(message),
-            ..Details::default()
+            ..said
         };
         self.details.insert(place, Some(details));
     }

@@ -130,6 +130,10 @@ pub(super) struct TaskInstanceResponse {
     dispatch: u32,
     /// When the next try or poke is due.
     next_at: Option<Time>,
+    /// What the task's `retry_policy` decided about the last try.
+    retry_reason: Option<String>,
+    /// The memory limit of the last try.
+    memory_limit_bytes: u64,
     /// The component's content; `null` for a built-in step.
     component_digest: Option<String>,
     usage: Option<UsageResponse>,
@@ -197,6 +201,8 @@ impl TaskInstanceResponse {
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
             dispatch: row.dispatch.0,
             next_at: row.next_at.map(Time),
+            retry_reason: row.retry_reason,
+            memory_limit_bytes: row.memory_limit_bytes,
             component_digest: row.component_digest.map(|digest| digest.to_string()),
             usage: row.usage.map(|usage| UsageResponse {
                 cpu_seconds: usage.cpu.as_secs_f64(),

@@ -107,6 +107,8 @@ struct TaskResponse {
     /// Of a branch: which tasks each label chooses.
     #[schema(value_type = Option<Value>)]
     branches: Option<Value>,
+    /// The rules of its `retry_policy`, for people.
+    retry_policy: Vec<String>,
     max_retry_delay: Option<TimeDelta>,
     #[schema(value_type = Value)]
     limits: Value,
@@ -163,6 +165,7 @@ impl TaskResponse {
             input: task.input.clone(),
             upstream_task_ids: ids(&task.upstream),
             branches,
+            retry_policy: task.retry.rules.iter().map(ToString::to_string).collect(),
             max_retry_delay: task.retry.max_delay.map(TimeDelta::from),
             limits: json!({
                 "memory_bytes": limits.memory_bytes,

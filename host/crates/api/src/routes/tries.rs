@@ -99,6 +99,10 @@ struct TaskInstanceHistoryResponse {
     failure_code: Option<String>,
     /// The details that the task gave its failure.
     failure_details: Option<RawJson>,
+    /// What the task's `retry_policy` decided about the try.
+    retry_reason: Option<String>,
+    /// The memory limit of the try.
+    memory_limit_bytes: u64,
 }
 
 impl TaskInstanceHistoryResponse {
@@ -135,6 +139,8 @@ impl TaskInstanceHistoryResponse {
             cause_message: row.message,
             failure_code: row.code,
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
+            retry_reason: row.retry_reason,
+            memory_limit_bytes: row.memory_limit_bytes,
         })
     }
 }

@@ -232,6 +232,8 @@ impl Control for Fake {
                 start_date: None,
                 end_date: None,
                 next_at: None,
+                retry_reason: None,
+                memory_limit_bytes: task.limits.memory_bytes,
                 usage: None,
                 pool: task.pool.clone(),
                 pool_slots: 1,

@@ -160,6 +160,7 @@ pub(crate) fn version_with(
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,
@@ -254,6 +255,8 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         start_date: None,
         end_date: None,
         next_at: None,
+        retry_rule: None,
+        raised_memory_kib: None,
         usage: None,
         chosen: None,
     }

@@ -30,6 +30,8 @@ fn full(mut row: TiWrite) -> TiWrite {
     row.start_date = Some(seconds(3));
     row.end_date = Some(seconds(4));
     row.next_at = Some(seconds(5));
+    row.retry_rule = std::num::NonZeroU8::new(3);
+    row.raised_memory_kib = std::num::NonZeroU32::new(2048);
     row.usage = Some(TryUsage {
         cpu: Duration::from_micros(123_456),
         peak_memory_bytes: 1 << 40,

@@ -13,6 +13,8 @@ use super::tree::Node;
 use crate::dag::Param;
 use crate::id::{DagId, TaskId};
 use crate::limits::Limits;
+use crate::retry_rule::RetryRule;
+use crate::sensor::Sensor;
 use crate::template::InputTemplate;
 use crate::trigger_rule::TriggerRule;
 
@@ -81,6 +83,8 @@ pub(super) struct Settings {
     pub(super) retry_delay: Option<Duration>,
     pub(super) retry_exponential_backoff: Option<bool>,
     pub(super) max_retry_delay: Option<Duration>,
+    pub(super) retry_policy: Option<Vec<RetryRule>>,
+    pub(super) sensor: Option<Sensor>,
     pub(super) trigger_rule: Option<TriggerRule>,
     pub(super) limits: LimitSettings,
     pub(super) rerun_on_loss: Option<bool>,

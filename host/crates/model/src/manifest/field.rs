@@ -28,6 +28,13 @@ pub(super) enum FieldKind {
     Tags,
     TaskIds,
     TriggerRule,
+    /// A number over 1 with at most two decimals.
+    Factor,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    RetryPolicy,
+    /// Causes of death, and codes of failures.
+    Ends,
     Component,
     Params,
     Section(&'static [Field]),
@@ -147,6 +154,16 @@ pub(super) const SETTINGS: &[Field] = &[
     ),
     field("max_retry_delay", FieldKind::Duration, "The longest wait before a try."),
     field(
+        "retry_policy",
+        FieldKind::RetryPolicy,
+        "What follows a failed try, by how it ended. The first rule that matches decides.",
+    ),
+    field(
+        "sensor",
+        FieldKind::Section(SENSOR),
+        "How the task is poked while it answers \"not yet\".",
+    ),
+    field(
         "trigger_rule",
         FieldKind::TriggerRule,
         "When the task may run. Default: `all_success`.",
@@ -185,6 +202,59 @@ pub(super) const SETTINGS: &[Field] = &[
         },
         "Higher goes first. Default: 1.",
     ),
+];
+
+/// A rule of `retry_policy`.
+pub(super) const RETRY_RULE: &[Field] = &[
+    field(
+        "on",
+        FieldKind::Ends,
+        "Causes of death, and codes of failures as `code: text`.",
+    ),
+    field(
+        "action",
+        FieldKind::Choice(&["retry", "fail", "default"]),
+        "Try again as long as there are retries, fail at once, or as without a policy. Default: `retry`.",
+    ),
+    field(
+        "delay",
+        FieldKind::Duration,
+        "The wait before the next try, instead of the task's own.",
+    ),
+    field(
+        "memory_factor",
+        FieldKind::Factor,
+        "The memory limit of the next try, in multiples of the last one's.",
+    ),
+    field(
+        "max_memory",
+        FieldKind::Size {
+            min: 64 << 10,
+            max: 64 << 30,
+        },
+        "The memory limit never grows beyond this. Default: 64GiB.",
+    ),
+];
+
+/// How a sensor is poked.
+pub(super) const SENSOR: &[Field] = &[
+    field(
+        "poke_interval",
+        FieldKind::Duration,
+        "The wait between two pokes; at least 1s. Default: what the task asks for.",
+    ),
+    field(
+        "timeout",
+        FieldKind::Duration,
+        "How long the task may wait, from the first poke of a try on. Default: 7d.",
+    ),
+    field(
+        "soft_fail",
+        FieldKind::Bool,
+        "Skip instead of failing when time runs out or a failure is fatal.",
+    ),
+    field("exponential_backoff", FieldKind::Bool, "Wait longer from poke to poke."),
+    field("max_wait", FieldKind::Duration, "The longest wait of a backoff."),
 ];
 
 /// Limits of one try.

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::{DAG, Field, FieldKind, SETTINGS, TASK};
+use super::field::{DAG, Field, FieldKind, RETRY_RULE, SETTINGS, TASK};
+use super::retry;
+use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
 
 /// The JSON Schema of manifests. It accepts every manifest that the reader accepts; the reader checks more (names, edges,
@@ -63,6 +65,19 @@ fn value(kind: FieldKind) -> Value {
         FieldKind::Tags | FieldKind::TaskIds => list(),
         FieldKind::TriggerRule => {
             json!({"enum": TriggerRule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()})
+        }
+        FieldKind::Factor => json!({"type": "number", "exclusiveMinimum": 1, "maximum": 1000}),
+        FieldKind::Choice(names) => json!({"enum": names}),
+        FieldKind::RetryPolicy => json!({"type": "array", "maxItems": 100, "items": section(&[RETRY_RULE], &["on"])}),
+        FieldKind::Ends => {
+            let causes: Vec<&str> = retry::failures().map(Cause::as_str).collect();
+            let code = json!({
+                "type": "object",
+                "properties": {"code": {"type": "string", "minLength": 1}},
+                "required": ["code"],
+                "additionalProperties": false,
+            });
+            json!({"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": causes}, code]}})
         }
         FieldKind::Component => json!({"type": "string", "examples": ["ml@1.2", "./ml.wasm"]}),
         FieldKind::Params => json!({"type": "object"}),

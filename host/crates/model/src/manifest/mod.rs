@@ -16,7 +16,9 @@ mod locate;
 mod param;
 mod quantity;
 mod read;
+mod retry;
 mod section;
+mod sensor;
 pub(crate) mod suggest;
 mod tree;
 

@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, locate, param};
+use super::{graph, locate, param, retry, sensor};
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
 
@@ -377,6 +377,8 @@ fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
         retry_delay: section.duration("retry_delay", findings).map(|d| d.value),
         retry_exponential_backoff: section.bool("retry_exponential_backoff", findings).map(|b| b.value),
         max_retry_delay: section.duration("max_retry_delay", findings).map(|d| d.value),
+        retry_policy: section.get("retry_policy").map(|node| retry::read(node, findings)),
+        sensor: section.get("sensor").and_then(|node| sensor::read(node, findings)),
         trigger_rule: section.trigger_rule("trigger_rule", findings).map(|rule| rule.value),
         limits,
         rerun_on_loss: section.bool("rerun_on_loss", findings).map(|b| b.value),
@@ -422,6 +424,8 @@ fn over(own: Settings, behind: &Settings) -> Settings {
         retry_delay: own.retry_delay.or(behind.retry_delay),
         retry_exponential_backoff: own.retry_exponential_backoff.or(behind.retry_exponential_backoff),
         max_retry_delay: own.max_retry_delay.or(behind.max_retry_delay),
+        retry_policy: own.retry_policy.or_else(|| behind.retry_policy.clone()),
+        sensor: own.sensor.or_else(|| behind.sensor.clone()),
         trigger_rule: own.trigger_rule.or(behind.trigger_rule),
         limits: own.limits.over(&behind.limits),
         rerun_on_loss: own.rerun_on_loss.or(behind.rerun_on_loss),

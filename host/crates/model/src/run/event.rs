@@ -118,3 +118,5 @@ pub enum TryEnd {
         fatal: bool,
     },
 }
+        /// The failure's stable name, if the task gave one.
+        code: Option<Box<str>>,

@@ -24,5 +24,5 @@ pub use event::{Event, Loss, TryEnd};
 pub use restore::{RunSnapshot, TiSnapshot};
 pub use retry::retry_delay;
 pub use state::RunState;
-pub use ti::Ti;
+pub use ti::{Ti, raised_memory_bytes};
 pub use transition::Transition;

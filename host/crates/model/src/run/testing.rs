@@ -27,6 +27,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
             delay: Duration::ZERO,
             ..RetryPolicy::default()
         },
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,

@@ -1,6 +1,7 @@
 //! The life of tries: admitted, started, ended, lost, due again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::advance::Step;
 use super::event::{Loss, TryEnd};
@@ -10,6 +11,8 @@ use crate::cause::Cause;
 use crate::dag::TaskKind;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
 use crate::state::{DagRunState, TaskInstanceState};
+use crate::retry_rule::RetryAction;
+use crate::sensor::{MIN_POKE_INTERVAL, Poked};
 use crate::time::Timestamp;
 
 impl Step<'_> {
@@ -25,7 +28,15 @@ impl Step<'_> {
         let first_of_try = !slot.ti.try_is_open();
         if first_of_try {
             self.run.edit(at, |ti| {
+            let dag = Arc::clone(&self.run.dag);
+            let task = dag.task(task);
                 ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
+                let rule = ti.retry_rule.take();
+                if let Some(task) = task
+                    && let Some(more) = rule.and_then(|rule| task.retry.rule(rule)?.memory)
+                {
+                    ti.raise_memory(task, more);
+                }
                 ti.infra_losses = 0;
                 ti.start_date = None;
                 ti.end_date = None;
@@ -121,18 +132,11 @@ impl Step<'_> {
                 self.succeed_choosing(at, &chosen, ended_at);
             }
             (TryEnd::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::Returned, ended_at),
-            (TryEnd::Reschedule(after), _) => {
-                let next_at = self.now.plus(after);
-                self.change(at, |ti| {
-                    ti.state = TaskInstanceState::UpForReschedule;
-                    ti.cause = Some(Cause::Returned);
-                    ti.next_at = Some(next_at);
-                });
-            }
-            (TryEnd::Failed { cause, fatal }, _) => self.fail_try(at, cause, fatal, ended_at),
+            (TryEnd::Reschedule(after), _) => self.poke_later(at, after, ended_at),
+            (TryEnd::Failed { cause, fatal, code }, _) => self.fail_try(at, cause, fatal, code.as_deref(), ended_at),
             // A branch that chooses nothing by name, or a choice of a task that is no branch.
             (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. }) | (TryEnd::Branch(_), _) => {
-                self.fail_try(at, Cause::ContractViolation, false, ended_at);
+                self.fail_try(at, Cause::ContractViolation, false, None, ended_at);
             }
         }
     }
@@ -173,20 +177,64 @@ impl Step<'_> {
         });
     }
 
-    /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`.
-    fn fail_try(&mut self, at: usize, cause: Cause, fatal: bool, ended_at: Timestamp) {
+    /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`; and `_evaluate_retry_policy`: a fatal failure is not
+    /// the policy's to judge, and a policy never makes more tries than there are.
+    fn fail_try(&mut self, at: usize, cause: Cause, fatal: bool, code: Option<&str>, ended_at: Timestamp) {
         let Some((slot, task)) = self.run.task(at) else { return };
         let ti = &slot.ti;
-        if fatal || ti.try_number.0 >= ti.max_tries {
-            return self.end_try(at, TaskInstanceState::Failed, cause, ended_at);
+        // Airflow: `BaseSensorOperator` turns `AirflowTaskTimeout` and `AirflowFailException` into a skip.
+        let soft = task.sensor.as_ref().is_some_and(|sensor| sensor.soft_fail);
+        if soft && (fatal || cause == Cause::TimedOut) {
+            return self.end_try(at, TaskInstanceState::Skipped, cause, ended_at);
         }
         let (run, dag) = (self.run.key, &self.run.dag.id);
-        let delay = retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number);
+        let delay = rule
+            .filter(|_| action == RetryAction::Retry)
+            .and_then(|(_, rule)| rule.delay)
+            .unwrap_or_else(|| retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number));
+        let decided_by = rule.map(|(number, _)| number);
+        self.run.edit(at, |ti| ti.retry_rule = decided_by);
+        if ends {
+            return self.end_try(at, TaskInstanceState::Failed, cause, ended_at);
+        }
         self.end_try(at, TaskInstanceState::UpForRetry, cause, ended_at);
         let next_at = ended_at.plus(delay);
         if next_at > self.now {
             self.run.edit(at, |ti| ti.next_at = Some(next_at));
         } else {
+    /// "Not yet". A sensor that has waited for too long ends here, without a retry (Airflow: `AirflowSensorTimeout`).
+    fn poke_later(&mut self, at: usize, asked: Duration, ended_at: Timestamp) {
+        let Some((slot, task)) = self.run.task(at) else { return };
+        let elapsed = slot.ti.start_date.map_or(Duration::ZERO, |start| ended_at.since(start));
+        let interval = match &task.sensor {
+            Some(sensor) if elapsed > sensor.timeout => {
+                let state = if sensor.soft_fail {
+                    TaskInstanceState::Skipped
+                } else {
+                    TaskInstanceState::Failed
+                };
+                return self.end_try(at, state, Cause::TimedOut, ended_at);
+            }
+            Some(sensor) => {
+                let poked = Poked {
+                    dag: &self.run.dag.id,
+                    task: &task.id,
+                    run: self.run.key,
+                    map_index: slot.map_index,
+                    try_number: slot.ti.try_number,
+                };
+                sensor.next_interval(poked, elapsed, asked)
+            }
+            None => asked.max(MIN_POKE_INTERVAL),
+        };
+        let next_at = self.now.plus(interval);
+        self.change(at, |ti| {
+            ti.state = TaskInstanceState::UpForReschedule;
+            ti.cause = Some(Cause::Returned);
+            ti.next_at = Some(next_at);
+        });
+    }
+
             self.evaluate_later(at);
         }
     }
@@ -219,7 +267,7 @@ impl Step<'_> {
             }
         });
         if give_up {
-            self.fail_try(at, Cause::InfrastructureLost, false, now);
+            self.fail_try(at, Cause::InfrastructureLost, false, None, now);
         } else {
             self.dispatch(at, !started && !may_have_run);
         }
@@ -230,6 +278,9 @@ impl Step<'_> {
         self.reset(at);
         self.evaluate_later(at);
     }
+        let rule = task.retry.rule_for(cause, code).filter(|_| !fatal);
+        let action = rule.map_or(RetryAction::Default, |(_, rule)| rule.action);
+        let ends = fatal || action == RetryAction::Fail || ti.try_number.0 >= ti.max_tries;
 
     /// Back to no status, with tries to come (Airflow: `clear_task_instances`: `max_tries = try_number + retries`).
     pub(super) fn reset(&mut self, at: usize) {
@@ -277,3 +328,5 @@ impl Step<'_> {
         self.run.tis.get(at).map(|slot| slot.ti.state)
     }
 }
+            ti.retry_rule = None;
+            ti.raised_memory_kib = None;

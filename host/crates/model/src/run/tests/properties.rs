@@ -54,6 +54,7 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
                         delay: Duration::from_secs(u64::from(retries) * 3),
                         exponential_backoff: retries == 2,
                         max_delay: Some(Duration::from_secs(20)),
+                        rules: Vec::new(),
                     },
                     rerun_on_loss: rerun,
                     max_infra_retries: 1,
@@ -70,6 +71,7 @@ fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
     let failed = |fatal| TryEnd::Failed {
         cause: Cause::Trapped,
         fatal,
+        code: None,
     };
     match (choice % 10, &task.kind) {
         (0, _) => failed(false),

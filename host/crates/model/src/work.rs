@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::human::HumanStep;
 use crate::id::Digest;
 
 /// What a try does.
@@ -10,6 +11,8 @@ use crate::id::Digest;
 pub enum Work {
     /// Runs a task of a component.
     Component(ComponentTask),
+    /// Asks a person and waits for the answer. The task's input holds what is asked: `subject` and `body`.
+    Human(Box<HumanStep>),
 }
 
 /// A task of a component.
@@ -37,6 +40,15 @@ impl Work {
     pub const fn component(&self) -> Option<&ComponentTask> {
         match self {
             Self::Component(task) => Some(task),
+            Self::Human(_) => None,
+        }
+    }
+
+    /// The human step, if it is one.
+    pub fn human(&self) -> Option<&HumanStep> {
+        match self {
+            Self::Component(_) => None,
+            Self::Human(step) => Some(step),
         }
     }
 
@@ -45,6 +57,7 @@ impl Work {
     pub fn operator(&self) -> &str {
         match self {
             Self::Component(task) => &task.reference,
+            Self::Human(step) => step.class(),
         }
     }
 
@@ -52,6 +65,7 @@ impl Work {
     pub fn operator_name(&self) -> &str {
         match self {
             Self::Component(task) => &task.entry,
+            Self::Human(step) => step.class(),
         }
     }
 }

@@ -112,6 +112,13 @@ pub enum TryOutcome {
         /// The wait.
         after: Duration,
     },
+    /// A person is asked: the texts are rendered, and the try goes on when there is an answer.
+    AwaitInput {
+        /// What is asked.
+        subject: String,
+        /// The details.
+        body: Option<String>,
+    },
     /// It failed.
     Failed(TryFailure),
 }

@@ -81,6 +81,10 @@ pub struct TickWrite {
     pub xcom_deletes: Vec<TiKey>,
     /// XComs (a repeat replaces).
     pub xcoms: Vec<XcomWrite>,
+    /// Questions to people (a repeat replaces).
+    pub hitl_requests: Vec<HitlRequest>,
+    /// Answers to them, after the questions.
+    pub hitl_answers: Vec<HitlAnswer>,
     /// Task instances whose checkpoint is deleted.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted with all that belongs to them.
@@ -209,6 +213,36 @@ pub struct XcomWrite {
     pub key: String,
     /// The value with the blobs it refers to; each becomes a `blob_ref` row.
     pub value: XcomValue,
+}
+
+/// What a try asks a person (Airflow: `HITLDetail`). What can be answered is in the DAG version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitlRequest {
+    /// Whose question it is.
+    pub ti: TiKey,
+    /// Of which try.
+    pub try_number: TryNumber,
+    /// As it was rendered.
+    pub subject: String,
+    /// As it was rendered.
+    pub body: Option<String>,
+}
+
+/// What a person answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitlAnswer {
+    /// Whose question it was.
+    pub ti: TiKey,
+    /// Of which try.
+    pub try_number: TryNumber,
+    /// Who answered; nobody where the defaults were taken when time ran out.
+    pub user: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The options that were chosen.
+    pub chosen_options: Vec<String>,
+    /// The values that were entered: a JSON object as text.
+    pub params_input: String,
 }
 
 /// A line for the audit log.

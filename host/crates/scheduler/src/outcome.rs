@@ -36,6 +36,7 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
             TryEnd::Skip
         }
         TryOutcome::Reschedule { after } => TryEnd::Reschedule(*after),
+        TryOutcome::AwaitInput { .. } => TryEnd::AwaitInput,
         TryOutcome::Branch { labels } => match chosen(dag, report.id.task(), labels) {
             Ok(tasks) => TryEnd::Branch(tasks),
             Err(message) => return breach(details, "unknown_branch_label", message),

@@ -292,6 +292,7 @@ impl Core {
             Item::Op(
                 RunOp::Clear { reply, .. }
                 | RunOp::SetState { reply, .. }
+                | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
                 | RunOp::Delete { reply, .. },
             ) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::query::RunRow;
-use ports::store::{AuditWrite, NewRun, RunWrite, TiWrite, XcomWrite};
+use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
 
 use crate::live::LiveRun;
 use crate::outcome::Details;
@@ -72,6 +72,8 @@ pub(crate) struct Draft {
     pub(crate) xcom_deletes: Vec<TiKey>,
     pub(crate) checkpoint_deletes: Vec<TiKey>,
     pub(crate) xcoms: Vec<XcomWrite>,
+    pub(crate) hitl_requests: Vec<HitlRequest>,
+    pub(crate) hitl_answers: Vec<HitlAnswer>,
     pub(crate) audit: Vec<AuditWrite>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
@@ -119,6 +121,8 @@ impl Draft {
             xcom_deletes: Vec::new(),
             checkpoint_deletes: Vec::new(),
             xcoms: Vec::new(),
+            hitl_requests: Vec::new(),
+            hitl_answers: Vec::new(),
             audit: Vec::new(),
             dispatches: Vec::new(),
             cancels: Vec::new(),

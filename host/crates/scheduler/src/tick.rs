@@ -15,6 +15,7 @@ use ports::store::{DagWrite, XcomWrite};
 use crate::audit;
 use crate::core::Core;
 use crate::dags::DagEntry;
+use crate::human;
 use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
 use crate::live::LiveRun;
 use crate::metrics::Metrics;
@@ -238,7 +239,7 @@ impl Core {
                 }
                 Item::Recovered => self.step(tick, key, Event::Resume),
                 Item::Timer => self.step(tick, key, Event::Timer),
-                Item::Op(op) => self.apply_op(tick, key, op),
+                Item::Op(op) => refused = self.apply_op(tick, key, op).err(),
             }
         }
         tick.items.push(Applied { key, item, refused });
@@ -279,6 +280,7 @@ impl Core {
         }
         let (end, details, publishes) = outcome::judge(draft.live.version.dag(), report);
         if accepted {
+            draft.asked(report);
             draft.details.insert((task, map_index), Some(details));
             if publishes {
                 let ti = draft.ti((task, map_index));
@@ -303,10 +305,13 @@ impl Core {
         self.step(tick, key, event);
     }
 
-    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) {
+    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) -> Result<(), ControlError> {
         let Some(draft) = tick.draft(&self.runs, key) else {
-            return;
+            return Ok(());
         };
+        if let RunOp::Respond { task, map_index, .. } = op {
+            human::check_waits(draft, (*task, *map_index))?;
+        }
         // Whatever a person does to a run that was set aside gives it another chance.
         if draft.meta.set_aside.take().is_some() {
             draft.run_changed = true;
@@ -353,6 +358,32 @@ impl Core {
                     .push(audit::run("patch_dag_run", user, &context, Some(extra)));
                 self.step(tick, key, Event::SetRunState { state: *state });
             }
+            RunOp::Respond {
+                task,
+                map_index,
+                at,
+                verdict,
+                user,
+                ..
+            } => {
+                let answer = match verdict {
+                    Ok(answer) => answer,
+                    Err(refused) => return Err(human::copy(refused)),
+                };
+                let place = (*task, *map_index);
+                let extra = human::audit_extra(draft, place);
+                draft
+                    .audit
+                    .push(audit::run("update_hitl_detail", user, &context, Some(extra)));
+                if let Some(end) = draft.answer(place, answer, *at, Some(user)) {
+                    let event = Event::Answered {
+                        task: *task,
+                        map_index: *map_index,
+                        end,
+                    };
+                    self.step(tick, key, event);
+                }
+            }
             RunOp::Note { note, user, .. } => {
                 draft.meta.note = Some(note.clone());
                 draft.new_note = true;
@@ -365,6 +396,7 @@ impl Core {
                 self.delete_run(tick, key);
             }
         }
+        Ok(())
     }
 
     fn delete_run(&mut self, tick: &mut Tick, key: DagRunKey) {

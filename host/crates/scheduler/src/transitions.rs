@@ -46,10 +46,11 @@ impl Draft {
                 state,
                 cause,
             } => {
-                self.explain((task, map_index), cause);
+                self.explain((task, map_index), cause, now);
                 let row = self.ended_try(base, (task, map_index), try_number, dispatch, state, cause, now);
                 self.tries.extend(row);
             }
+            Transition::DefaultsTaken { task, map_index } => self.take_defaults((task, map_index), now),
             Transition::Cancel {
                 task,
                 map_index,
@@ -104,7 +105,7 @@ impl Draft {
     }
 
     /// Says why a try ended where no executor does.
-    fn explain(&mut self, place: Place, cause: Option<Cause>) {
+    fn explain(&mut self, place: Place, cause: Option<Cause>, now: Timestamp) {
         // A poke that answered "not yet" has details, but no message.
         let said = self.details.get(&place).and_then(Option::as_ref);
         if said.is_some_and(|details| details.message.is_some() || cause != Some(Cause::TimedOut)) {
@@ -123,6 +124,7 @@ impl Draft {
                 "the server that ran this try was lost {} times; a try survives {} losses (`max_infra_retries`)",
                 ti.infra_losses, task.max_infra_retries,
             ),
+            Some(Cause::TimedOut) if self.nobody_answered(place, now) => "nobody answered in time".to_owned(),
             Some(Cause::TimedOut) if sensor_timed_out => "the sensor has waited longer than its `timeout`".to_owned(),
             Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
             Some(Cause::Cancelled) => {

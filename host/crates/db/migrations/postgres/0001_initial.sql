@@ -166,6 +166,22 @@ CREATE TABLE task_instance_try (
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 );
 
+-- Questions to people, one for each try that asked. What can be answered is in the DAG version.
+CREATE TABLE hitl_detail (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    try_number BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT,
+    responded_at BIGINT,
+    responded_by TEXT COLLATE "C",
+    chosen_options TEXT,
+    params_input TEXT,
+    PRIMARY KEY (dag_run, task_index, map_index, try_number)
+);
+
 CREATE TABLE xcom (
     dag_run BIGINT NOT NULL,
     task_index BIGINT NOT NULL,

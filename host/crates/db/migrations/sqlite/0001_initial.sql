@@ -162,6 +162,22 @@ CREATE TABLE task_instance_try (
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;
 
+-- Questions to people, one for each try that asked. What can be answered is in the DAG version.
+CREATE TABLE hitl_detail (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    try_number INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT,
+    responded_at INTEGER,
+    responded_by TEXT,
+    chosen_options TEXT,
+    params_input TEXT,
+    PRIMARY KEY (dag_run, task_index, map_index, try_number)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE xcom (
     dag_run INTEGER NOT NULL,
     task_index INTEGER NOT NULL,

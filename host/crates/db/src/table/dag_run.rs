@@ -10,7 +10,14 @@ use ports::store::{NewRun, RunWrite};
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
 
 /// The tables whose rows belong to a run.
-const PARTS: &[&str] = &["task_instance", "task_instance_try", "xcom", "blob_ref", "checkpoint"];
+const PARTS: &[&str] = &[
+    "task_instance",
+    "task_instance_try",
+    "xcom",
+    "blob_ref",
+    "hitl_detail",
+    "checkpoint",
+];
 
 static INSERT: Upsert = Upsert::new(
     "dag_run",

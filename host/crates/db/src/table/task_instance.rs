@@ -212,8 +212,12 @@ pub(crate) fn shown_tries(key: TiKey) -> [Statement; 2] {
 
 /// Reads [`SHOWN`].
 pub(crate) fn read_shown(row: &Row) -> Result<(TiWrite, RunPart), sqlx::Error> {
-    let mut columns = row.columns();
-    let ti = read_columns(&mut columns)?;
+    read_shown_columns(&mut row.columns())
+}
+
+/// Reads [`SHOWN`]; more columns may follow.
+pub(crate) fn read_shown_columns(columns: &mut Columns<'_>) -> Result<(TiWrite, RunPart), sqlx::Error> {
+    let ti = read_columns(columns)?;
     let run = RunPart {
         uuid: RunUuid(columns.uuid()?),
         dag_id: columns.parse()?,

@@ -1,6 +1,7 @@
 //! What the database promises to the other crates, on both databases: one body a behaviour.
 
 mod components;
+mod hitl;
 mod lease;
 mod lists;
 mod lost_commit;

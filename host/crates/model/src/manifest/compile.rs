@@ -7,6 +7,7 @@ use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
 use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings};
+use super::human;
 use super::input;
 use super::section::{Spanned, short};
 use super::suggest;
@@ -33,10 +34,19 @@ pub struct Checked {
 /// Checks a manifest against its components. Fails with everything that is wrong, that of the text and that of the components.
 pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, Vec<Diagnostic>> {
     let mut findings = manifest.findings.clone();
+    let built_in: Vec<Option<TaskDescriptor>> = manifest
+        .tasks
+        .iter()
+        .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
+        .collect();
     let resolved: Vec<Option<Resolved<'_>>> = manifest
         .tasks
         .iter()
-        .map(|task| resolve(task, components, &mut findings))
+        .zip(&built_in)
+        .map(|(task, built_in)| match built_in {
+            Some(task) => Some(Resolved { component: None, task }),
+            None => resolve(task, components, &mut findings),
+        })
         .collect();
     for (at, found) in resolved.iter().enumerate() {
         if let Some(found) = found {
@@ -76,11 +86,24 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
     })
 }
 
-/// What a task's component turned out to be.
+/// What does the work of a task.
 struct Resolved<'c> {
-    reference: &'c ComponentRef,
-    component: &'c ResolvedComponent,
+    /// Its component; none for a step that is built in.
+    component: Option<(&'c ComponentRef, &'c ResolvedComponent)>,
     task: &'c TaskDescriptor,
+}
+
+impl Resolved<'_> {
+    fn work(&self, declared: &TaskDecl) -> Option<Work> {
+        match self.component {
+            Some((reference, component)) => Some(Work::of_component(
+                reference.to_string(),
+                component.digest,
+                self.task.name.clone(),
+            )),
+            None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
+        }
+    }
 }
 
 fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Findings) -> Option<Resolved<'c>> {
@@ -142,8 +165,7 @@ fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Fi
     };
     match found {
         Ok(task) => Some(Resolved {
-            reference,
-            component,
+            component: Some((reference, component)),
             task,
         }),
         Err((pos, message, hint)) => {
@@ -200,11 +222,14 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
                         .error(
                             "manifest_branch",
                             label.pos,
-                            format!(
-                                "`{}` of the component has no label `{}`",
-                                described.name,
-                                short(&label.value)
-                            ),
+                            match task.human {
+                                Some(_) => format!("`human` has no option `{}`", short(&label.value)),
+                                None => format!(
+                                    "`{}` of the component has no label `{}`",
+                                    described.name,
+                                    short(&label.value)
+                                ),
+                            },
                         )
                         .maybe_hint(suggest::hint(&label.value, labels.iter().map(String::as_str)));
                 }
@@ -248,15 +273,11 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
         .iter()
         .zip(resolved)
         .zip(downstream)
-        .map(|((task, resolved), downstream)| {
+        .filter_map(|((task, resolved), downstream)| {
             let settings = &task.settings;
-            Task {
+            Some(Task {
                 id: task.id.clone(),
-                work: Work::of_component(
-                    resolved.reference.to_string(),
-                    resolved.component.digest,
-                    resolved.task.name.clone(),
-                ),
+                work: resolved.work(task)?,
                 doc_md: task.doc_md.clone(),
                 input: task.input.value.clone(),
                 trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
@@ -278,7 +299,7 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
                 pool: settings.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
                 pool_slots: settings.pool_slots.unwrap_or(1),
                 priority_weight: settings.priority_weight.unwrap_or(1),
-            }
+            })
         })
         .collect()
 }
@@ -296,7 +317,8 @@ fn kind(task: &TaskDecl) -> TaskKind {
         labels.sort_keys();
         return TaskKind::Branch { labels };
     }
-    match task.short_circuit {
+    let approval = task.human.as_ref().filter(|human| human.step.approval.is_some());
+    match approval.map_or(task.short_circuit, |human| Some(human.ignore_downstream_trigger_rules)) {
         Some(ignore_downstream_trigger_rules) => TaskKind::ShortCircuit {
             ignore_downstream_trigger_rules,
         },

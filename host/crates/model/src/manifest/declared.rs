@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
+use super::human::HumanDecl;
 use super::locate;
 use super::section::Spanned;
 use super::tree::Node;
@@ -49,6 +50,8 @@ pub(super) struct TaskDecl {
     /// In characters: where the component's name stands in the text.
     pub(super) component_span: (usize, usize),
     pub(super) entry: Option<Spanned<String>>,
+    /// Instead of a component.
+    pub(super) human: Option<HumanDecl>,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,

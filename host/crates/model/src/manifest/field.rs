@@ -42,6 +42,8 @@ pub(super) enum FieldKind {
     Input,
     Branches,
     ShortCircuit,
+    /// True or false, or a section.
+    Approval,
     /// Nothing can be granted in this version.
     Grants,
     /// A key of the format's next versions: only an absent value is accepted.
@@ -132,7 +134,56 @@ pub(super) const TASK: &[Field] = &[
         FieldKind::Grants,
         "What the task may use of the host. Nothing in this version.",
     ),
+    field(
+        "human",
+        FieldKind::Section(HUMAN),
+        "Instead of a component: ask a person, and wait for the answer.",
+    ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
+];
+
+/// What a person is asked.
+pub(super) const HUMAN: &[Field] = &[
+    field("subject", FieldKind::Text, "What is asked, in one line; a template."),
+    field("body", FieldKind::Text, "The details, in Markdown; a template."),
+    field("options", FieldKind::Tags, "What can be chosen. Default: `OK`."),
+    field(
+        "defaults",
+        FieldKind::Tags,
+        "What is proposed, and taken when time runs out.",
+    ),
+    field("multiple", FieldKind::Bool, "Whether several options can be chosen."),
+    field(
+        "params",
+        FieldKind::Params,
+        "Values to enter, as the `params` of a DAG.",
+    ),
+    field("assigned_users", FieldKind::Tags, "Who may answer. Default: everybody."),
+    field("timeout", FieldKind::Duration, "How long to wait. Default: for ever."),
+    field(
+        "on_timeout",
+        FieldKind::Choice(&["default", "fail", "skip"]),
+        "What happens then. Default: the defaults are taken if there are any, else the try fails.",
+    ),
+    field(
+        "approval",
+        FieldKind::Approval,
+        "Ask for `Approve` or `Reject`; what follows is skipped when it is rejected.",
+    ),
+];
+
+/// An approval.
+pub(super) const APPROVAL: &[Field] = &[
+    field(
+        "fail_on_reject",
+        FieldKind::Bool,
+        "Fail instead of skipping what follows.",
+    ),
+    field(
+        "ignore_downstream_trigger_rules",
+        FieldKind::Bool,
+        "Skip everything that follows, not just the direct downstream tasks.",
+    ),
 ];
 
 /// What `defaults` and tasks share.

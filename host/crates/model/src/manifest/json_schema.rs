@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::{DAG, Field, FieldKind, RETRY_RULE, SETTINGS, TASK};
+use super::field::{APPROVAL, DAG, Field, FieldKind, RETRY_RULE, SETTINGS, TASK};
 use super::retry;
 use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
@@ -83,7 +83,8 @@ fn value(kind: FieldKind) -> Value {
         FieldKind::Params => json!({"type": "object"}),
         FieldKind::Section(fields) => section(&[fields], &[]),
         FieldKind::Tasks => {
-            let task = section(&[TASK, SETTINGS], &["component"]);
+            let mut task = section(&[TASK, SETTINGS], &[]);
+            task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
             json!({"type": "object", "minProperties": 1, "additionalProperties": task})
         }
         FieldKind::Input => json!({}),
@@ -98,6 +99,7 @@ fn value(kind: FieldKind) -> Value {
                 },
             ],
         }),
+        FieldKind::Approval => json!({"anyOf": [{"type": "boolean"}, section(&[APPROVAL], &[])]}),
         FieldKind::Grants => json!({"type": "object", "maxProperties": 0}),
         FieldKind::NotSupported => json!({"type": "null"}),
     }

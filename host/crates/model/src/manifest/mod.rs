@@ -10,6 +10,7 @@ mod declared;
 mod diagnostic;
 mod field;
 mod graph;
+mod human;
 mod input;
 mod json_schema;
 mod locate;

@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, locate, param, retry, sensor};
+use super::{graph, human, locate, param, retry, sensor};
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
 
@@ -173,6 +173,7 @@ fn task(
             component: None,
             component_span: (0, 0),
             entry: None,
+            human: None,
             input: Input {
                 pos,
                 value: Value::Object(Map::new()),
@@ -193,7 +194,10 @@ fn task(
     let Some(section) = Section::open(&name, &[TASK, SETTINGS], node, findings) else {
         return declared;
     };
-    section.missing("component", findings, pos);
+    let asks = section.get("human").is_some();
+    if !asks {
+        section.missing("component", findings, pos);
+    }
     let task = &mut declared.task;
     task.component = section.component("component", findings);
     if let Some(node) = section.get("component") {
@@ -203,6 +207,19 @@ fn task(
     if let Some(node) = section.get("input") {
         task.input = input(node, manifest, findings);
     }
+    if let Some(node) = section.get("human") {
+        task.human = human::read(node, findings);
+        task.input = input_of(node, human::input(node), manifest, findings);
+        for key in ["component", "task", "input", "short_circuit", "grants"] {
+            if section.get(key).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("{name} asks a person; it cannot have the key `{key}`"),
+                );
+            }
+        }
+    }
     declared.after = section.texts("after", findings).unwrap_or_default();
     if let Some(node) = section.get("branches") {
         task.branches = Some(Branches {
@@ -210,6 +227,16 @@ fn task(
             labels: Vec::new(),
         });
         declared.branches = branches(node, findings);
+        if let Some(human) = &mut task.human {
+            human.step.branches = true;
+            if human.step.approval.is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos("branches"),
+                    format!("{name} cannot be a branch and an approval"),
+                );
+            }
+        }
     }
     if let Some(node) = section.get("short_circuit") {
         task.short_circuit = short_circuit(node, findings);
@@ -232,7 +259,11 @@ fn task(
 
 fn input(node: &Node, manifest: &Manifest, findings: &mut Findings) -> Input {
     node.bad_numbers(findings);
-    let value = node.to_json();
+    input_of(node, node.to_json(), manifest, findings)
+}
+
+/// The value of an input whose places are those of a node.
+fn input_of(node: &Node, value: Value, manifest: &Manifest, findings: &mut Findings) -> Input {
     let mut input = Input {
         pos: node.pos,
         node: Some(node.clone()),

@@ -469,6 +469,8 @@ fn the_reference_names_every_key_and_every_code() {
         field::SETTINGS,
         field::RETRY_RULE,
         field::SENSOR,
+        field::HUMAN,
+        field::APPROVAL,
         field::LIMITS,
     ]
     .into_iter()

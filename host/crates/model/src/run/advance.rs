@@ -37,6 +37,7 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             started_at,
             ended_at,
         } => step.try_finished(task, map_index, dispatch, end, started_at, ended_at),
+        Event::Answered { task, map_index, end } => step.answered(task, map_index, end),
         Event::TryLost {
             task,
             map_index,

@@ -82,10 +82,10 @@ impl Ti {
         }
     }
 
-    /// Whether a try has begun and not ended: it is with an executor, or between two pokes.
+    /// Whether a try has begun and not ended: it is with an executor, between two pokes, or waits for a person.
     pub fn try_is_open(&self) -> bool {
         match self.state {
-            TaskInstanceState::Queued | TaskInstanceState::Running => true,
+            TaskInstanceState::Queued | TaskInstanceState::Running | TaskInstanceState::AwaitingInput => true,
             TaskInstanceState::Scheduled | TaskInstanceState::UpForReschedule => {
                 self.start_date.is_some() && self.end_date.is_none()
             }

@@ -9,10 +9,11 @@ use super::retry::retry_delay;
 use super::transition::Transition;
 use crate::cause::Cause;
 use crate::dag::TaskKind;
+use crate::human::OnTimeout;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
-use crate::state::{DagRunState, TaskInstanceState};
 use crate::retry_rule::RetryAction;
 use crate::sensor::{MIN_POKE_INTERVAL, Poked};
+use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
 
 impl Step<'_> {
@@ -27,16 +28,16 @@ impl Step<'_> {
         }
         let first_of_try = !slot.ti.try_is_open();
         if first_of_try {
-            self.run.edit(at, |ti| {
             let dag = Arc::clone(&self.run.dag);
             let task = dag.task(task);
-                ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
+            self.run.edit(at, |ti| {
                 let rule = ti.retry_rule.take();
                 if let Some(task) = task
                     && let Some(more) = rule.and_then(|rule| task.retry.rule(rule)?.memory)
                 {
                     ti.raise_memory(task, more);
                 }
+                ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
                 ti.infra_losses = 0;
                 ti.start_date = None;
                 ti.end_date = None;
@@ -115,6 +116,54 @@ impl Step<'_> {
             return;
         };
         let ended_at = slot.ti.start_date.map_or(ended_at, |start| ended_at.max(start));
+        if end == TryEnd::AwaitInput
+            && let Some(step) = definition.work.human()
+        {
+            let next_at = step.timeout.map(|timeout| self.now.plus(timeout));
+            return self.change(at, |ti| {
+                ti.state = TaskInstanceState::AwaitingInput;
+                ti.cause = None;
+                ti.next_at = next_at;
+            });
+        }
+        self.conclude(at, end, ended_at);
+    }
+
+    /// A person answered.
+    pub(super) fn answered(&mut self, task: TaskIndex, map_index: MapIndex, end: TryEnd) {
+        let Some(at) = self.run.slot_of(task, map_index) else {
+            return;
+        };
+        if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
+            self.conclude(at, end, self.now);
+        }
+    }
+
+    /// Nobody answered in time.
+    ///
+    /// Airflow: `HITLOperator` takes the defaults if there are any, else it fails with `HITLTimeoutError`, and its retries ask again.
+    fn input_timed_out(&mut self, at: usize) {
+        let Some((slot, definition)) = self.run.task(at) else {
+            return;
+        };
+        let (task, map_index, now) = (slot.task, slot.map_index, self.now);
+        let Some(step) = definition.work.human() else { return };
+        match (step.on_timeout, &step.defaults) {
+            (OnTimeout::Default, Some(defaults)) => {
+                let end = step.end(definition, defaults);
+                self.transitions.push(Transition::DefaultsTaken { task, map_index });
+                self.conclude(at, end, now);
+            }
+            (OnTimeout::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::TimedOut, now),
+            (OnTimeout::Fail | OnTimeout::Default, _) => self.fail_try(at, Cause::TimedOut, false, None, now),
+        }
+    }
+
+    /// The end of a try, or of one poke of it.
+    fn conclude(&mut self, at: usize, end: TryEnd, ended_at: Timestamp) {
+        let Some((_, definition)) = self.run.task(at) else {
+            return;
+        };
         match (end, &definition.kind) {
             (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Plain) | (TryEnd::Done, TaskKind::ShortCircuit { .. }) => {
                 self.end_try(at, TaskInstanceState::Success, Cause::Returned, ended_at);
@@ -134,11 +183,45 @@ impl Step<'_> {
             (TryEnd::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::Returned, ended_at),
             (TryEnd::Reschedule(after), _) => self.poke_later(at, after, ended_at),
             (TryEnd::Failed { cause, fatal, code }, _) => self.fail_try(at, cause, fatal, code.as_deref(), ended_at),
-            // A branch that chooses nothing by name, or a choice of a task that is no branch.
-            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. }) | (TryEnd::Branch(_), _) => {
+            // A branch that chooses nothing by name, a choice of a task that is no branch, or a question that nobody asked for.
+            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. })
+            | (TryEnd::Branch(_) | TryEnd::AwaitInput, _) => {
                 self.fail_try(at, Cause::ContractViolation, false, None, ended_at);
             }
         }
+    }
+
+    /// "Not yet". A sensor that has waited for too long ends here, without a retry (Airflow: `AirflowSensorTimeout`).
+    fn poke_later(&mut self, at: usize, asked: Duration, ended_at: Timestamp) {
+        let Some((slot, task)) = self.run.task(at) else { return };
+        let elapsed = slot.ti.start_date.map_or(Duration::ZERO, |start| ended_at.since(start));
+        let interval = match &task.sensor {
+            Some(sensor) if elapsed > sensor.timeout => {
+                let state = if sensor.soft_fail {
+                    TaskInstanceState::Skipped
+                } else {
+                    TaskInstanceState::Failed
+                };
+                return self.end_try(at, state, Cause::TimedOut, ended_at);
+            }
+            Some(sensor) => {
+                let poked = Poked {
+                    dag: &self.run.dag.id,
+                    task: &task.id,
+                    run: self.run.key,
+                    map_index: slot.map_index,
+                    try_number: slot.ti.try_number,
+                };
+                sensor.next_interval(poked, elapsed, asked)
+            }
+            None => asked.max(MIN_POKE_INTERVAL),
+        };
+        let next_at = self.now.plus(interval);
+        self.change(at, |ti| {
+            ti.state = TaskInstanceState::UpForReschedule;
+            ti.cause = Some(Cause::Returned);
+            ti.next_at = Some(next_at);
+        });
     }
 
     /// What is not chosen is skipped before the success lets anything run.
@@ -187,6 +270,9 @@ impl Step<'_> {
         if soft && (fatal || cause == Cause::TimedOut) {
             return self.end_try(at, TaskInstanceState::Skipped, cause, ended_at);
         }
+        let rule = task.retry.rule_for(cause, code).filter(|_| !fatal);
+        let action = rule.map_or(RetryAction::Default, |(_, rule)| rule.action);
+        let ends = fatal || action == RetryAction::Fail || ti.try_number.0 >= ti.max_tries;
         let (run, dag) = (self.run.key, &self.run.dag.id);
         let delay = rule
             .filter(|_| action == RetryAction::Retry)
@@ -202,39 +288,6 @@ impl Step<'_> {
         if next_at > self.now {
             self.run.edit(at, |ti| ti.next_at = Some(next_at));
         } else {
-    /// "Not yet". A sensor that has waited for too long ends here, without a retry (Airflow: `AirflowSensorTimeout`).
-    fn poke_later(&mut self, at: usize, asked: Duration, ended_at: Timestamp) {
-        let Some((slot, task)) = self.run.task(at) else { return };
-        let elapsed = slot.ti.start_date.map_or(Duration::ZERO, |start| ended_at.since(start));
-        let interval = match &task.sensor {
-            Some(sensor) if elapsed > sensor.timeout => {
-                let state = if sensor.soft_fail {
-                    TaskInstanceState::Skipped
-                } else {
-                    TaskInstanceState::Failed
-                };
-                return self.end_try(at, state, Cause::TimedOut, ended_at);
-            }
-            Some(sensor) => {
-                let poked = Poked {
-                    dag: &self.run.dag.id,
-                    task: &task.id,
-                    run: self.run.key,
-                    map_index: slot.map_index,
-                    try_number: slot.ti.try_number,
-                };
-                sensor.next_interval(poked, elapsed, asked)
-            }
-            None => asked.max(MIN_POKE_INTERVAL),
-        };
-        let next_at = self.now.plus(interval);
-        self.change(at, |ti| {
-            ti.state = TaskInstanceState::UpForReschedule;
-            ti.cause = Some(Cause::Returned);
-            ti.next_at = Some(next_at);
-        });
-    }
-
             self.evaluate_later(at);
         }
     }
@@ -278,9 +331,6 @@ impl Step<'_> {
         self.reset(at);
         self.evaluate_later(at);
     }
-        let rule = task.retry.rule_for(cause, code).filter(|_| !fatal);
-        let action = rule.map_or(RetryAction::Default, |(_, rule)| rule.action);
-        let ends = fatal || action == RetryAction::Fail || ti.try_number.0 >= ti.max_tries;
 
     /// Back to no status, with tries to come (Airflow: `clear_task_instances`: `max_tries = try_number + retries`).
     pub(super) fn reset(&mut self, at: usize) {
@@ -297,6 +347,8 @@ impl Step<'_> {
             ti.start_date = None;
             ti.end_date = None;
             ti.next_at = None;
+            ti.retry_rule = None;
+            ti.raised_memory_kib = None;
             ti.chosen = None;
         });
     }
@@ -315,6 +367,10 @@ impl Step<'_> {
     /// an upstream task was cleared meanwhile; Airflow looks at the rule again too.)
     pub(super) fn fall_due(&mut self) {
         for at in self.run.tis.due(self.now) {
+            if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
+                self.input_timed_out(at);
+                continue;
+            }
             self.run.edit(at, |ti| ti.next_at = None);
             self.evaluate_later(at);
         }
@@ -328,5 +384,3 @@ impl Step<'_> {
         self.run.tis.get(at).map(|slot| slot.ti.state)
     }
 }
-            ti.retry_rule = None;
-            ti.raised_memory_kib = None;

@@ -25,6 +25,10 @@ use crate::try_log::TryLog;
 
 /// The longest reason of a skip, in bytes.
 const MAX_REASON_BYTES: usize = 16 << 10;
+/// The longest subject of a question to a person, in bytes.
+const MAX_SUBJECT_BYTES: usize = 4 << 10;
+/// The longest body of one, in bytes.
+const MAX_BODY_BYTES: usize = 256 << 10;
 /// What a guest may hand to the host in one call, beyond its limits.
 const HOSTCALL_BYTES: u64 = 64 << 20;
 
@@ -59,7 +63,33 @@ impl Attempt {
     pub(super) async fn run(&self) -> Result<Ended, Death> {
         match &self.request.task.work {
             Work::Component(component) => self.run_component(component).await,
+            Work::Human(_) => self.ask().await,
         }
+    }
+
+    /// A person is asked: all that there is to do here is to render the question.
+    async fn ask(&self) -> Result<Ended, Death> {
+        let input = input::render(&self.request, self.services.xcoms.as_ref()).await?;
+        let text = |name: &str, limit: usize| match input.value.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                if text.len() > limit {
+                    return Err(Death::Input(format!(
+                        "the rendered `{name}` has {} bytes; the limit is {limit}",
+                        text.len()
+                    )));
+                }
+                Ok(Some(text))
+            }
+        };
+        Ok(Ended {
+            outcome: TryOutcome::AwaitInput {
+                subject: text("subject", MAX_SUBJECT_BYTES)?.unwrap_or_default(),
+                body: text("body", MAX_BODY_BYTES)?,
+            },
+            xcoms: Vec::new(),
+        })
     }
 
     async fn run_component(&self, component: &ComponentTask) -> Result<Ended, Death> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
-use ports::store::{AuditWrite, CommitError, Lease, LeaseError, NewRun, TiWrite};
+use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
 /// How many tick ids are remembered; only the last is ever asked for.
@@ -53,6 +53,8 @@ pub(super) struct MemoryRun {
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
+    pub(super) hitl_requests: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlRequest>,
+    pub(super) hitl_answers: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlAnswer>,
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Vec<u8>>,
 }
 

@@ -7,6 +7,7 @@ mod commits;
 mod control;
 mod failures;
 mod fencing;
+mod human;
 mod payloads;
 mod recovery;
 mod shutdown;

@@ -6,6 +6,7 @@ mod demo;
 mod errors;
 mod fencing;
 mod hostile;
+mod human;
 mod python_client;
 mod runs;
 mod support;

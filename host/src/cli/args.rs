@@ -86,6 +86,7 @@ mod tests {
           runs        Look at dag runs, watch, cancel and clear them
           tasks       Work with single tasks
           xcom        Read what tasks published
+          hitl        List and answer what tasks ask people
           logs        Print the log of a task instance
           login       Log in to a server and keep the token
           version     Print the version of this program and of the server

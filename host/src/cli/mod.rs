@@ -5,6 +5,7 @@ mod common;
 mod components;
 mod dags;
 mod deploy;
+mod hitl;
 mod logs;
 mod runs;
 mod session;
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     /// Read what tasks published
     #[command(subcommand)]
     Xcom(xcom::Command),
+    /// List and answer what tasks ask people
+    #[command(subcommand)]
+    Hitl(hitl::Command),
     /// Print the log of a task instance
     Logs(logs::Args),
     /// Log in to a server and keep the token
@@ -57,6 +61,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Tasks(command) => tasks::run(&context, command).await,
         Command::Xcom(command) => xcom::run(&context, command).await,
+        Command::Hitl(command) => hitl::run(&context, command).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Login(args) => session::login(&context, args).await,
         Command::Version => session::version(&context).await,

@@ -1,6 +1,7 @@
 //! Running tasks and whole DAGs from local files in this process: no server, no database. The same scheduler, runtime and
 //! state machine as in the server, on a store in memory and a temporary directory; compiled code is kept in the user's cache.
 
+mod ask;
 mod dags_test;
 mod digest;
 mod find;

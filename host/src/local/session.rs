@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::FileBlobStore;
-use model::{DagId, DagRunState, MapIndex, RunId, TaskId, Timestamp};
+use model::{DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
 use ports::control::{Control, ControlError, RunEvent, TriggerRequest};
 use ports::deploy::CheckedManifest;
 use ports::log::LogSink;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
+use super::ask::Asked;
 use super::workshop::Workshop;
 use crate::clock::SystemClock;
 use crate::failure::{Exit, Failure, OrFail, Result};
@@ -102,8 +103,20 @@ impl Session {
         };
         let run = self.handle.trigger(trigger).await.map_err(control)?;
         let mut lines = Lines::default();
+        let mut asked = Asked::default();
         loop {
-            match events.recv().await {
+            let event = events.recv().await;
+            let may_wait = match &event {
+                Ok(RunEvent::TaskInstance { state, .. }) => *state == TaskInstanceState::AwaitingInput,
+                Err(RecvError::Lagged(_)) => true,
+                _ => false,
+            };
+            if may_wait {
+                let hide = || view.iter().for_each(|view| view.hide());
+                asked.answer_all(&self.handle, &self.store, &dag, &run, hide).await?;
+                view.iter().for_each(|view| view.show());
+            }
+            match event {
                 Ok(RunEvent::DagRun { run_id, state, .. }) if run_id == run.run_id && state.is_finished() => break,
                 Ok(event) => {
                     if let Some(view) = view.as_deref_mut() {
@@ -165,9 +178,9 @@ impl Session {
 }
 
 /// Who triggers, where nobody logs in.
-const USER: &str = "local";
+pub(super) const USER: &str = "local";
 
-fn control(error: ControlError) -> Failure {
+pub(super) fn control(error: ControlError) -> Failure {
     let exit = match error {
         ControlError::InvalidParams { .. } => Exit::Invalid,
         _ => Exit::Broken,

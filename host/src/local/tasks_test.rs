@@ -7,7 +7,7 @@ use blobs::FileBlobStore;
 use clap::Args;
 use indexmap::IndexMap;
 use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
-use model::{Dag, DagId, Digest, Limits, TaskId, TaskInstanceState, Timestamp, TriggerRule};
+use model::{Dag, DagId, Digest, Limits, TaskId, TaskInstanceState, Timestamp, TriggerRule, Work};
 use ports::component::Descriptor;
 use ports::deploy::CheckedManifest;
 use ports::executor::TryId;
@@ -108,9 +108,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
     let id = |text: &str| TaskId::new(text).or_else(|_| TaskId::new("task"));
     let task = Task {
         id: id(entry).or_fail(Exit::Invalid, || format!("`{entry}` cannot be the id of a task"))?,
-        component: digest.to_string(),
-        digest,
-        entry: entry.to_owned(),
+        work: Work::of_component(digest.to_string(), digest, entry),
         doc_md: None,
         input: literal(input),
         trigger_rule: TriggerRule::AllSuccess,
@@ -123,6 +121,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: false,
         max_infra_retries: 0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::term::{self, Paint};
@@ -57,6 +57,7 @@ impl TaskLine {
             "skipped" => paint.dim("⊘"),
             "running" => paint.blue("▶"),
             "up_for_retry" | "up_for_reschedule" => paint.yellow("↻"),
+            "awaiting_input" => paint.yellow("?"),
             _ => paint.dim("·"),
         }
     }
@@ -187,6 +188,21 @@ impl LiveView {
             None => {}
         }
         *shown = line;
+    }
+
+    /// Leaves the screen to somebody who types.
+    pub(crate) fn hide(&self) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+    }
+
+    /// Comes back after [`LiveView::hide`].
+    pub(crate) fn show(&self) {
+        if let Some(bars) = &self.bars {
+            bars.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     /// Takes it off the screen, for a table in its place.

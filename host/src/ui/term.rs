@@ -113,7 +113,7 @@ impl Paint {
             "success" | "ready" => self.green(state),
             "failed" | "upstream_failed" | "refused" => self.red(state),
             "running" | "queued" | "scheduled" | "restarting" | "compiling" => self.wrap("36", state),
-            "up_for_retry" | "up_for_reschedule" => self.yellow(state),
+            "up_for_retry" | "up_for_reschedule" | "awaiting_input" => self.yellow(state),
             _ => self.dim(state),
         }
     }

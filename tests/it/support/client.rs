@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -146,6 +147,26 @@ impl Client {
         let last = answer.text.lines().last().expect("a line");
         let last: Value = serde_json::from_str(last).expect("a JSON line");
         last["state"].as_str().expect("a state").to_owned()
+    }
+
+    /// Reads a path again with every change that the server tells of a DAG, until the answer is as it should be.
+    pub(crate) async fn until(&self, dag_id: &str, path: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let events = self.request(Method::GET, &format!("/events?dag_id={dag_id}"));
+        let events = events.send().await.expect("the server answers");
+        assert!(events.status().is_success());
+        let mut events = events.bytes_stream();
+        loop {
+            let answer = self.get(path).await.ok();
+            if done(&answer) {
+                return answer;
+            }
+            events.next().await.expect("the stream goes on").expect("an event");
+        }
+    }
+
+    /// The proof of identity.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
     }
 
     /// The task instances of a run, by task id.

@@ -8,7 +8,7 @@ use model::dag::{
     Combine, DEFAULT_MAP_LIMIT, DEFAULT_POOL, DagParts, Expansion, MapSource, MapValues, RetryPolicy, Task, TaskKind,
     TaskRole,
 };
-use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
+use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule, Work};
 
 use crate::case::{Case, Outcome};
 
@@ -96,9 +96,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
         outcomes.push(bodies);
         tasks.push(Task {
             id: TaskId::new(&task.id).map_err(|error| malformed(error.to_string()))?,
-            component: "case@1".to_owned(),
-            digest: Digest([0; 32]),
-            entry: task.id.clone(),
+            work: Work::of_component("case@1", Digest([0; 32]), task.id.clone()),
             doc_md: None,
             input: serde_json::Value::Null,
             trigger_rule: task
@@ -119,6 +117,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
                 delay: Duration::ZERO,
                 ..RetryPolicy::default()
             },
+            sensor: None,
             limits: Limits::default(),
             rerun_on_loss: true,
             max_infra_retries: 3,

@@ -224,6 +224,7 @@ impl Driver<'_> {
         let failed = |fatal| TryEnd::Failed {
             cause: Cause::Failed,
             fatal,
+            code: None,
         };
         match outcome {
             Outcome::Success { .. } | Outcome::ShortCircuitTrue => TryEnd::Done,

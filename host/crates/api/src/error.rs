@@ -50,6 +50,8 @@ codes! {
     InvalidToken = "invalid_token", BAD_REQUEST;
     /// The conf of a run does not match the parameters of its DAG.
     InvalidParams = "invalid_params", BAD_REQUEST;
+    /// An answer does not fit the question.
+    InvalidAnswer = "invalid_answer", BAD_REQUEST;
     /// Airflow has it; this server does not.
     NotSupported = "not_supported", BAD_REQUEST;
     /// A filter would have to search too many rows.
@@ -78,6 +80,8 @@ codes! {
     TaskInstanceNotFound = "task_instance_not_found", NOT_FOUND;
     /// No such try.
     TryNotFound = "try_not_found", NOT_FOUND;
+    /// The task instance asks nobody, or has not asked yet.
+    HitlDetailNotFound = "hitl_detail_not_found", NOT_FOUND;
     /// No such XCom.
     XcomNotFound = "xcom_not_found", NOT_FOUND;
     /// No such pool.
@@ -299,6 +303,9 @@ impl From<ControlError> for ApiError {
             ControlError::TaskNotFound { .. } => Self::new(Code::TaskNotFound, text),
             ControlError::RunExists(_) => Self::new(Code::DagRunExists, text),
             ControlError::InvalidParams { .. } => Self::new(Code::InvalidParams, text),
+            ControlError::InvalidAnswer { .. } => Self::new(Code::InvalidAnswer, text),
+            ControlError::NotAsked(_) => Self::new(Code::HitlDetailNotFound, text),
+            ControlError::Forbidden(_) => Self::new(Code::Forbidden, text),
             ControlError::Conflict(_) => Self::new(Code::Conflict, text),
             ControlError::Unavailable => Self::new(Code::DatabaseUnavailable, text).retry_after(1),
             ControlError::Stopping => Self::new(Code::Stopping, text).retry_after(2),

@@ -13,7 +13,7 @@ use db::{Db, Options};
 use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
-    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
+    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
 use ports::deploy::DagVersion;
 use ports::executor::{RunContext, TryUsage};
@@ -213,9 +213,7 @@ fn tick() -> TickWrite {
 fn version() -> Arc<DagVersion> {
     let tasks = (0..LARGE).map(|index| Task {
         id: TaskId::new(&format!("task_{index}")).expect("a valid id"),
-        component: "bench@1".into(),
-        digest: Digest::of(b"bench"),
-        entry: "noop".into(),
+        work: Work::of_component("bench@1", Digest::of(b"bench"), "noop"),
         doc_md: None,
         input: serde_json::json!({}),
         trigger_rule: TriggerRule::AllSuccess,
@@ -228,6 +226,7 @@ fn version() -> Arc<DagVersion> {
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,
@@ -317,6 +316,8 @@ fn ti(run: i64, task: u32, state: TaskInstanceState, try_number: u32) -> TiWrite
         start_date: started,
         end_date: state.is_finished().then_some(NOW),
         next_at: None,
+        retry_rule: None,
+        raised_memory_kib: None,
         usage: state.is_finished().then_some(TryUsage::default()),
         facts: None,
     }

@@ -1,18 +1,20 @@
 //! What the API reads.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use model::{DagId, Digest, MapIndex, RunId, TaskId, TiKey};
 use ports::deploy::DagVersion;
 use ports::query::{
-    AuditRow, DagFilter, DagRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow, TiFilter, TiRow,
-    XcomFilter, XcomRow,
+    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow,
+    TiFilter, TiRow, XcomFilter, XcomRow,
 };
 
 use crate::Db;
 use crate::error::query_error;
 use crate::query;
 use crate::sql::Statement;
-use crate::table::{audit_log, dag, dag_run, dag_version, slot_pool, task_instance, xcom};
+use crate::table::{audit_log, dag, dag_run, dag_version, hitl_detail, slot_pool, task_instance, xcom};
 
 impl Db {
     async fn dag_rows(&self, rows: Vec<dag::Stored>) -> Result<Vec<DagRow>, QueryError> {
@@ -30,6 +32,23 @@ impl Db {
             })
             .collect::<Result<_, _>>()
             .map_err(query_error)
+    }
+
+    /// A question with what its version says can be answered.
+    async fn hitl_row(&self, ti: TiRow, detail: hitl_detail::Stored) -> Result<Option<HitlRow>, QueryError> {
+        let version = self.one_version(ti.version_uuid).await?;
+        let step = version.and_then(|version| Some(version.dag.task(ti.key.task)?.work.human()?.clone()));
+        Ok(step.map(|step| HitlRow {
+            ti,
+            step: Arc::new(step),
+            subject: detail.subject,
+            body: detail.body,
+            created_at: detail.created_at,
+            responded_at: detail.responded_at,
+            responded_by: detail.responded_by,
+            chosen_options: detail.chosen_options,
+            params_input: detail.params_input,
+        }))
     }
 }
 
@@ -116,6 +135,28 @@ impl Metadata for Db {
             rows.push(current);
         }
         self.show(rows).await
+    }
+
+    async fn hitl_details(&self, filter: &HitlFilter, page: Page) -> Result<Listed<HitlRow>, QueryError> {
+        let [count, list] = query::hitl_detail::list(filter, page, self.database.dialect());
+        let total = self.count(count).await?;
+        let rows = self.all(list, query::hitl_detail::read).await?;
+        let (rows, details): (Vec<_>, Vec<_>) = rows.into_iter().map(|(ti, run, detail)| ((ti, run), detail)).unzip();
+        let mut items = Vec::with_capacity(details.len());
+        for (ti, detail) in self.show(rows).await?.into_iter().zip(details) {
+            items.extend(self.hitl_row(ti, detail).await?);
+        }
+        Ok(Listed { items, total })
+    }
+
+    async fn hitl_detail(&self, ti: TiRow) -> Result<Option<HitlRow>, QueryError> {
+        let detail = self
+            .first(hitl_detail::one(ti.key, ti.try_number), hitl_detail::read)
+            .await?;
+        match detail {
+            Some(detail) => self.hitl_row(ti, detail).await,
+            None => Ok(None),
+        }
     }
 
     async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError> {

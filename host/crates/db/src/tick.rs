@@ -1,12 +1,12 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, runs, task instances, tries, XComs,
-//! checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! questions to people, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
 
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
-use crate::table::{audit_log, checkpoint, dag, dag_run, intent, scheduler_lease, task_instance, xcom};
+use crate::table::{audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, task_instance, xcom};
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
 /// twice, and a fixed order of locks excludes deadlocks.)
@@ -34,6 +34,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         tries,
         xcom_deletes,
         xcoms,
+        hitl_requests,
+        hitl_answers,
         checkpoint_deletes,
         run_deletes,
         intents,
@@ -70,6 +72,11 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         let rows = last_by_key(xcoms, |xcom| (xcom.ti, xcom.key.as_str()));
         statements.extend(xcom::upsert(dialect, &rows, now));
     }
+    if !hitl_requests.is_empty() {
+        let rows = last_by_key(hitl_requests, |request| (request.ti, request.try_number));
+        statements.push(hitl_detail::upsert(dialect, &rows, now));
+    }
+    statements.extend(hitl_answers.iter().map(hitl_detail::answer));
     if !checkpoint_deletes.is_empty() {
         statements.extend(checkpoint::delete(dialect, checkpoint_deletes));
     }

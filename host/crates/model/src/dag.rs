@@ -2,16 +2,21 @@
 //! the digests of its components (`manifest`), and never changes.
 
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{DagId, Digest, TaskId, TaskIndex};
+use crate::cause::Cause;
+use crate::id::{DagId, TaskId, TaskIndex};
 use crate::limits::Limits;
+use crate::retry_rule::RetryRule;
+use crate::sensor::Sensor;
 use crate::template::Segment;
 use crate::trigger_rule::TriggerRule;
+use crate::work::Work;
 
 mod repeat;
 mod scopes;
@@ -68,12 +73,8 @@ pub struct Param {
 pub struct Task {
     /// Its id in the manifest.
     pub id: TaskId,
-    /// The component as the manifest names it, for people: `ml@1.2`.
-    pub component: String,
-    /// The component's content.
-    pub digest: Digest,
-    /// Which task of the component.
-    pub entry: String,
+    /// What a try of it does.
+    pub work: Work,
     /// Markdown for people (Airflow: `doc_md`).
     #[serde(default)]
     pub doc_md: Option<String>,
@@ -104,6 +105,9 @@ pub struct Task {
     pub role: TaskRole,
     /// What happens after a failed try.
     pub retry: RetryPolicy,
+    /// How it is poked while it answers "not yet".
+    #[serde(default)]
+    pub sensor: Option<Sensor>,
     /// What one try may use.
     pub limits: Limits,
     /// Run again after an infrastructure loss (the default), or fail the try.
@@ -163,6 +167,9 @@ pub struct RetryPolicy {
     pub exponential_backoff: bool,
     /// The longest wait.
     pub max_delay: Option<Duration>,
+    /// What decides before all that, by how the try ended (Airflow: `retry_policy`).
+    #[serde(default)]
+    pub rules: Vec<RetryRule>,
 }
 
 impl Default for RetryPolicy {
@@ -172,7 +179,27 @@ impl Default for RetryPolicy {
             delay: Duration::from_secs(300),
             exponential_backoff: false,
             max_delay: None,
+            rules: Vec::new(),
         }
+    }
+}
+
+impl RetryPolicy {
+    /// The first rule that speaks about a try that ended so, and its number, counted from one.
+    pub fn rule_for(&self, cause: Cause, code: Option<&str>) -> Option<(NonZeroU8, &RetryRule)> {
+        let at = self.rules.iter().position(|rule| rule.matches(cause, code))?;
+        let number = NonZeroU8::new(u8::try_from(at + 1).ok()?)?;
+        Some((number, self.rules.get(at)?))
+    }
+
+    /// The rule with this number.
+    pub fn rule(&self, number: NonZeroU8) -> Option<&RetryRule> {
+        self.rules.get(usize::from(number.get()) - 1)
+    }
+
+    /// What a rule says, for people.
+    pub fn reason(&self, number: NonZeroU8) -> Option<String> {
+        Some(format!("rule {number} of `retry_policy`: {}", self.rule(number)?))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use model::human::Answer;
 use model::{
     DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, RunUuid, TaskId, TaskInstanceState, Timestamp,
 };
@@ -44,6 +45,18 @@ pub enum ControlError {
         /// One text a problem.
         problems: Vec<String>,
     },
+    /// A person's answer does not fit the question; every problem is named.
+    #[error("the answer is not valid: {}", problems.join("; "))]
+    InvalidAnswer {
+        /// One text a problem.
+        problems: Vec<String>,
+    },
+    /// There is no such task instance, or it asks nobody.
+    #[error("{0}")]
+    NotAsked(String),
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The state of things does not allow it.
     #[error("{0}")]
     Conflict(String),
@@ -102,6 +115,34 @@ pub struct ClearRequest {
     pub dry_run: bool,
     /// Who asks.
     pub user: String,
+}
+
+/// A person's answer to a task instance that waits for it.
+#[derive(Clone, Debug)]
+pub struct RespondRequest {
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its map index.
+    pub map_index: MapIndex,
+    /// The options that are chosen.
+    pub chosen_options: Vec<String>,
+    /// The values that are entered.
+    pub params_input: serde_json::Map<String, Value>,
+    /// Who answers.
+    pub user: String,
+}
+
+/// An answer that was taken.
+#[derive(Clone, Debug)]
+pub struct Responded {
+    /// When.
+    pub at: Timestamp,
+    /// What was chosen and entered, with defaults filled in.
+    pub answer: Answer,
 }
 
 /// Something that the UI or a client may want to know. Sent after the commit.
@@ -194,6 +235,8 @@ pub trait Control: Send + Sync + 'static {
         state: DagRunState,
         user: &str,
     ) -> Result<RunRow, ControlError>;
+    /// Answers a task instance that waits for a person; tells when that was. Refuses one that does not wait (any more).
+    async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError>;
     /// Changes the note of a run.
     async fn set_run_note(
         &self,

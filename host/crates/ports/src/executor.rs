@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use model::BlobRef;
 use model::{
-    Cause, DagId, DagRunKey, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey,
-    Timestamp, TryNumber,
+    Cause, DagId, DagRunKey, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey, Timestamp,
+    TryNumber, Work,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -56,10 +56,8 @@ pub struct RunContext {
 pub struct TaskSpec {
     /// Its id in the manifest.
     pub task_id: TaskId,
-    /// The component's content.
-    pub component: Digest,
-    /// Which task of the component.
-    pub entry: String,
+    /// What a try does.
+    pub work: Work,
     /// The input, with templates not yet rendered.
     pub input: Value,
     /// What one try may use.
@@ -175,6 +173,13 @@ pub enum TryOutcome {
     Reschedule {
         /// The wait.
         after: Duration,
+    },
+    /// A person is asked: the texts are rendered, and the try goes on when there is an answer.
+    AwaitInput {
+        /// What is asked.
+        subject: String,
+        /// The details.
+        body: Option<String>,
     },
     /// It failed.
     Failed(TryFailure),

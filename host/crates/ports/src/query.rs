@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use model::human::HumanStep;
 use model::{
     Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
     TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::deploy::DagVersion;
@@ -257,6 +259,10 @@ pub struct TiRow {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
+    /// What the task's retry policy decided about the last try, for people (Airflow: `retry_reason`).
+    pub retry_reason: Option<String>,
+    /// The memory limit of the last try, in bytes.
+    pub memory_limit_bytes: u64,
     /// What the last try used.
     pub usage: Option<TryUsage>,
     /// Its pool.
@@ -265,12 +271,81 @@ pub struct TiRow {
     pub pool_slots: u32,
     /// Its priority.
     pub priority_weight: i32,
-    /// The component as the manifest names it.
-    pub component: String,
+    /// What does it: the component as the manifest names it, or a built-in operator.
+    pub operator: String,
+    /// The component's task, or the built-in step.
+    pub operator_name: String,
     /// The component's content.
-    pub component_digest: Digest,
-    /// The component's task.
-    pub entry: String,
+    pub component_digest: Option<Digest>,
+}
+
+/// A question to a person, with its answer if there is one (Airflow: `HITLDetail`).
+#[derive(Clone, Debug)]
+pub struct HitlRow {
+    /// The task instance that asks, or its try.
+    pub ti: TiRow,
+    /// What can be answered.
+    pub step: Arc<HumanStep>,
+    /// What is asked.
+    pub subject: String,
+    /// The details.
+    pub body: Option<String>,
+    /// When it was asked.
+    pub created_at: Timestamp,
+    /// When it was answered.
+    pub responded_at: Option<Timestamp>,
+    /// Who answered; nobody where the defaults were taken.
+    pub responded_by: Option<String>,
+    /// The options that were chosen.
+    pub chosen_options: Option<Vec<String>>,
+    /// The values that were entered.
+    pub params_input: Option<Value>,
+}
+
+/// Which questions.
+#[derive(Clone, Debug, Default)]
+pub struct HitlFilter {
+    /// Of these task instances.
+    pub ti: TiFilter,
+    /// `LIKE` pattern on the DAG's id.
+    pub dag_id_pattern: Option<String>,
+    /// Answered or not.
+    pub response_received: Option<bool>,
+    /// Answered by one of these people.
+    pub responded_by: Vec<String>,
+    /// `LIKE` pattern on the subject.
+    pub subject_pattern: Option<String>,
+    /// `LIKE` pattern on the body.
+    pub body_pattern: Option<String>,
+    /// By when it was asked.
+    pub created_at: TimeRange,
+    /// The order; the oldest question first when empty.
+    pub order_by: Vec<OrderBy<HitlField>>,
+}
+
+/// A column of the list of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HitlField {
+    /// `ti_id`.
+    Key,
+    /// `subject`.
+    Subject,
+    /// `responded_at`.
+    RespondedAt,
+    /// `created_at`.
+    CreatedAt,
+    /// `responded_by_user_id`, `responded_by_user_name`.
+    RespondedBy,
+    /// `dag_id`.
+    DagId,
+    /// `run_id`.
+    RunId,
+    /// `task_display_name`.
+    TaskId,
+    /// `run_after`.
+    RunAfter,
+    /// `task_instance_state`.
+    State,
 }
 
 /// Which task instances.
@@ -432,6 +507,10 @@ pub trait Metadata: Send + Sync + 'static {
     ) -> Result<Option<TiRow>, QueryError>;
     /// The tries of a task instance, oldest first: the ended ones and, last, the current one.
     async fn tries(&self, ti: TiKey) -> Result<Vec<TiRow>, QueryError>;
+    /// Questions to people: of each task instance that of its current try.
+    async fn hitl_details(&self, filter: &HitlFilter, page: Page) -> Result<Listed<HitlRow>, QueryError>;
+    /// The question of a try. `ti` is the row of the try.
+    async fn hitl_detail(&self, ti: TiRow) -> Result<Option<HitlRow>, QueryError>;
     /// XComs without their values.
     async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError>;
     /// One XCom with its value.

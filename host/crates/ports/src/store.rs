@@ -1,5 +1,6 @@
 //! What the scheduler needs of a database: leases, ticks, recovery. Implemented on SQLite, PostgreSQL and in memory.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -83,6 +84,10 @@ pub struct TickWrite {
     pub xcom_deletes: Vec<TiKey>,
     /// XComs (a repeat replaces).
     pub xcoms: Vec<XcomWrite>,
+    /// Questions to people (a repeat replaces).
+    pub hitl_requests: Vec<HitlRequest>,
+    /// Answers to them, after the questions.
+    pub hitl_answers: Vec<HitlAnswer>,
     /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
@@ -200,6 +205,10 @@ pub struct TiWrite {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
+    /// The number of the rule in the task's retry policy that decided about the last try.
+    pub retry_rule: Option<NonZeroU8>,
+    /// The memory limit in KiB where a retry policy raised it.
+    pub raised_memory_kib: Option<NonZeroU32>,
     /// What the last try used.
     pub usage: Option<TryUsage>,
     /// What its success said that later decisions depend on; needed to recover.
@@ -215,6 +224,36 @@ pub struct XcomWrite {
     pub key: String,
     /// The value with the blobs it refers to; each becomes a `blob_ref` row.
     pub value: XcomValue,
+}
+
+/// What a try asks a person (Airflow: `HITLDetail`). What can be answered is in the DAG version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitlRequest {
+    /// Whose question it is.
+    pub ti: TiKey,
+    /// Of which try.
+    pub try_number: TryNumber,
+    /// As it was rendered.
+    pub subject: String,
+    /// As it was rendered.
+    pub body: Option<String>,
+}
+
+/// What a person answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HitlAnswer {
+    /// Whose question it was.
+    pub ti: TiKey,
+    /// Of which try.
+    pub try_number: TryNumber,
+    /// Who answered; nobody where the defaults were taken when time ran out.
+    pub user: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The options that were chosen.
+    pub chosen_options: Vec<String>,
+    /// The values that were entered: a JSON object as text.
+    pub params_input: String,
 }
 
 /// A line for the audit log.

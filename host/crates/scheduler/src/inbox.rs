@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::human::Answer;
 use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, Timestamp};
 use ports::control::ControlError;
 use ports::deploy::DagVersion;
@@ -101,6 +102,15 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
+    Respond {
+        task: TaskIndex,
+        map_index: MapIndex,
+        at: Timestamp,
+        /// The answer, or why it is refused if it comes to that.
+        verdict: Result<Answer, ControlError>,
+        user: String,
+        reply: Reply<()>,
+    },
     Note {
         note: String,
         user: String,
@@ -118,6 +128,7 @@ impl RunOp {
         let (Self::Clear { reply, .. }
         | Self::CarryOut { reply, .. }
         | Self::SetState { reply, .. }
+        | Self::Respond { reply, .. }
         | Self::Note { reply, .. }
         | Self::Delete { reply, .. }) = self;
         let _ = reply.send(Err(error));

@@ -19,6 +19,7 @@ mod core;
 mod dags;
 mod error;
 mod handle;
+mod human;
 mod inbox;
 mod intent;
 mod keys;

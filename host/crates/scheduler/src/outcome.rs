@@ -36,6 +36,7 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
             TryEnd::Skip
         }
         TryOutcome::Reschedule { after } => TryEnd::Reschedule(*after),
+        TryOutcome::AwaitInput { .. } => TryEnd::AwaitInput,
         TryOutcome::Branch { labels } => match chosen(dag, report.id.task(), labels) {
             Ok(tasks) => TryEnd::Branch(tasks),
             Err(message) => return breach(details, "unknown_branch_label", message),
@@ -47,6 +48,7 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
             TryEnd::Failed {
                 cause: failure.cause,
                 fatal: failure.fatal,
+                code: failure.code.as_deref().map(Into::into),
             }
         }
     };
@@ -63,6 +65,7 @@ fn breach(details: Details, code: &str, message: String) -> (TryEnd, Details, bo
     let end = TryEnd::Failed {
         cause: Cause::ContractViolation,
         fatal: false,
+        code: Some(code.into()),
     };
     (end, details, false)
 }

@@ -285,6 +285,8 @@ fn snapshot(ti: &TiWrite) -> TiSnapshot {
             start_date: ti.start_date,
             end_date: ti.end_date,
             next_at: ti.next_at,
+            retry_rule: ti.retry_rule,
+            raised_memory_kib: ti.raised_memory_kib,
             facts: ti.facts.clone().map(Arc::new),
         },
     }

@@ -194,7 +194,7 @@ impl Core {
                 if !is_current || draft.deleted || self.stopping {
                     continue;
                 }
-                if let Some(task) = live.version.spec(dispatch.place.0, ti.max_tries) {
+                if let Some(task) = live.version.spec(dispatch.place.0, ti) {
                     let (of, map_index) = dispatch.place;
                     let repeats = &live.version.repeats;
                     let sight = repeats.sight(&draft.state, of, map_index);
@@ -321,6 +321,7 @@ impl Core {
                 RunOp::Clear { reply, .. }
                 | RunOp::CarryOut { reply, .. }
                 | RunOp::SetState { reply, .. }
+                | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
                 | RunOp::Delete { reply, .. },
             ) => {

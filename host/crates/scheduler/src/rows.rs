@@ -107,6 +107,8 @@ impl Draft {
             rows.checkpoint_deletes.append(&mut self.checkpoint_deletes);
         }
         rows.xcoms.append(&mut self.xcoms);
+        rows.hitl_requests.append(&mut self.hitl_requests);
+        rows.hitl_answers.append(&mut self.hitl_answers);
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {

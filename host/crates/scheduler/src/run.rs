@@ -7,7 +7,7 @@ use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::intent::Intent;
 use ports::query::RunRow;
-use ports::store::{AuditWrite, NewRun, RunWrite, TiWrite, XcomWrite};
+use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::live::LiveRun;
@@ -80,6 +80,8 @@ pub(crate) struct Draft {
     pub(crate) xcom_deletes: Vec<TiKey>,
     pub(crate) checkpoint_deletes: Vec<TiKey>,
     pub(crate) xcoms: Vec<XcomWrite>,
+    pub(crate) hitl_requests: Vec<HitlRequest>,
+    pub(crate) hitl_answers: Vec<HitlAnswer>,
     pub(crate) audit: Vec<AuditWrite>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
@@ -130,6 +132,8 @@ impl Draft {
             xcom_deletes: Vec::new(),
             checkpoint_deletes: Vec::new(),
             xcoms: Vec::new(),
+            hitl_requests: Vec::new(),
+            hitl_answers: Vec::new(),
             audit: Vec::new(),
             dispatches: Vec::new(),
             cancels: Vec::new(),
@@ -189,6 +193,8 @@ impl Draft {
             start_date: ti.start_date,
             end_date: ti.end_date,
             next_at: ti.next_at,
+            retry_rule: ti.retry_rule,
+            raised_memory_kib: ti.raised_memory_kib,
             usage: details.usage,
             facts: ti.facts.as_deref().cloned(),
         })

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::audit;
 use crate::core::Core;
 use crate::dags::DagEntry;
+use crate::human;
 use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
 use crate::live::LiveRun;
 use crate::metrics::Metrics;
@@ -265,7 +266,7 @@ impl Core {
                 }
                 Item::Recovered => self.step(tick, key, Event::Resume),
                 Item::Timer => self.step(tick, key, Event::Timer),
-                Item::Op(op) => self.apply_op(tick, key, op),
+                Item::Op(op) => refused = self.apply_op(tick, key, op).err(),
             }
         }
         tick.items.push(Applied { key, item, refused });
@@ -307,6 +308,7 @@ impl Core {
         }
         let (end, details, publishes) = outcome::judge(draft.live.version.dag(), report);
         if accepted {
+            draft.asked(report);
             draft.details.insert((task, map_index), Some(details));
             if publishes {
                 let ti = draft.ti((task, map_index));
@@ -332,11 +334,14 @@ impl Core {
         self.step(tick, key, event);
     }
 
-    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) {
+    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) -> Result<(), ControlError> {
         let now = tick.now;
         let Some(draft) = tick.draft(&self.runs, key) else {
-            return;
+            return Ok(());
         };
+        if let RunOp::Respond { task, map_index, .. } = op {
+            human::check_waits(draft, (*task, *map_index))?;
+        }
         // Whatever a person does to a run that was set aside gives it another chance.
         if draft.meta.set_aside.take().is_some() {
             draft.run_changed = true;
@@ -387,6 +392,32 @@ impl Core {
                     .push(audit::run("patch_dag_run", user, &context, Some(extra)));
                 self.step(tick, key, Event::SetRunState { state: *state });
             }
+            RunOp::Respond {
+                task,
+                map_index,
+                at,
+                verdict,
+                user,
+                ..
+            } => {
+                let answer = match verdict {
+                    Ok(answer) => answer,
+                    Err(refused) => return Err(human::copy(refused)),
+                };
+                let place = (*task, *map_index);
+                let extra = human::audit_extra(draft, place);
+                draft
+                    .audit
+                    .push(audit::run("update_hitl_detail", user, &context, Some(extra)));
+                if let Some(end) = draft.answer(place, answer, *at, Some(user)) {
+                    let event = Event::Answered {
+                        task: *task,
+                        map_index: *map_index,
+                        end,
+                    };
+                    self.step(tick, key, event);
+                }
+            }
             RunOp::Note { note, user, .. } => {
                 draft.meta.note = Some(note.clone());
                 draft.new_note = true;
@@ -410,6 +441,7 @@ impl Core {
                 self.delete_run(tick, key);
             }
         }
+        Ok(())
     }
 
     fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {

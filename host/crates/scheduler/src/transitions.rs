@@ -50,10 +50,11 @@ impl Draft {
                 state,
                 cause,
             } => {
-                self.explain((task, map_index), cause);
+                self.explain((task, map_index), cause, now);
                 let row = self.ended_try(base, (task, map_index), try_number, dispatch, state, cause, now);
                 self.tries.extend(row);
             }
+            Transition::DefaultsTaken { task, map_index } => self.take_defaults((task, map_index), now),
             Transition::Cancel {
                 task,
                 map_index,
@@ -114,10 +115,14 @@ impl Draft {
     }
 
     /// Says why a try ended where no executor does.
-    fn explain(&mut self, place: Place, cause: Option<Cause>) {
-        if self.details.get(&place).is_some_and(Option::is_some) {
+    fn explain(&mut self, place: Place, cause: Option<Cause>, now: Timestamp) {
+        // A poke that answered "not yet" has details, but no message.
+        let said = self.details.get(&place).and_then(Option::as_ref);
+        if said.is_some_and(|details| details.message.is_some() || cause != Some(Cause::TimedOut)) {
             return;
         }
+        let sensor_timed_out = said.is_some();
+        let said = said.cloned().unwrap_or_default();
         let (Some(ti), Some(task)) = (self.state.ti(place.0, place.1), self.live.version.dag().task(place.0)) else {
             return;
         };
@@ -129,6 +134,8 @@ impl Draft {
                 "the server that ran this try was lost {} times; a try survives {} losses (`max_infra_retries`)",
                 ti.infra_losses, task.max_infra_retries,
             ),
+            Some(Cause::TimedOut) if self.nobody_answered(place, now) => "nobody answered in time".to_owned(),
+            Some(Cause::TimedOut) if sensor_timed_out => "the sensor has waited longer than its `timeout`".to_owned(),
             Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
             Some(Cause::Cancelled) => {
                 "it was stopped: somebody cleared it, or set its state or that of its run".to_owned()
@@ -137,7 +144,7 @@ impl Draft {
         };
         let details = Details {
             message: Some(message),
-            ..Details::default()
+            ..said
         };
         self.details.insert(place, Some(details));
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
+use model::run::Ti;
 use model::{Dag, TaskIndex};
 use ports::deploy::DagVersion;
 use ports::executor::TaskSpec;
@@ -28,8 +29,7 @@ impl Version {
             .map(|task| {
                 Arc::new(TaskSpec {
                     task_id: task.id.clone(),
-                    component: task.digest,
-                    entry: task.entry.clone(),
+                    work: task.work.clone(),
                     input: task.input.clone(),
                     limits: task.limits.clone(),
                     max_tries: task.retry.retries.saturating_add(1),
@@ -50,14 +50,17 @@ impl Version {
         self.stored.uuid
     }
 
-    /// What the executor needs to know of a task. A cleared task instance may have more tries than its task says.
-    pub(crate) fn spec(&self, task: TaskIndex, max_tries: u32) -> Option<Arc<TaskSpec>> {
+    /// What the executor needs to know of a try. A cleared task instance may have more tries than its task says, and a retry
+    /// policy may have raised its memory limit.
+    pub(crate) fn spec(&self, task: TaskIndex, ti: &Ti) -> Option<Arc<TaskSpec>> {
         let spec = self.specs.get(task.at())?;
-        if spec.max_tries == max_tries {
+        let memory_bytes = ti.memory_bytes(self.dag().task(task)?);
+        if spec.max_tries == ti.max_tries && spec.limits.memory_bytes == memory_bytes {
             return Some(Arc::clone(spec));
         }
         let mut spec = TaskSpec::clone(spec);
-        spec.max_tries = max_tries;
+        spec.max_tries = ti.max_tries;
+        spec.limits.memory_bytes = memory_bytes;
         Some(Arc::new(spec))
     }
 

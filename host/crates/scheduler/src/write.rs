@@ -50,6 +50,8 @@ impl Write {
             && tick.tries.is_empty()
             && tick.xcom_deletes.is_empty()
             && tick.xcoms.is_empty()
+            && tick.hitl_requests.is_empty()
+            && tick.hitl_answers.is_empty()
             && tick.checkpoint_deletes.is_empty()
             && tick.run_deletes.is_empty()
             && tick.intents.is_empty()
@@ -96,6 +98,8 @@ impl Write {
         to.tries = part(&mut from.tries, |row| of.contains(&row.key.run));
         to.xcom_deletes = part(&mut from.xcom_deletes, |ti| of.contains(&ti.run));
         to.xcoms = part(&mut from.xcoms, |row| of.contains(&row.ti.run));
+        to.hitl_requests = part(&mut from.hitl_requests, |row| of.contains(&row.ti.run));
+        to.hitl_answers = part(&mut from.hitl_answers, |row| of.contains(&row.ti.run));
         to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));
         to.run_deletes = part(&mut from.run_deletes, |key| of.contains(key));
         to.intents = part(&mut from.intents, |intent| {

@@ -13,6 +13,7 @@ mod dags;
 mod deploy;
 mod event_logs;
 mod events;
+mod hitl;
 mod landing;
 mod logs;
 mod monitor;

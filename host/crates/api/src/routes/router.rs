@@ -51,6 +51,7 @@ pub(crate) fn routes() -> Routes {
     let routes = super::clear::add(routes);
     let routes = super::task_instances::add(routes);
     let routes = super::tries::add(routes);
+    let routes = super::hitl::add(routes);
     let routes = super::logs::add(routes);
     let routes = super::xcoms::add(routes);
     let routes = super::components::add(routes);

@@ -130,8 +130,12 @@ pub(super) struct TaskInstanceResponse {
     dispatch: u32,
     /// When the next try or poke is due.
     next_at: Option<Time>,
-    /// The component's content.
-    component_digest: String,
+    /// What the task's `retry_policy` decided about the last try.
+    retry_reason: Option<String>,
+    /// The memory limit of the last try.
+    memory_limit_bytes: u64,
+    /// The component's content; `null` for a built-in step.
+    component_digest: Option<String>,
     usage: Option<UsageResponse>,
 }
 
@@ -178,8 +182,8 @@ impl TaskInstanceResponse {
             pool_slots: row.pool_slots,
             queue: Null,
             priority_weight: row.priority_weight,
-            operator: row.component,
-            operator_name: row.entry,
+            operator: row.operator,
+            operator_name: row.operator_name,
             queued_when: row.queued_at.map(Time),
             scheduled_when: row.scheduled_at.map(Time),
             pid: Null,
@@ -197,7 +201,9 @@ impl TaskInstanceResponse {
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
             dispatch: row.dispatch.0,
             next_at: row.next_at.map(Time),
-            component_digest: row.component_digest.to_string(),
+            retry_reason: row.retry_reason,
+            memory_limit_bytes: row.memory_limit_bytes,
+            component_digest: row.component_digest.map(|digest| digest.to_string()),
             usage: row.usage.map(|usage| UsageResponse {
                 cpu_seconds: usage.cpu.as_secs_f64(),
                 peak_memory_bytes: usage.peak_memory_bytes,

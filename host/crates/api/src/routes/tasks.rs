@@ -94,12 +94,12 @@ struct TaskResponse {
     class_ref: Value,
     is_mapped: bool,
     extra_links: Vec<String>,
-    /// The component as the manifest names it.
-    component: String,
+    /// The component as the manifest names it; `null` for a built-in step.
+    component: Option<String>,
     /// The component's content.
-    component_digest: String,
+    component_digest: Option<String>,
     /// Which task of the component.
-    entry: String,
+    entry: Option<String>,
     /// The input, with its templates.
     #[schema(value_type = Value)]
     input: Value,
@@ -107,6 +107,8 @@ struct TaskResponse {
     /// Of a branch: which tasks each label chooses.
     #[schema(value_type = Option<Value>)]
     branches: Option<Value>,
+    /// The rules of its `retry_policy`, for people.
+    retry_policy: Vec<String>,
     max_retry_delay: Option<TimeDelta>,
     #[schema(value_type = Value)]
     limits: Value,
@@ -128,6 +130,7 @@ impl TaskResponse {
             TaskKind::Plain | TaskKind::ShortCircuit { .. } => None,
         };
         let limits = &task.limits;
+        let component = task.work.component();
         Self {
             task_id: task.id.to_string(),
             task_display_name: task.id.to_string(),
@@ -151,17 +154,18 @@ impl TaskResponse {
             template_fields: vec!["input"],
             downstream_task_ids: ids(&task.downstream),
             doc_md: task.doc_md.clone(),
-            operator_name: task.entry.clone(),
+            operator_name: task.work.operator_name().to_owned(),
             params: json!({}),
-            class_ref: json!({ "module_path": task.component, "class_name": task.entry }),
+            class_ref: json!({ "module_path": task.work.operator(), "class_name": task.work.operator_name() }),
             is_mapped: false,
             extra_links: Vec::new(),
-            component: task.component.clone(),
-            component_digest: task.digest.to_string(),
-            entry: task.entry.clone(),
+            component: component.map(|component| component.reference.clone()),
+            component_digest: component.map(|component| component.digest.to_string()),
+            entry: component.map(|component| component.entry.clone()),
             input: task.input.clone(),
             upstream_task_ids: ids(&task.upstream),
             branches,
+            retry_policy: task.retry.rules.iter().map(ToString::to_string).collect(),
             max_retry_delay: task.retry.max_delay.map(TimeDelta::from),
             limits: json!({
                 "memory_bytes": limits.memory_bytes,
@@ -213,7 +217,7 @@ async fn list(
         Column::TriggerRule => left.trigger_rule.as_str().cmp(right.trigger_rule.as_str()),
         Column::Pool => left.pool.cmp(&right.pool),
         Column::PriorityWeight => left.priority_weight.cmp(&right.priority_weight),
-        Column::Operator => left.entry.cmp(&right.entry),
+        Column::Operator => left.work.operator_name().cmp(right.work.operator_name()),
         Column::Retries => left.retry.retries.cmp(&right.retry.retries),
     });
     Ok(Json(TaskCollectionResponse {

@@ -212,13 +212,13 @@ impl TiSelection {
             && self.run_ids.as_ref().is_none_or(|ids| ids.contains(&row.run_id))
             && (self.map_indices.is_empty() || self.map_indices.contains(&i64::from(row.key.map_index.0)))
             && (self.versions.is_empty() || self.versions.contains(&row.version_number))
-            && (self.operators.is_empty() || self.operators.contains(&row.component))
+            && (self.operators.is_empty() || self.operators.contains(&row.operator))
             && self.duration.holds(duration(row.start_date, row.end_date))
             && self.tasks.matches(row.task_id.as_str())
             && self.dags.matches(row.dag_id.as_str())
             && self.runs.matches(row.run_id.as_str())
             && self.pools.matches(&row.pool)
-            && self.operator_names.matches(&row.entry)
+            && self.operator_names.matches(&row.operator_name)
     }
 
     pub(super) async fn rows(&self, app: &App, page: Page) -> Result<Listed<TiRow>, ApiError> {

@@ -63,7 +63,7 @@ struct TaskInstanceHistoryCollectionResponse {
 }
 
 #[derive(Serialize, ToSchema)]
-struct TaskInstanceHistoryResponse {
+pub(super) struct TaskInstanceHistoryResponse {
     task_id: String,
     dag_id: String,
     dag_run_id: String,
@@ -99,10 +99,14 @@ struct TaskInstanceHistoryResponse {
     failure_code: Option<String>,
     /// The details that the task gave its failure.
     failure_details: Option<RawJson>,
+    /// What the task's `retry_policy` decided about the try.
+    retry_reason: Option<String>,
+    /// The memory limit of the try.
+    memory_limit_bytes: u64,
 }
 
 impl TaskInstanceHistoryResponse {
-    async fn new(app: &App, row: TiRow) -> Result<Self, ApiError> {
+    pub(super) async fn new(app: &App, row: TiRow) -> Result<Self, ApiError> {
         let dag_version = app.version(&row.dag_id, row.version_number, row.version_uuid).await?;
         Ok(Self {
             task_display_name: row.task_id.to_string(),
@@ -123,8 +127,8 @@ impl TaskInstanceHistoryResponse {
             pool_slots: row.pool_slots,
             queue: Null,
             priority_weight: row.priority_weight,
-            operator: row.component,
-            operator_name: row.entry,
+            operator: row.operator,
+            operator_name: row.operator_name,
             queued_when: row.queued_at.map(Time),
             scheduled_when: row.scheduled_at.map(Time),
             pid: Null,
@@ -135,6 +139,8 @@ impl TaskInstanceHistoryResponse {
             cause_message: row.message,
             failure_code: row.code,
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
+            retry_reason: row.retry_reason,
+            memory_limit_bytes: row.memory_limit_bytes,
         })
     }
 }
@@ -184,14 +190,19 @@ async fn get(
     path: PathArgs,
     mut query: Query,
 ) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
-    let number = path.try_number("task_try_number")?;
-    let rows = tries(&app, &path, &mut query).await?;
+    let row = one_try(&app, &path, &mut query, "task_try_number").await?;
+    Ok(Json(TaskInstanceHistoryResponse::new(&app, row).await?))
+}
+
+/// The try that the path names, or 404.
+pub(super) async fn one_try(app: &App, path: &PathArgs, query: &mut Query, name: &str) -> Result<TiRow, ApiError> {
+    let number = path.try_number(name)?;
+    let rows = tries(app, path, query).await?;
     let row = rows.into_iter().find(|row| row.try_number == number);
-    let row = row.ok_or_else(|| {
+    row.ok_or_else(|| {
         ApiError::new(
             Code::TryNotFound,
             format!("task instance `{}` has no try {}", path.text("task_id"), number.0),
         )
-    })?;
-    Ok(Json(TaskInstanceHistoryResponse::new(&app, row).await?))
+    })
 }

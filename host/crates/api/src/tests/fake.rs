@@ -8,19 +8,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Param, RetryPolicy, Task, TaskKind, TaskRole};
+use model::human::{HumanStep, OnTimeout};
 use model::{
     Cause, Clock, Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId,
-    RunUuid, TaskId, TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
+    RunUuid, TaskId, TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
-use ports::control::{ClearRequest, Control, ControlError, RunEvent, SchedulerHealth, TriggerRequest};
+use ports::control::{
+    ClearRequest, Control, ControlError, RespondRequest, Responded, RunEvent, SchedulerHealth, TriggerRequest,
+};
 use ports::deploy::{CheckedManifest, DagVersion, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
 use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter, XcomValue};
 use ports::query::{
-    AuditRow, DagFilter, DagRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow, TiFilter, TiRow,
-    XcomFilter, XcomRow,
+    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow,
+    TiFilter, TiRow, XcomFilter, XcomRow,
 };
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
@@ -58,9 +61,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         id: TaskId::new(id).unwrap(),
         doc_md: None,
         role: TaskRole::Work,
-        component: "ml@1.2".to_owned(),
-        digest: Digest::of(b"ml"),
-        entry: id.to_owned(),
+        work: Work::of_component("ml@1.2", Digest::of(b"ml"), id),
         input: json!({ "rows": "{{ xcom.load.rows }}" }),
         trigger_rule: TriggerRule::AllSuccess,
         upstream: indices(upstream),
@@ -71,6 +72,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         measures: Vec::new(),
         kind: TaskKind::Plain,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,
@@ -237,13 +239,15 @@ impl Control for Fake {
                 start_date: None,
                 end_date: None,
                 next_at: None,
+                retry_reason: None,
+                memory_limit_bytes: task.limits.memory_bytes,
                 usage: None,
                 pool: task.pool.clone(),
                 pool_slots: 1,
                 priority_weight: 1,
-                component: task.component.clone(),
-                component_digest: task.digest,
-                entry: task.entry.clone(),
+                operator: task.work.operator().to_owned(),
+                operator_name: task.work.operator_name().to_owned(),
+                component_digest: task.work.component().map(|component| component.digest),
             });
         }
         data.runs.push(run.clone());
@@ -294,6 +298,17 @@ impl Control for Fake {
             run.state = state;
         }
         self.find(dag_id, run_id)
+    }
+
+    async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError> {
+        if request.task_id.as_str() != "load" {
+            return Err(ControlError::Conflict("the task instance is `success`".to_owned()));
+        }
+        let answer = question(self.data().tis[0].clone())
+            .step
+            .check(&request.chosen_options, &request.params_input)
+            .map_err(|problems| ControlError::InvalidAnswer { problems })?;
+        Ok(Responded { at: NOW, answer })
     }
 
     async fn set_run_note(&self, dag_id: &DagId, run_id: &RunId, note: &str, _: &str) -> Result<RunRow, ControlError> {
@@ -356,6 +371,35 @@ impl Control for Fake {
     }
 }
 
+/// What every task instance is made to have asked.
+fn question(ti: TiRow) -> HitlRow {
+    let amount = Param {
+        schema: json!({"type": "integer", "minimum": 1}),
+        default: Some(json!(10)),
+    };
+    HitlRow {
+        ti,
+        step: Arc::new(HumanStep {
+            options: vec!["yes".to_owned(), "no".to_owned()],
+            defaults: Some(vec!["no".to_owned()]),
+            multiple: false,
+            params: [("amount".to_owned(), amount)].into_iter().collect(),
+            assigned_users: vec!["ann".to_owned()],
+            timeout: None,
+            on_timeout: OnTimeout::Default,
+            approval: None,
+            branches: false,
+        }),
+        subject: "Go on?".to_owned(),
+        body: None,
+        created_at: NOW,
+        responded_at: Some(NOW),
+        responded_by: Some("ann".to_owned()),
+        chosen_options: Some(vec!["yes".to_owned()]),
+        params_input: Some(json!({"amount": 3})),
+    }
+}
+
 #[async_trait]
 impl Metadata for Fake {
     async fn dags(&self, filter: &DagFilter, part: Page) -> Result<Listed<DagRow>, QueryError> {
@@ -413,6 +457,20 @@ impl Metadata for Fake {
         Ok(tis
             .find(|ti| ti.run_id == *run_id && ti.task_id == *task_id && ti.key.map_index == map_index)
             .cloned())
+    }
+
+    async fn hitl_details(&self, filter: &HitlFilter, part: Page) -> Result<Listed<HitlRow>, QueryError> {
+        let mut rows: Vec<HitlRow> = self.data().tis.iter().cloned().map(question).collect();
+        rows.retain(|row| {
+            filter
+                .response_received
+                .is_none_or(|received| received == row.responded_at.is_some())
+        });
+        Ok(page(rows, part))
+    }
+
+    async fn hitl_detail(&self, ti: TiRow) -> Result<Option<HitlRow>, QueryError> {
+        Ok((ti.task_id.as_str() == "load").then(|| question(ti)))
     }
 
     async fn tries(&self, key: TiKey) -> Result<Vec<TiRow>, QueryError> {

@@ -20,6 +20,14 @@ async fn shapes_of_reads() {
         ("dag_runs", "/api/v2/dags/~/dagRuns?limit=1".to_owned()),
         ("task_instance", format!("{RUN}/taskInstances/load")),
         ("tries", format!("{RUN}/taskInstances/load/tries")),
+        (
+            "hitl_details",
+            "/api/v2/dags/~/dagRuns/~/hitlDetails?response_received=true&limit=1".to_owned(),
+        ),
+        (
+            "hitl_detail_try",
+            format!("{RUN}/taskInstances/load/-1/hitlDetails/tries/1"),
+        ),
         ("logs", format!("{RUN}/taskInstances/load/logs/1")),
         ("xcoms", format!("{RUN}/taskInstances/~/xcomEntries?order_by=-task_id")),
         ("xcom", format!("{RUN}/taskInstances/load/xcomEntries/return_value")),
@@ -50,6 +58,14 @@ async fn unknown_things_are_404_with_their_code() {
         (format!("{RUN}/taskInstances/load/3"), "task_instance_not_found"),
         (format!("{RUN}/taskInstances/load/tries/9"), "try_not_found"),
         (format!("{RUN}/taskInstances/load/logs/9"), "try_not_found"),
+        (
+            format!("{RUN}/taskInstances/train/-1/hitlDetails"),
+            "hitl_detail_not_found",
+        ),
+        (
+            format!("{RUN}/taskInstances/load/-1/hitlDetails/tries/9"),
+            "try_not_found",
+        ),
         (format!("{RUN}/taskInstances/load/xcomEntries/nope"), "xcom_not_found"),
         ("/api/v2/pools/nope".to_owned(), "pool_not_found"),
         ("/api/v2/components/ml@9".to_owned(), "component_not_found"),
@@ -394,4 +410,32 @@ async fn xcom_as_text() {
             .contains(r#""value":{"rows":90071992547409931234,"accuracy":0.9}"#),
         "digits are kept"
     );
+}
+
+#[tokio::test]
+async fn a_question_is_answered_once_and_as_it_asks() {
+    let server = Server::new();
+    server.ended_run().await;
+    let path = |task: &str| format!("{RUN}/taskInstances/{task}/-1/hitlDetails");
+    let answer = server
+        .send(
+            Method::PATCH,
+            &path("load"),
+            json!({"chosen_options": ["yes"], "params_input": {"amount": 4}}),
+        )
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let body = answer.json();
+    assert_eq!(body["chosen_options"], json!(["yes"]));
+    assert_eq!(body["params_input"], json!({"amount": 4}));
+    assert!(body["responded_at"].is_string() && body["responded_by"]["id"].is_string());
+    for (task, body, error) in [
+        ("load", json!({"chosen_options": ["maybe"]}), (400, "invalid_answer")),
+        ("load", json!({"chosen_options": []}), (422, "validation_failed")),
+        ("load", json!({"params_input": {}}), (422, "validation_failed")),
+        ("train", json!({"chosen_options": ["yes"]}), (409, "conflict")),
+    ] {
+        let answer = server.send(Method::PATCH, &path(task), body).await;
+        assert_eq!(answer.error(), (error.0, error.1.to_owned()));
+    }
 }

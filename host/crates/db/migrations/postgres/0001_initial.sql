@@ -63,8 +63,9 @@ CREATE TABLE dag_version_task (
     version TEXT COLLATE "C" NOT NULL REFERENCES dag_version (uuid) ON DELETE CASCADE,
     task_index BIGINT NOT NULL,
     task_id TEXT COLLATE "C" NOT NULL,
-    component TEXT COLLATE "C" NOT NULL,
-    component_digest TEXT COLLATE "C" NOT NULL,
+    -- Both are missing where the task is a built-in step.
+    component TEXT COLLATE "C",
+    component_digest TEXT COLLATE "C",
     pool TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (version, task_index)
 );
@@ -128,6 +129,8 @@ CREATE TABLE task_instance (
     start_date BIGINT,
     end_date BIGINT,
     next_at BIGINT,
+    retry_rule BIGINT,
+    raised_memory_kib BIGINT,
     cpu_us BIGINT,
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
@@ -157,11 +160,29 @@ CREATE TABLE task_instance_try (
     start_date BIGINT,
     end_date BIGINT,
     next_at BIGINT,
+    retry_rule BIGINT,
+    raised_memory_kib BIGINT,
     cpu_us BIGINT,
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
     facts TEXT COLLATE "C",
     updated_at BIGINT NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, try_number)
+);
+
+-- Questions to people, one for each try that asked. What can be answered is in the DAG version.
+CREATE TABLE hitl_detail (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    try_number BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT,
+    responded_at BIGINT,
+    responded_by TEXT COLLATE "C",
+    chosen_options TEXT,
+    params_input TEXT,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 );
 

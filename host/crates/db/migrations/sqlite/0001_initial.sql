@@ -59,8 +59,9 @@ CREATE TABLE dag_version_task (
     version TEXT NOT NULL REFERENCES dag_version (uuid) ON DELETE CASCADE,
     task_index INTEGER NOT NULL,
     task_id TEXT NOT NULL,
-    component TEXT NOT NULL,
-    component_digest TEXT NOT NULL,
+    -- Both are missing where the task is a built-in step.
+    component TEXT,
+    component_digest TEXT,
     pool TEXT NOT NULL,
     PRIMARY KEY (version, task_index)
 ) STRICT, WITHOUT ROWID;
@@ -124,6 +125,8 @@ CREATE TABLE task_instance (
     start_date INTEGER,
     end_date INTEGER,
     next_at INTEGER,
+    retry_rule INTEGER,
+    raised_memory_kib INTEGER,
     cpu_us INTEGER,
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
@@ -153,11 +156,29 @@ CREATE TABLE task_instance_try (
     start_date INTEGER,
     end_date INTEGER,
     next_at INTEGER,
+    retry_rule INTEGER,
+    raised_memory_kib INTEGER,
     cpu_us INTEGER,
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
     facts TEXT,
     updated_at INTEGER NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index, try_number)
+) STRICT, WITHOUT ROWID;
+
+-- Questions to people, one for each try that asked. What can be answered is in the DAG version.
+CREATE TABLE hitl_detail (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    try_number INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT,
+    responded_at INTEGER,
+    responded_by TEXT,
+    chosen_options TEXT,
+    params_input TEXT,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;
 

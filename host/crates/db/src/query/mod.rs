@@ -3,6 +3,7 @@
 mod condition;
 pub(crate) mod dag;
 pub(crate) mod dag_run;
+pub(crate) mod hitl_detail;
 pub(crate) mod task_instance;
 pub(crate) mod xcom;
 

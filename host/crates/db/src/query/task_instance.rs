@@ -25,8 +25,8 @@ fn column(field: TiField) -> &'static str {
     }
 }
 
-/// Counts, and lists a page.
-pub(crate) fn list(filter: &TiFilter, page: Page, dialect: Dialect) -> [Statement; 2] {
+/// What a filter asks for; `t` is the task instance and `r` its run.
+pub(super) fn conditions(filter: &TiFilter, from: &'static str, dialect: Dialect) -> Conditions {
     let TiFilter {
         dag_id,
         run_id,
@@ -42,9 +42,9 @@ pub(crate) fn list(filter: &TiFilter, page: Page, dialect: Dialect) -> [Statemen
         run_after,
         updated_at,
         try_numbers,
-        order_by,
+        order_by: _,
     } = filter;
-    let mut conditions = Conditions::new(FROM, dialect);
+    let mut conditions = Conditions::new(from, dialect);
     conditions.and().push(LISTED);
     conditions.equals("r.dag_id", dag_id.as_ref().map(DagId::as_str));
     conditions.equals("r.run_id", run_id.as_ref().map(RunId::as_str));
@@ -66,8 +66,14 @@ pub(crate) fn list(filter: &TiFilter, page: Page, dialect: Dialect) -> [Statemen
     conditions.within("r.run_after", run_after);
     conditions.within("t.updated_at", updated_at);
     conditions.one_of("t.try_number", try_numbers.iter().copied());
+    conditions
+}
+
+/// Counts, and lists a page.
+pub(crate) fn list(filter: &TiFilter, page: Page, dialect: Dialect) -> [Statement; 2] {
+    let conditions = conditions(filter, FROM, dialect);
     let mut select = conditions.select(SHOWN);
-    let (columns, key_descending) = match &**order_by {
+    let (columns, key_descending) = match &*filter.order_by {
         [by] if by.field == TiField::Key => (&[][..], by.descending),
         columns => (columns, false),
     };

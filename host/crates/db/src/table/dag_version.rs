@@ -43,8 +43,9 @@ pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statemen
     for (index, task) in version.dag.tasks.iter().enumerate() {
         batch.int(i64::try_from(index).unwrap_or(i64::MAX));
         batch.text(task.id.as_str());
-        batch.text(&*task.component);
-        batch.text(&*task.digest.to_string());
+        let component = task.work.component();
+        batch.text(component.map(|component| component.reference.as_str()));
+        batch.text(component.map(|component| component.digest.to_string()).as_deref());
         batch.text(&*task.pool);
     }
     let mut tasks = Statement::new(

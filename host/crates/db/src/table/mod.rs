@@ -7,6 +7,7 @@ pub(crate) mod component_tag;
 pub(crate) mod dag;
 pub(crate) mod dag_run;
 pub(crate) mod dag_version;
+pub(crate) mod hitl_detail;
 pub(crate) mod intent;
 pub(crate) mod purge;
 pub(crate) mod scheduler_lease;

@@ -34,6 +34,11 @@ const PARTS: &[Part] = &[
         large: false,
     },
     Part {
+        table: "hitl_detail",
+        key: "dag_run, task_index, map_index, try_number",
+        large: false,
+    },
+    Part {
         table: "checkpoint",
         key: "dag_run, task_index, map_index",
         large: true,

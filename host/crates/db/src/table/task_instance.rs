@@ -1,5 +1,8 @@
 //! `task_instance` and `task_instance_try`: task instances as they are, and their tries as they ended. Both have the same columns.
 
+use std::num::{NonZeroU8, NonZeroU32};
+
+use model::run::raised_memory_bytes;
 use model::{DagRunKey, DispatchNumber, MapIndex, RunUuid, TaskIndex, TiKey, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
 use ports::executor::TryUsage;
@@ -30,6 +33,8 @@ const WRITTEN: &[(&str, Kind)] = &[
     ("start_date", Kind::Int),
     ("end_date", Kind::Int),
     ("next_at", Kind::Int),
+    ("retry_rule", Kind::Int),
+    ("raised_memory_kib", Kind::Int),
     ("cpu_us", Kind::Int),
     ("peak_memory_bytes", Kind::Int),
     ("log_bytes", Kind::Int),
@@ -66,6 +71,8 @@ fn write(table: &'static Upsert, dialect: Dialect, rows: &[&TiWrite], now: Times
         batch.int(row.start_date.map(|time| time.0));
         batch.int(row.end_date.map(|time| time.0));
         batch.int(row.next_at.map(|time| time.0));
+        batch.int(row.retry_rule.map(|rule| i64::from(rule.get())));
+        batch.int(row.raised_memory_kib.map(|kib| i64::from(kib.get())));
         let usage = row.usage.as_ref();
         batch.int(usage.map(|usage| i64::try_from(usage.cpu.as_micros()).unwrap_or(i64::MAX)));
         batch.int(usage.map(|usage| saturate(usage.peak_memory_bytes)));
@@ -119,12 +126,12 @@ pub(crate) fn delete_by_key(delete: &'static str, dialect: Dialect, keys: &[TiKe
 /// The columns of [`read`]; `t` is the task instance.
 const COLUMNS: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts";
+    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts";
 
 /// The columns of [`read_shown`]; `t` is the task instance or the try, and `r` its run.
 pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, \
+    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, \
     r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
@@ -154,6 +161,8 @@ fn read_columns(columns: &mut Columns<'_>) -> Result<TiWrite, sqlx::Error> {
         start_date: columns.opt_time()?,
         end_date: columns.opt_time()?,
         next_at: columns.opt_time()?,
+        retry_rule: columns.opt_number::<u8>()?.and_then(NonZeroU8::new),
+        raised_memory_kib: columns.opt_number::<u32>()?.and_then(NonZeroU32::new),
         usage: {
             let cpu: Option<u64> = columns.opt_number()?;
             let (peak_memory_bytes, log_bytes) = (columns.opt_number()?, columns.opt_number()?);
@@ -212,8 +221,12 @@ pub(crate) fn shown_tries(key: TiKey) -> [Statement; 2] {
 
 /// Reads [`SHOWN`].
 pub(crate) fn read_shown(row: &Row) -> Result<(TiWrite, RunPart), sqlx::Error> {
-    let mut columns = row.columns();
-    let ti = read_columns(&mut columns)?;
+    read_shown_columns(&mut row.columns())
+}
+
+/// Reads [`SHOWN`]; more columns may follow.
+pub(crate) fn read_shown_columns(columns: &mut Columns<'_>) -> Result<(TiWrite, RunPart), sqlx::Error> {
+    let ti = read_columns(columns)?;
     let run = RunPart {
         uuid: RunUuid(columns.uuid()?),
         dag_id: columns.parse()?,
@@ -253,12 +266,14 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         start_date: ti.start_date,
         end_date: ti.end_date,
         next_at: ti.next_at,
+        retry_reason: ti.retry_rule.and_then(|rule| task.retry.reason(rule)),
+        memory_limit_bytes: raised_memory_bytes(ti.raised_memory_kib).unwrap_or(task.limits.memory_bytes),
         usage: ti.usage,
         pool: task.pool.clone(),
         pool_slots: task.pool_slots,
         priority_weight: task.priority_weight,
-        component: task.component.clone(),
-        component_digest: task.digest,
-        entry: task.entry.clone(),
+        operator: task.work.operator().to_owned(),
+        operator_name: task.work.operator_name().to_owned(),
+        component_digest: task.work.component().map(|component| component.digest),
     })
 }

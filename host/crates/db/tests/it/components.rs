@@ -1,6 +1,6 @@
 //! Components: tags never change what they name, and what is in use stays.
 
-use model::{ComponentName, ComponentVersion, Digest};
+use model::{ComponentName, ComponentVersion, Digest, Work};
 use ports::component::{ComponentState, Descriptor, Inspected, Refusal, Tag};
 use ports::query::Page;
 use ports::store::{BlobRefs, ComponentStore, ComponentWriteError};
@@ -133,7 +133,9 @@ async fn a_component_in_use_stays(#[values(Backend::Sqlite, Backend::Postgres)] 
     db.delete_tag(&tag("2.0")).await.unwrap();
 
     // A later version without it: the old one still uses it.
-    let other = version_with("etl", 2, &["load"], |dag| dag.tasks[0].digest = Digest::of(b"other"));
+    let other = version_with("etl", 2, &["load"], |dag| {
+        dag.tasks[0].work = Work::of_component("ml@1.0", Digest::of(b"other"), "do_load");
+    });
     test.commit(&lease, deploy(&other)).await;
     assert_eq!(in_use(db.delete_component(digest).await), ["etl version 1"]);
     assert!(matches!(

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod components;
+mod hitl;
 mod intents;
 mod lease;
 mod lists;

@@ -7,7 +7,7 @@ use db::{Db, Options};
 use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
-    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
+    TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
 use ports::deploy::DagVersion;
 use ports::executor::BlobRef;
@@ -153,9 +153,7 @@ pub(crate) fn version_with(
 ) -> Arc<DagVersion> {
     let tasks = tasks.iter().map(|name| Task {
         id: task_id(name),
-        component: "ml@1.0".into(),
-        digest: component_digest(),
-        entry: format!("do_{name}"),
+        work: Work::of_component("ml@1.0", component_digest(), format!("do_{name}")),
         doc_md: None,
         input: serde_json::json!({}),
         trigger_rule: TriggerRule::AllSuccess,
@@ -168,6 +166,7 @@ pub(crate) fn version_with(
         kind: TaskKind::Plain,
         role: TaskRole::Work,
         retry: RetryPolicy::default(),
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,
@@ -263,6 +262,8 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         start_date: None,
         end_date: None,
         next_at: None,
+        retry_rule: None,
+        raised_memory_kib: None,
         usage: None,
         facts: None,
     }

@@ -30,6 +30,8 @@ fn full(mut row: TiWrite) -> TiWrite {
     row.start_date = Some(seconds(3));
     row.end_date = Some(seconds(4));
     row.next_at = Some(seconds(5));
+    row.retry_rule = std::num::NonZeroU8::new(3);
+    row.raised_memory_kib = std::num::NonZeroU32::new(2048);
     row.usage = Some(TryUsage {
         cpu: Duration::from_micros(123_456),
         peak_memory_bytes: 1 << 40,
@@ -91,7 +93,10 @@ async fn a_run_comes_back_as_it_was_written(#[values(Backend::Sqlite, Backend::P
     assert!(db.load_run(DagRunKey(2)).await.unwrap().is_none());
 
     let shown = &db.ti_rows(DagRunKey(1)).await.unwrap()[1];
-    assert_eq!((shown.entry.as_str(), shown.component.as_str()), ("do_train", "ml@1.0"));
+    assert_eq!(
+        (shown.operator_name.as_str(), shown.operator.as_str()),
+        ("do_train", "ml@1.0")
+    );
     assert_eq!((shown.pool.as_str(), shown.version_number), ("default_pool", 1));
     assert_eq!(shown.usage, rows[0].usage);
     test.db.close().await;

@@ -7,12 +7,14 @@ use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
 use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings};
+use super::human;
 use super::input;
 use super::section::{Spanned, short};
 use super::suggest;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::trigger_rule::TriggerRule;
+use crate::work::Work;
 
 /// A checked manifest.
 #[derive(Clone, Debug)]
@@ -32,10 +34,19 @@ pub struct Checked {
 /// Checks a manifest against its components. Fails with everything that is wrong, that of the text and that of the components.
 pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, Vec<Diagnostic>> {
     let mut findings = manifest.findings.clone();
+    let built_in: Vec<Option<TaskDescriptor>> = manifest
+        .tasks
+        .iter()
+        .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
+        .collect();
     let resolved: Vec<Option<Resolved<'_>>> = manifest
         .tasks
         .iter()
-        .map(|task| resolve(task, components, &mut findings))
+        .zip(&built_in)
+        .map(|(task, built_in)| match built_in {
+            Some(task) => Some(Resolved { component: None, task }),
+            None => resolve(task, components, &mut findings),
+        })
         .collect();
     for (at, found) in resolved.iter().enumerate() {
         if let Some(found) = found {
@@ -76,11 +87,24 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
     })
 }
 
-/// What a task's component turned out to be.
+/// What does the work of a task.
 struct Resolved<'c> {
-    reference: &'c ComponentRef,
-    component: &'c ResolvedComponent,
+    /// Its component; none for a step that is built in.
+    component: Option<(&'c ComponentRef, &'c ResolvedComponent)>,
     task: &'c TaskDescriptor,
+}
+
+impl Resolved<'_> {
+    fn work(&self, declared: &TaskDecl) -> Option<Work> {
+        match self.component {
+            Some((reference, component)) => Some(Work::of_component(
+                reference.to_string(),
+                component.digest,
+                self.task.name.clone(),
+            )),
+            None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
+        }
+    }
 }
 
 fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Findings) -> Option<Resolved<'c>> {
@@ -142,8 +166,7 @@ fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Fi
     };
     match found {
         Ok(task) => Some(Resolved {
-            reference,
-            component,
+            component: Some((reference, component)),
             task,
         }),
         Err((pos, message, hint)) => {
@@ -200,11 +223,14 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
                         .error(
                             "manifest_branch",
                             label.pos,
-                            format!(
-                                "`{}` of the component has no label `{}`",
-                                described.name,
-                                short(&label.value)
-                            ),
+                            match task.human {
+                                Some(_) => format!("`human` has no option `{}`", short(&label.value)),
+                                None => format!(
+                                    "`{}` of the component has no label `{}`",
+                                    described.name,
+                                    short(&label.value)
+                                ),
+                            },
                         )
                         .maybe_hint(suggest::hint(&label.value, labels.iter().map(String::as_str)));
                 }
@@ -248,13 +274,11 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
         .iter()
         .zip(resolved)
         .zip(downstream)
-        .map(|((task, resolved), downstream)| {
+        .filter_map(|((task, resolved), downstream)| {
             let settings = &task.settings;
-            Task {
+            Some(Task {
                 id: task.id.clone(),
-                component: resolved.reference.to_string(),
-                digest: resolved.component.digest,
-                entry: resolved.task.name.clone(),
+                work: resolved.work(task)?,
                 doc_md: task.doc_md.clone(),
                 input: task.input.value.clone(),
                 trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
@@ -271,14 +295,16 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
                     delay: settings.retry_delay.unwrap_or(retry.delay),
                     exponential_backoff: settings.retry_exponential_backoff.unwrap_or(retry.exponential_backoff),
                     max_delay: settings.max_retry_delay,
+                    rules: settings.retry_policy.clone().unwrap_or_default(),
                 },
+                sensor: settings.sensor.clone(),
                 limits: settings.limits.resolve(),
                 rerun_on_loss: settings.rerun_on_loss.unwrap_or(true),
                 max_infra_retries: settings.max_infra_retries.unwrap_or(3),
                 pool: settings.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
                 pool_slots: settings.pool_slots.unwrap_or(1),
                 priority_weight: settings.priority_weight.unwrap_or(1),
-            }
+            })
         })
         .collect()
 }
@@ -296,7 +322,8 @@ fn kind(task: &TaskDecl) -> TaskKind {
         labels.sort_keys();
         return TaskKind::Branch { labels };
     }
-    match task.short_circuit {
+    let approval = task.human.as_ref().filter(|human| human.step.approval.is_some());
+    match approval.map_or(task.short_circuit, |human| Some(human.ignore_downstream_trigger_rules)) {
         Some(ignore_downstream_trigger_rules) => TaskKind::ShortCircuit {
             ignore_downstream_trigger_rules,
         },

@@ -7,12 +7,15 @@ use serde_json::Value;
 
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
+use super::human::HumanDecl;
 use super::locate;
 use super::section::Spanned;
 use super::tree::Node;
 use crate::dag::Param;
 use crate::id::{DagId, TaskId};
 use crate::limits::Limits;
+use crate::retry_rule::RetryRule;
+use crate::sensor::Sensor;
 use crate::template::InputTemplate;
 use crate::trigger_rule::TriggerRule;
 
@@ -47,6 +50,8 @@ pub(super) struct TaskDecl {
     /// In characters: where the component's name stands in the text.
     pub(super) component_span: (usize, usize),
     pub(super) entry: Option<Spanned<String>>,
+    /// Instead of a component.
+    pub(super) human: Option<HumanDecl>,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,
@@ -81,6 +86,8 @@ pub(super) struct Settings {
     pub(super) retry_delay: Option<Duration>,
     pub(super) retry_exponential_backoff: Option<bool>,
     pub(super) max_retry_delay: Option<Duration>,
+    pub(super) retry_policy: Option<Vec<RetryRule>>,
+    pub(super) sensor: Option<Sensor>,
     pub(super) trigger_rule: Option<TriggerRule>,
     pub(super) limits: LimitSettings,
     pub(super) rerun_on_loss: Option<bool>,

@@ -28,6 +28,13 @@ pub(super) enum FieldKind {
     Tags,
     TaskIds,
     TriggerRule,
+    /// A number over 1 with at most two decimals.
+    Factor,
+    /// One of these.
+    Choice(&'static [&'static str]),
+    RetryPolicy,
+    /// Causes of death, and codes of failures.
+    Ends,
     Component,
     Params,
     Section(&'static [Field]),
@@ -35,6 +42,8 @@ pub(super) enum FieldKind {
     Input,
     Branches,
     ShortCircuit,
+    /// True or false, or a section.
+    Approval,
     /// Nothing can be granted in this version.
     Grants,
     /// A key of the format's next versions: only an absent value is accepted.
@@ -125,7 +134,56 @@ pub(super) const TASK: &[Field] = &[
         FieldKind::Grants,
         "What the task may use of the host. Nothing in this version.",
     ),
+    field(
+        "human",
+        FieldKind::Section(HUMAN),
+        "Instead of a component: ask a person, and wait for the answer.",
+    ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
+];
+
+/// What a person is asked.
+pub(super) const HUMAN: &[Field] = &[
+    field("subject", FieldKind::Text, "What is asked, in one line; a template."),
+    field("body", FieldKind::Text, "The details, in Markdown; a template."),
+    field("options", FieldKind::Tags, "What can be chosen. Default: `OK`."),
+    field(
+        "defaults",
+        FieldKind::Tags,
+        "What is proposed, and taken when time runs out.",
+    ),
+    field("multiple", FieldKind::Bool, "Whether several options can be chosen."),
+    field(
+        "params",
+        FieldKind::Params,
+        "Values to enter, as the `params` of a DAG.",
+    ),
+    field("assigned_users", FieldKind::Tags, "Who may answer. Default: everybody."),
+    field("timeout", FieldKind::Duration, "How long to wait. Default: for ever."),
+    field(
+        "on_timeout",
+        FieldKind::Choice(&["default", "fail", "skip"]),
+        "What happens then. Default: the defaults are taken if there are any, else the try fails.",
+    ),
+    field(
+        "approval",
+        FieldKind::Approval,
+        "Ask for `Approve` or `Reject`; what follows is skipped when it is rejected.",
+    ),
+];
+
+/// An approval.
+pub(super) const APPROVAL: &[Field] = &[
+    field(
+        "fail_on_reject",
+        FieldKind::Bool,
+        "Fail instead of skipping what follows.",
+    ),
+    field(
+        "ignore_downstream_trigger_rules",
+        FieldKind::Bool,
+        "Skip everything that follows, not just the direct downstream tasks.",
+    ),
 ];
 
 /// What `defaults` and tasks share.
@@ -146,6 +204,16 @@ pub(super) const SETTINGS: &[Field] = &[
         "Double the wait with each try.",
     ),
     field("max_retry_delay", FieldKind::Duration, "The longest wait before a try."),
+    field(
+        "retry_policy",
+        FieldKind::RetryPolicy,
+        "What follows a failed try, by how it ended. The first rule that matches decides.",
+    ),
+    field(
+        "sensor",
+        FieldKind::Section(SENSOR),
+        "How the task is poked while it answers \"not yet\".",
+    ),
     field(
         "trigger_rule",
         FieldKind::TriggerRule,
@@ -185,6 +253,59 @@ pub(super) const SETTINGS: &[Field] = &[
         },
         "Higher goes first. Default: 1.",
     ),
+];
+
+/// A rule of `retry_policy`.
+pub(super) const RETRY_RULE: &[Field] = &[
+    field(
+        "on",
+        FieldKind::Ends,
+        "Causes of death, and codes of failures as `code: text`.",
+    ),
+    field(
+        "action",
+        FieldKind::Choice(&["retry", "fail", "default"]),
+        "Try again as long as there are retries, fail at once, or as without a policy. Default: `retry`.",
+    ),
+    field(
+        "delay",
+        FieldKind::Duration,
+        "The wait before the next try, instead of the task's own.",
+    ),
+    field(
+        "memory_factor",
+        FieldKind::Factor,
+        "The memory limit of the next try, in multiples of the last one's.",
+    ),
+    field(
+        "max_memory",
+        FieldKind::Size {
+            min: 64 << 10,
+            max: 64 << 30,
+        },
+        "The memory limit never grows beyond this. Default: 64GiB.",
+    ),
+];
+
+/// How a sensor is poked.
+pub(super) const SENSOR: &[Field] = &[
+    field(
+        "poke_interval",
+        FieldKind::Duration,
+        "The wait between two pokes; at least 1s. Default: what the task asks for.",
+    ),
+    field(
+        "timeout",
+        FieldKind::Duration,
+        "How long the task may wait, from the first poke of a try on. Default: 7d.",
+    ),
+    field(
+        "soft_fail",
+        FieldKind::Bool,
+        "Skip instead of failing when time runs out or a failure is fatal.",
+    ),
+    field("exponential_backoff", FieldKind::Bool, "Wait longer from poke to poke."),
+    field("max_wait", FieldKind::Duration, "The longest wait of a backoff."),
 ];
 
 /// Limits of one try.

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::{DAG, Field, FieldKind, SETTINGS, TASK};
+use super::field::{APPROVAL, DAG, Field, FieldKind, RETRY_RULE, SETTINGS, TASK};
+use super::retry;
+use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
 
 /// The JSON Schema of manifests. It accepts every manifest that the reader accepts; the reader checks more (names, edges,
@@ -64,11 +66,25 @@ fn value(kind: FieldKind) -> Value {
         FieldKind::TriggerRule => {
             json!({"enum": TriggerRule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()})
         }
+        FieldKind::Factor => json!({"type": "number", "exclusiveMinimum": 1, "maximum": 1000}),
+        FieldKind::Choice(names) => json!({"enum": names}),
+        FieldKind::RetryPolicy => json!({"type": "array", "maxItems": 100, "items": section(&[RETRY_RULE], &["on"])}),
+        FieldKind::Ends => {
+            let causes: Vec<&str> = retry::failures().map(Cause::as_str).collect();
+            let code = json!({
+                "type": "object",
+                "properties": {"code": {"type": "string", "minLength": 1}},
+                "required": ["code"],
+                "additionalProperties": false,
+            });
+            json!({"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": causes}, code]}})
+        }
         FieldKind::Component => json!({"type": "string", "examples": ["ml@1.2", "./ml.wasm"]}),
         FieldKind::Params => json!({"type": "object"}),
         FieldKind::Section(fields) => section(&[fields], &[]),
         FieldKind::Tasks => {
-            let task = section(&[TASK, SETTINGS], &["component"]);
+            let mut task = section(&[TASK, SETTINGS], &[]);
+            task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
             json!({"type": "object", "minProperties": 1, "additionalProperties": task})
         }
         FieldKind::Input => json!({}),
@@ -83,6 +99,7 @@ fn value(kind: FieldKind) -> Value {
                 },
             ],
         }),
+        FieldKind::Approval => json!({"anyOf": [{"type": "boolean"}, section(&[APPROVAL], &[])]}),
         FieldKind::Grants => json!({"type": "object", "maxProperties": 0}),
         FieldKind::NotSupported => json!({"type": "null"}),
     }

@@ -10,13 +10,16 @@ mod declared;
 mod diagnostic;
 mod field;
 mod graph;
+mod human;
 mod input;
 mod json_schema;
 mod locate;
 mod param;
 mod quantity;
 mod read;
+mod retry;
 mod section;
+mod sensor;
 pub(crate) mod suggest;
 mod tree;
 

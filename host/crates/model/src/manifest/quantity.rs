@@ -65,6 +65,17 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| format!("`{}` is too large", shown(text)))
 }
 
+/// Reads a number with at most two decimals as percent: `1.5` is 150.
+pub(super) fn percent(text: &str) -> Option<u32> {
+    let decimals = text
+        .split_once('.')
+        .map_or(0, |(_, decimals)| decimals.trim_end_matches('0').len());
+    if decimals > 2 || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    u32::try_from(scaled(text, 100)?).ok()
+}
+
 /// `number` (digits, perhaps with a point) times `unit`, rounded down.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

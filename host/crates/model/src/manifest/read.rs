@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, locate, param};
+use super::{graph, human, locate, param, retry, sensor};
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
 
@@ -173,6 +173,7 @@ fn task(
             component: None,
             component_span: (0, 0),
             entry: None,
+            human: None,
             input: Input {
                 pos,
                 value: Value::Object(Map::new()),
@@ -193,7 +194,10 @@ fn task(
     let Some(section) = Section::open(&name, &[TASK, SETTINGS], node, findings) else {
         return declared;
     };
-    section.missing("component", findings, pos);
+    let asks = section.get("human").is_some();
+    if !asks {
+        section.missing("component", findings, pos);
+    }
     let task = &mut declared.task;
     task.component = section.component("component", findings);
     if let Some(node) = section.get("component") {
@@ -203,6 +207,19 @@ fn task(
     if let Some(node) = section.get("input") {
         task.input = input(node, manifest, findings);
     }
+    if let Some(node) = section.get("human") {
+        task.human = human::read(node, findings);
+        task.input = input_of(node, human::input(node), manifest, findings);
+        for key in ["component", "task", "input", "short_circuit", "grants"] {
+            if section.get(key).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("{name} asks a person; it cannot have the key `{key}`"),
+                );
+            }
+        }
+    }
     declared.after = section.texts("after", findings).unwrap_or_default();
     if let Some(node) = section.get("branches") {
         task.branches = Some(Branches {
@@ -210,6 +227,16 @@ fn task(
             labels: Vec::new(),
         });
         declared.branches = branches(node, findings);
+        if let Some(human) = &mut task.human {
+            human.step.branches = true;
+            if human.step.approval.is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos("branches"),
+                    format!("{name} cannot be a branch and an approval"),
+                );
+            }
+        }
     }
     if let Some(node) = section.get("short_circuit") {
         task.short_circuit = short_circuit(node, findings);
@@ -232,7 +259,11 @@ fn task(
 
 fn input(node: &Node, manifest: &Manifest, findings: &mut Findings) -> Input {
     node.bad_numbers(findings);
-    let value = node.to_json();
+    input_of(node, node.to_json(), manifest, findings)
+}
+
+/// The value of an input whose places are those of a node.
+fn input_of(node: &Node, value: Value, manifest: &Manifest, findings: &mut Findings) -> Input {
     let mut input = Input {
         pos: node.pos,
         node: Some(node.clone()),
@@ -377,6 +408,8 @@ fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
         retry_delay: section.duration("retry_delay", findings).map(|d| d.value),
         retry_exponential_backoff: section.bool("retry_exponential_backoff", findings).map(|b| b.value),
         max_retry_delay: section.duration("max_retry_delay", findings).map(|d| d.value),
+        retry_policy: section.get("retry_policy").map(|node| retry::read(node, findings)),
+        sensor: section.get("sensor").and_then(|node| sensor::read(node, findings)),
         trigger_rule: section.trigger_rule("trigger_rule", findings).map(|rule| rule.value),
         limits,
         rerun_on_loss: section.bool("rerun_on_loss", findings).map(|b| b.value),
@@ -422,6 +455,8 @@ fn over(own: Settings, behind: &Settings) -> Settings {
         retry_delay: own.retry_delay.or(behind.retry_delay),
         retry_exponential_backoff: own.retry_exponential_backoff.or(behind.retry_exponential_backoff),
         max_retry_delay: own.max_retry_delay.or(behind.max_retry_delay),
+        retry_policy: own.retry_policy.or_else(|| behind.retry_policy.clone()),
+        sensor: own.sensor.or_else(|| behind.sensor.clone()),
         trigger_rule: own.trigger_rule.or(behind.trigger_rule),
         limits: own.limits.over(&behind.limits),
         rerun_on_loss: own.rerun_on_loss.or(behind.rerun_on_loss),

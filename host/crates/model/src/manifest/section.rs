@@ -260,6 +260,52 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// One of a few names.
+    pub(super) fn choice(&self, key: &str, names: &[&str], findings: &mut Findings) -> Option<Spanned<String>> {
+        let text = self.text(key, findings)?;
+        if names.contains(&text.value.as_str()) {
+            return Some(text);
+        }
+        let hint = suggest::closest(&text.value, names.iter().copied()).map_or_else(
+            || format!("known: {}", names.join(", ")),
+            |name| format!("did you mean `{name}`?"),
+        );
+        findings
+            .error(
+                "manifest_value",
+                text.pos,
+                format!("`{}` is not a value of `{key}`", short(&text.value)),
+            )
+            .hint(hint);
+        None
+    }
+
+    /// A factor from over 1 to 1000, in percent.
+    pub(super) fn percent(&self, key: &str, findings: &mut Findings) -> Option<Spanned<u32>> {
+        let node = self.get(key)?;
+        let Kind::Number(number) = &node.kind else {
+            findings.error(
+                "manifest_type",
+                node.pos,
+                format!("`{key}` must be a number, not {}", node.what()),
+            );
+            return None;
+        };
+        match quantity::percent(&number.to_string()).filter(|percent| (101..=100_000).contains(percent)) {
+            Some(percent) => Some(Spanned::new(percent, node.pos)),
+            None => {
+                findings
+                    .error(
+                        "manifest_value",
+                        node.pos,
+                        format!("`{key}` must be over 1, at most 1000, with at most two decimals; it is {number}"),
+                    )
+                    .hint("write `2`, or `1.5`");
+                None
+            }
+        }
+    }
+
     pub(super) fn component(&self, key: &str, findings: &mut Findings) -> Option<Spanned<ComponentRef>> {
         let text = self.text(key, findings)?;
         match text.value.parse() {

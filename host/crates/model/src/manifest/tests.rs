@@ -465,9 +465,18 @@ fn every_example_of_the_reference_is_a_manifest() {
 #[test]
 fn the_reference_names_every_key_and_every_code() {
     let text = reference();
-    for field in [field::DAG, field::TASK, field::SETTINGS, field::LIMITS]
-        .into_iter()
-        .flatten()
+    for field in [
+        field::DAG,
+        field::TASK,
+        field::SETTINGS,
+        field::RETRY_RULE,
+        field::SENSOR,
+        field::HUMAN,
+        field::APPROVAL,
+        field::LIMITS,
+    ]
+    .into_iter()
+    .flatten()
     {
         assert!(text.contains(&format!("`{}`", field.name)), "{}", field.name);
     }

@@ -45,6 +45,7 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             Answer { end, measured },
             (started_at, ended_at),
         ),
+        Event::Answered { task, map_index, end } => step.answered(task, map_index, end),
         Event::TryLost {
             task,
             map_index,

@@ -49,6 +49,15 @@ pub enum Event {
         /// When it ended.
         ended_at: Timestamp,
     },
+    /// A person answered a task instance that waits for it. One that does not wait changes nothing.
+    Answered {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// What the answer means.
+        end: TryEnd,
+    },
     /// The executor that had the dispatch is gone, or handed it back.
     TryLost {
         /// Its task.
@@ -112,11 +121,15 @@ pub enum TryEnd {
     Branch(Vec<TaskIndex>),
     /// Not yet: poke again after this.
     Reschedule(Duration),
+    /// A person has been asked: the try goes on when there is an answer.
+    AwaitInput,
     /// It failed.
     Failed {
         /// Why.
         cause: Cause,
         /// Whether the remaining retries are skipped.
         fatal: bool,
+        /// The failure's stable name, if the task gave one.
+        code: Option<Box<str>>,
     },
 }

@@ -31,5 +31,5 @@ pub use lengths::{ElementOf, Known, Mapped, is_many};
 pub use restore::{RunSnapshot, TiSnapshot};
 pub use retry::retry_delay;
 pub use state::RunState;
-pub use ti::{Facts, Ti};
+pub use ti::{Facts, Ti, raised_memory_bytes};
 pub use transition::Transition;

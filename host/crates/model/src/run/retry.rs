@@ -70,6 +70,7 @@ mod tests {
             delay: Duration::from_millis(1500),
             exponential_backoff: false,
             max_delay: Some(Duration::from_secs(1)),
+            rules: Vec::new(),
         };
         assert_eq!(delay(&policy, 1, 1), Duration::from_millis(1500));
         assert_eq!(delay(&policy, 1, 9), Duration::from_millis(1500));
@@ -82,6 +83,7 @@ mod tests {
             delay: Duration::from_millis(2500),
             exponential_backoff: true,
             max_delay: None,
+            rules: Vec::new(),
         };
         for run in 0..50 {
             for (ended, seconds) in [(1, 3), (2, 5), (3, 10), (4, 20)] {

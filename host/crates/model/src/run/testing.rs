@@ -9,14 +9,13 @@ use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskR
 use crate::id::{DagId, Digest, TaskId, TaskIndex};
 use crate::limits::Limits;
 use crate::trigger_rule::TriggerRule;
+use crate::work::Work;
 
 /// A plain task after these positions.
 pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
     Task {
         id: TaskId::new(id).unwrap(),
-        component: "c@1".to_owned(),
-        digest: Digest([0; 32]),
-        entry: "t".to_owned(),
+        work: Work::of_component("c@1", Digest([0; 32]), "t"),
         doc_md: None,
         input: serde_json::Value::Null,
         trigger_rule: TriggerRule::AllSuccess,
@@ -32,6 +31,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
             delay: Duration::ZERO,
             ..RetryPolicy::default()
         },
+        sensor: None,
         limits: Limits::default(),
         rerun_on_loss: true,
         max_infra_retries: 3,

@@ -1,11 +1,14 @@
 //! One task instance in memory.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
+use crate::dag::Task;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
+use crate::retry_rule::MoreMemory;
 use crate::state::TaskInstanceState;
 use crate::time::Timestamp;
 
@@ -36,6 +39,10 @@ pub struct Ti {
     pub end_date: Option<Timestamp>,
     /// When the next try or poke is due.
     pub next_at: Option<Timestamp>,
+    /// The number of the rule in the task's retry policy that decided about the last try, until the next one begins.
+    pub retry_rule: Option<NonZeroU8>,
+    /// The memory limit in KiB where a retry policy raised it.
+    pub raised_memory_kib: Option<NonZeroU32>,
     /// What its success said that later decisions depend on; `None` where that is nothing.
     pub facts: Option<Arc<Facts>>,
 }
@@ -67,14 +74,31 @@ impl Ti {
             start_date: None,
             end_date: None,
             next_at: None,
+            retry_rule: None,
+            raised_memory_kib: None,
             facts: None,
         }
     }
 
-    /// Whether a try has begun and not ended: it is with an executor, or between two pokes.
+    /// The memory limit of the try: the task's own, unless a retry policy raised it.
+    pub fn memory_bytes(&self, task: &Task) -> u64 {
+        raised_memory_bytes(self.raised_memory_kib).unwrap_or(task.limits.memory_bytes)
+    }
+
+    /// The next try gets more memory. Whole KiB are kept, so that it takes little room.
+    pub(super) fn raise_memory(&mut self, task: &Task, more: MoreMemory) {
+        let now = self.memory_bytes(task);
+        let next = more.after(now);
+        if next > now {
+            let kib = u32::try_from(next >> 10).unwrap_or(u32::MAX);
+            self.raised_memory_kib = NonZeroU32::new(kib);
+        }
+    }
+
+    /// Whether a try has begun and not ended: it is with an executor, between two pokes, or waits for a person.
     pub fn try_is_open(&self) -> bool {
         match self.state {
-            TaskInstanceState::Queued | TaskInstanceState::Running => true,
+            TaskInstanceState::Queued | TaskInstanceState::Running | TaskInstanceState::AwaitingInput => true,
             TaskInstanceState::Scheduled | TaskInstanceState::UpForReschedule => {
                 self.start_date.is_some() && self.end_date.is_none()
             }
@@ -90,6 +114,11 @@ impl Ti {
             _ => false,
         }
     }
+}
+
+/// A raised memory limit in bytes.
+pub fn raised_memory_bytes(kib: Option<NonZeroU32>) -> Option<u64> {
+    kib.map(|kib| u64::from(kib.get()) << 10)
 }
 
 /// A place in the table of task instances.

@@ -63,6 +63,13 @@ pub enum Transition {
         /// Why.
         cause: Option<Cause>,
     },
+    /// Nobody answered in time, and the default options were taken: they are written as the answer.
+    DefaultsTaken {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+    },
     /// Tell the executor to stop this dispatch. From the commit on its results are refused.
     Cancel {
         /// Its task.

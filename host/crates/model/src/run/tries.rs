@@ -1,6 +1,7 @@
 //! The life of tries: admitted, started, ended, lost, due again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::advance::{Look, Step};
 use super::event::{Loss, TryEnd};
@@ -9,7 +10,10 @@ use super::ti::Facts;
 use super::transition::Transition;
 use crate::cause::Cause;
 use crate::dag::TaskKind;
+use crate::human::OnTimeout;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
+use crate::retry_rule::RetryAction;
+use crate::sensor::{MIN_POKE_INTERVAL, Poked};
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
 
@@ -17,6 +21,16 @@ use crate::time::Timestamp;
 pub(super) struct Answer {
     pub(super) end: TryEnd,
     pub(super) measured: Vec<u32>,
+}
+
+impl Answer {
+    /// Of what nothing is measured.
+    const fn unmeasured(end: TryEnd) -> Self {
+        Self {
+            end,
+            measured: Vec::new(),
+        }
+    }
 }
 
 impl Step<'_> {
@@ -31,7 +45,15 @@ impl Step<'_> {
         }
         let first_of_try = !slot.ti.try_is_open();
         if first_of_try {
+            let dag = Arc::clone(&self.run.dag);
+            let task = dag.task(task);
             self.run.edit(at, |ti| {
+                let rule = ti.retry_rule.take();
+                if let Some(task) = task
+                    && let Some(more) = rule.and_then(|rule| task.retry.rule(rule)?.memory)
+                {
+                    ti.raise_memory(task, more);
+                }
                 ti.try_number = TryNumber(ti.try_number.0.saturating_add(1));
                 ti.infra_losses = 0;
                 ti.start_date = None;
@@ -111,6 +133,55 @@ impl Step<'_> {
             return;
         };
         let ended_at = slot.ti.start_date.map_or(ended_at, |start| ended_at.max(start));
+        if end == TryEnd::AwaitInput
+            && let Some(step) = definition.work.human()
+        {
+            let next_at = step.timeout.map(|timeout| self.now.plus(timeout));
+            return self.change(at, |ti| {
+                ti.state = TaskInstanceState::AwaitingInput;
+                ti.cause = None;
+                ti.next_at = next_at;
+            });
+        }
+        self.conclude(at, Answer { end, measured }, ended_at);
+    }
+
+    /// A person answered.
+    pub(super) fn answered(&mut self, task: TaskIndex, map_index: MapIndex, end: TryEnd) {
+        let Some(at) = self.run.slot_of(task, map_index) else {
+            return;
+        };
+        if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
+            self.conclude(at, Answer::unmeasured(end), self.now);
+        }
+    }
+
+    /// Nobody answered in time.
+    ///
+    /// Airflow: `HITLOperator` takes the defaults if there are any, else it fails with `HITLTimeoutError`, and its retries ask again.
+    fn input_timed_out(&mut self, at: usize) {
+        let Some((slot, definition)) = self.run.task(at) else {
+            return;
+        };
+        let (task, map_index, now) = (slot.task, slot.map_index, self.now);
+        let Some(step) = definition.work.human() else { return };
+        match (step.on_timeout, &step.defaults) {
+            (OnTimeout::Default, Some(defaults)) => {
+                let end = step.end(definition, defaults);
+                self.transitions.push(Transition::DefaultsTaken { task, map_index });
+                self.conclude(at, Answer::unmeasured(end), now);
+            }
+            (OnTimeout::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::TimedOut, now),
+            (OnTimeout::Fail | OnTimeout::Default, _) => self.fail_try(at, Cause::TimedOut, false, None, now),
+        }
+    }
+
+    /// The end of a try, or of one poke of it.
+    fn conclude(&mut self, at: usize, answer: Answer, ended_at: Timestamp) {
+        let Answer { end, measured } = answer;
+        let Some((_, definition)) = self.run.task(at) else {
+            return;
+        };
         match (end, &definition.kind) {
             (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Plain) | (TryEnd::Done, TaskKind::ShortCircuit { .. }) => {
                 self.remember(at, None, measured);
@@ -131,20 +202,47 @@ impl Step<'_> {
                 self.succeed_choosing(at, chosen, measured, ended_at);
             }
             (TryEnd::Skip, _) => self.end_try(at, TaskInstanceState::Skipped, Cause::Returned, ended_at),
-            (TryEnd::Reschedule(after), _) => {
-                let next_at = self.now.plus(after);
-                self.change(at, |ti| {
-                    ti.state = TaskInstanceState::UpForReschedule;
-                    ti.cause = Some(Cause::Returned);
-                    ti.next_at = Some(next_at);
-                });
-            }
-            (TryEnd::Failed { cause, fatal }, _) => self.fail_try(at, cause, fatal, ended_at),
-            // A branch that chooses nothing by name, or a choice of a task that is no branch.
-            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. }) | (TryEnd::Branch(_), _) => {
-                self.fail_try(at, Cause::ContractViolation, false, ended_at);
+            (TryEnd::Reschedule(after), _) => self.poke_later(at, after, ended_at),
+            (TryEnd::Failed { cause, fatal, code }, _) => self.fail_try(at, cause, fatal, code.as_deref(), ended_at),
+            // A branch that chooses nothing by name, a choice of a task that is no branch, or a question that nobody asked for.
+            (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. })
+            | (TryEnd::Branch(_) | TryEnd::AwaitInput, _) => {
+                self.fail_try(at, Cause::ContractViolation, false, None, ended_at);
             }
         }
+    }
+
+    /// "Not yet". A sensor that has waited for too long ends here, without a retry (Airflow: `AirflowSensorTimeout`).
+    fn poke_later(&mut self, at: usize, asked: Duration, ended_at: Timestamp) {
+        let Some((slot, task)) = self.run.task(at) else { return };
+        let elapsed = slot.ti.start_date.map_or(Duration::ZERO, |start| ended_at.since(start));
+        let interval = match &task.sensor {
+            Some(sensor) if elapsed > sensor.timeout => {
+                let state = if sensor.soft_fail {
+                    TaskInstanceState::Skipped
+                } else {
+                    TaskInstanceState::Failed
+                };
+                return self.end_try(at, state, Cause::TimedOut, ended_at);
+            }
+            Some(sensor) => {
+                let poked = Poked {
+                    dag: &self.run.dag.id,
+                    task: &task.id,
+                    run: self.run.key,
+                    map_index: slot.map_index,
+                    try_number: slot.ti.try_number,
+                };
+                sensor.next_interval(poked, elapsed, asked)
+            }
+            None => asked.max(MIN_POKE_INTERVAL),
+        };
+        let next_at = self.now.plus(interval);
+        self.change(at, |ti| {
+            ti.state = TaskInstanceState::UpForReschedule;
+            ti.cause = Some(Cause::Returned);
+            ti.next_at = Some(next_at);
+        });
     }
 
     /// What is not chosen is skipped before the success lets anything run.
@@ -185,15 +283,29 @@ impl Step<'_> {
         });
     }
 
-    /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`.
-    fn fail_try(&mut self, at: usize, cause: Cause, fatal: bool, ended_at: Timestamp) {
+    /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`; and `_evaluate_retry_policy`: a fatal failure is not
+    /// the policy's to judge, and a policy never makes more tries than there are.
+    fn fail_try(&mut self, at: usize, cause: Cause, fatal: bool, code: Option<&str>, ended_at: Timestamp) {
         let Some((slot, task)) = self.run.task(at) else { return };
         let ti = &slot.ti;
-        if fatal || ti.try_number.0 >= ti.max_tries {
+        // Airflow: `BaseSensorOperator` turns `AirflowTaskTimeout` and `AirflowFailException` into a skip.
+        let soft = task.sensor.as_ref().is_some_and(|sensor| sensor.soft_fail);
+        if soft && (fatal || cause == Cause::TimedOut) {
+            return self.end_try(at, TaskInstanceState::Skipped, cause, ended_at);
+        }
+        let rule = task.retry.rule_for(cause, code).filter(|_| !fatal);
+        let action = rule.map_or(RetryAction::Default, |(_, rule)| rule.action);
+        let ends = fatal || action == RetryAction::Fail || ti.try_number.0 >= ti.max_tries;
+        let (run, dag) = (self.run.key, &self.run.dag.id);
+        let delay = rule
+            .filter(|_| action == RetryAction::Retry)
+            .and_then(|(_, rule)| rule.delay)
+            .unwrap_or_else(|| retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number));
+        let decided_by = rule.map(|(number, _)| number);
+        self.run.edit(at, |ti| ti.retry_rule = decided_by);
+        if ends {
             return self.end_try(at, TaskInstanceState::Failed, cause, ended_at);
         }
-        let (run, dag) = (self.run.key, &self.run.dag.id);
-        let delay = retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number);
         self.end_try(at, TaskInstanceState::UpForRetry, cause, ended_at);
         let next_at = ended_at.plus(delay);
         if next_at > self.now {
@@ -231,7 +343,7 @@ impl Step<'_> {
             }
         });
         if give_up {
-            self.fail_try(at, Cause::InfrastructureLost, false, now);
+            self.fail_try(at, Cause::InfrastructureLost, false, None, now);
         } else {
             self.dispatch(at, !started && !may_have_run);
         }
@@ -258,6 +370,8 @@ impl Step<'_> {
             ti.start_date = None;
             ti.end_date = None;
             ti.next_at = None;
+            ti.retry_rule = None;
+            ti.raised_memory_kib = None;
             ti.facts = None;
         });
         if let Some((task, scope)) = self.run.node_of(at) {
@@ -279,6 +393,10 @@ impl Step<'_> {
     /// an upstream task was cleared meanwhile; Airflow looks at the rule again too.)
     pub(super) fn fall_due(&mut self) {
         for at in self.run.tis.due(self.now) {
+            if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
+                self.input_timed_out(at);
+                continue;
+            }
             self.run.edit(at, |ti| ti.next_at = None);
             self.evaluate_later(at);
         }

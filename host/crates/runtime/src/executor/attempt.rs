@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::json;
+use model::work::ComponentTask;
+use model::{Work, json};
 use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
 use serde_json::Value;
 use wasmtime::Store;
@@ -25,6 +26,10 @@ use crate::try_log::TryLog;
 
 /// The longest reason of a skip, in bytes.
 const MAX_REASON_BYTES: usize = 16 << 10;
+/// The longest subject of a question to a person, in bytes.
+const MAX_SUBJECT_BYTES: usize = 4 << 10;
+/// The longest body of one, in bytes.
+const MAX_BODY_BYTES: usize = 256 << 10;
 /// What a guest may hand to the host in one call, beyond its limits.
 const HOSTCALL_BYTES: u64 = 64 << 20;
 
@@ -61,16 +66,47 @@ impl Attempt {
 
     /// Runs the try. It is dropped where the try is stopped from outside.
     pub(super) async fn run(&self) -> Result<Ended, Death> {
-        let task = &self.request.task;
+        match &self.request.task.work {
+            Work::Component(component) => self.run_component(component).await,
+            Work::Human(_) => self.ask().await,
+        }
+    }
+
+    /// A person is asked: all that there is to do here is to render the question.
+    async fn ask(&self) -> Result<Ended, Death> {
+        let input = input::render(&self.request, self.services.xcoms.as_ref()).await?;
+        let text = |name: &str, limit: usize| match input.value.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                if text.len() > limit {
+                    return Err(Death::Input(format!(
+                        "the rendered `{name}` has {} bytes; the limit is {limit}",
+                        text.len()
+                    )));
+                }
+                Ok(Some(text))
+            }
+        };
+        Ok(Ended {
+            outcome: TryOutcome::AwaitInput {
+                subject: text("subject", MAX_SUBJECT_BYTES)?.unwrap_or_default(),
+                body: text("body", MAX_BODY_BYTES)?,
+            },
+            xcoms: Vec::new(),
+        })
+    }
+
+    async fn run_component(&self, component: &ComponentTask) -> Result<Ended, Death> {
         let ready = self
             .components
-            .get(task.component)
+            .get(component.digest)
             .await
             .map_err(|error| Death::Load(error.to_string()))?;
-        let entry = ready.entry(&task.entry).ok_or_else(|| {
+        let entry = ready.entry(&component.entry).ok_or_else(|| {
             Death::Load(format!(
                 "the component has no task `{}`; it has: {}",
-                task.entry,
+                component.entry,
                 ready.names()
             ))
         })?;
@@ -78,16 +114,22 @@ impl Attempt {
         if let Some(name) = &input.name {
             let _ = self.name.set(name.clone());
         }
-        self.call(&ready, entry, input).await
+        self.call(&ready, component, entry, input).await
     }
 
-    async fn call(&self, ready: &Ready, entry: &Entry, input: Input) -> Result<Ended, Death> {
+    async fn call(
+        &self,
+        ready: &Ready,
+        component: &ComponentTask,
+        entry: &Entry,
+        input: Input,
+    ) -> Result<Ended, Death> {
         let mut store = self.store(&input);
         let unwound = |starting| move |error| Death::Unwound { error, starting };
         let task = ready.pre.instantiate_async(&mut store).await.map_err(unwound(true))?;
         let answer = task
             .airtight_task_guest()
-            .call_run(&mut store, &self.request.task.entry, &input.text)
+            .call_run(&mut store, &component.entry, &input.text)
             .await
             .map_err(unwound(false))?;
         self.gate.pass().map_err(|ended| Death::Unwound {
@@ -183,7 +225,7 @@ impl Attempt {
         if !problems.is_empty() {
             return Err(Death::Contract(format!(
                 "the return value does not match the output schema of task `{}`: {}",
-                self.request.task.entry,
+                self.request.task.work.operator_name(),
                 problems.join("; ")
             )));
         }

@@ -25,6 +25,8 @@ pub(super) const MAX_INPUT_BYTES: usize = 16 << 20;
 pub(super) struct Input {
     /// JSON text.
     pub(super) text: String,
+    /// The same, read.
+    pub(super) value: Value,
     /// What it refers to, and what the XComs refer to that went into it.
     pub(super) blobs: Vec<BlobRef>,
     /// What a mapped task instance is called.
@@ -33,6 +35,20 @@ pub(super) struct Input {
 
 /// Renders and checks.
 pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry: &Entry) -> Result<Input, Death> {
+    let input = render(request, xcoms).await?;
+    let problems = entry.input.validate(&input.value);
+    if !problems.is_empty() {
+        return Err(Death::Input(format!(
+            "the input does not match the schema of task `{}`: {}",
+            request.task.work.operator_name(),
+            problems.join("; ")
+        )));
+    }
+    Ok(input)
+}
+
+/// Renders.
+pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Result<Input, Death> {
     let template = InputTemplate::parse(&request.task.input).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("the input's templates are not valid: {}", texts.join("; ")))
@@ -72,15 +88,7 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
     blobs.extend(found);
     let value: Value =
         serde_json::from_str(&text).map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
-    let problems = entry.input.validate(&value);
-    if !problems.is_empty() {
-        return Err(Death::Input(format!(
-            "the input does not match the schema of task `{}`: {}",
-            request.task.entry,
-            problems.join("; ")
-        )));
-    }
-    Ok(Input { text, blobs, name })
+    Ok(Input { text, value, blobs, name })
 }
 
 async fn pull(

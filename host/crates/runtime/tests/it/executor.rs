@@ -10,7 +10,7 @@ use runtime::{EngineConfig, TaskEngine};
 use serde_json::json;
 use test_artifacts as artifacts;
 
-use crate::support::{World, died, request, returned, shared_code};
+use crate::support::{World, component_of, died, request, returned, shared_code};
 
 fn small_world(slots: u32, pooling: bool) -> World {
     let config = EngineConfig {
@@ -27,7 +27,7 @@ async fn more_dispatches_than_slots_wait_for_their_turn() {
     let first = world.request(artifacts::ANSWER_KINDS, "echo", json!(1)).await;
     let mut waiting = Vec::new();
     for number in 0..50 {
-        let request = request(first.task.component, "echo", json!(number));
+        let request = request(component_of(&first), "echo", json!(number));
         waiting.push(request.id);
         world.executor.dispatch(request);
     }
@@ -51,7 +51,7 @@ async fn more_dispatches_than_slots_wait_for_their_turn() {
 async fn a_waiting_dispatch_can_be_cancelled() {
     let world = small_world(1, true);
     let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
-    let (busy, component) = (spinning.id, spinning.task.component);
+    let (busy, component) = (spinning.id, component_of(&spinning));
     world.executor.dispatch(spinning);
     world.logs.wait_for(busy, "spinning").await;
     let waiting = request(component, "spin", json!(null));
@@ -78,7 +78,7 @@ async fn an_unknown_dispatch_is_not_cancelled() {
 async fn shutdown_lets_tries_end_and_hands_back_the_rest() {
     let world = Arc::new(small_world(2, true));
     let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
-    let component = spinning.task.component;
+    let component = component_of(&spinning);
     let (spin, short) = (spinning.id, request(component, "compute", json!({"bytes": 1_000_000})));
     let compute = short.id;
     world.executor.dispatch(spinning);

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use model::{
     BlobRef, Cause, Clock, DagId, DagRunKey, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
-    TaskIndex, TiKey, Timestamp, TryNumber,
+    TaskIndex, TiKey, Timestamp, TryNumber, Work,
 };
 use ports::component::{ComponentCompiler, Inspected, Refusal};
 use ports::executor::{
@@ -416,8 +416,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
         }),
         task: Arc::new(TaskSpec {
             task_id: TaskId::new("a_task").expect("an id"),
-            component,
-            entry: entry.to_owned(),
+            work: Work::of_component("test@1", component, entry),
             input,
             limits: Limits::default(),
             max_tries: 3,
@@ -426,6 +425,12 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
         }),
         position: None,
     }
+}
+
+/// The component that a request runs.
+#[track_caller]
+pub(crate) fn component_of(request: &TryRequest) -> Digest {
+    request.task.work.component().expect("a component").digest
 }
 
 /// Changes the limits of a request.

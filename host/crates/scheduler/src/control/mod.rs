@@ -6,6 +6,7 @@ mod delete_dag;
 mod delete_run;
 mod deploy;
 mod resolve;
+mod respond;
 mod set_paused;
 mod set_run_note;
 mod set_run_state;
@@ -17,7 +18,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, RunUuid, TaskId};
-use ports::control::{ClearRequest, Control, ControlError, RunEvent, SchedulerHealth, TriggerRequest};
+use ports::control::{
+    ClearRequest, Control, ControlError, RespondRequest, Responded, RunEvent, SchedulerHealth, TriggerRequest,
+};
 use ports::deploy::{CheckedManifest, Deployed};
 use ports::query::{RunRow, TiRow};
 use tokio::sync::broadcast;
@@ -46,6 +49,10 @@ impl Control for Handle {
         user: &str,
     ) -> Result<RunRow, ControlError> {
         set_run_state::set_run_state(&self.shared, dag_id, run_id, state, user).await
+    }
+
+    async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError> {
+        respond::respond(&self.shared, request).await
     }
 
     async fn set_run_note(

@@ -175,6 +175,8 @@ impl Tables {
                     task_instances: Default::default(),
                     tries: Default::default(),
                     xcoms: Default::default(),
+                    hitl_requests: Default::default(),
+                    hitl_answers: Default::default(),
                     checkpoints: Default::default(),
                     new: new.clone(),
                 },
@@ -218,6 +220,18 @@ impl Tables {
             if let Some(run) = self.runs.get_mut(&xcom.ti.run) {
                 run.xcoms
                     .insert((xcom.ti.task, xcom.ti.map_index, xcom.key.clone()), xcom.value.clone());
+            }
+        }
+        for request in &tick.hitl_requests {
+            if let Some(run) = self.runs.get_mut(&request.ti.run) {
+                let key = (request.ti.task, request.ti.map_index, request.try_number);
+                run.hitl_requests.insert(key, request.clone());
+            }
+        }
+        for answer in &tick.hitl_answers {
+            if let Some(run) = self.runs.get_mut(&answer.ti.run) {
+                let key = (answer.ti.task, answer.ti.map_index, answer.try_number);
+                run.hitl_answers.insert(key, answer.clone());
             }
         }
         for ti in &tick.checkpoint_deletes {

@@ -14,7 +14,8 @@ use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
-    AuditWrite, CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite, TickWrite,
+    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite,
+    TickWrite,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -77,6 +78,18 @@ impl MemoryStore {
         run.xcoms
             .iter()
             .map(|((task, map_index, key), value)| (*task, *map_index, key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// The questions of a run to people, by task instance and try, with their answers.
+    pub fn hitl_of(&self, run: DagRunKey) -> Vec<(HitlRequest, Option<HitlAnswer>)> {
+        let tables = self.tables();
+        let Some(run) = tables.runs.get(&run) else {
+            return Vec::new();
+        };
+        run.hitl_requests
+            .iter()
+            .map(|(key, request)| (request.clone(), run.hitl_answers.get(key).cloned()))
             .collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::run::raised_memory_bytes;
 use model::{DagId, DagRunKey, Digest, MapIndex, RunId, TaskIndex, Timestamp};
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
@@ -148,13 +149,15 @@ impl Tables {
                     start_date: ti.start_date,
                     end_date: ti.end_date,
                     next_at: ti.next_at,
+                    retry_reason: ti.retry_rule.and_then(|rule| task.retry.reason(rule)),
+                    memory_limit_bytes: raised_memory_bytes(ti.raised_memory_kib).unwrap_or(task.limits.memory_bytes),
                     usage: ti.usage,
                     pool: task.pool.clone(),
                     pool_slots: task.pool_slots,
                     priority_weight: task.priority_weight,
-                    component: task.component.clone(),
-                    component_digest: task.digest,
-                    entry: task.entry.clone(),
+                    operator: task.work.operator().to_owned(),
+                    operator_name: task.work.operator_name().to_owned(),
+                    component_digest: task.work.component().map(|component| component.digest),
                 })
             })
             .collect()

@@ -7,7 +7,7 @@ use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
-use ports::store::{AuditWrite, CommitError, Lease, LeaseError, NewRun, TiWrite};
+use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
 /// How many tick ids are remembered; only the last is ever asked for.
@@ -58,6 +58,8 @@ pub(super) struct MemoryRun {
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
+    pub(super) hitl_requests: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlRequest>,
+    pub(super) hitl_answers: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlAnswer>,
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
 }
 
@@ -67,6 +69,8 @@ impl MemoryRun {
         !(self.task_instances.is_empty()
             && self.tries.is_empty()
             && self.xcoms.is_empty()
+            && self.hitl_requests.is_empty()
+            && self.hitl_answers.is_empty()
             && self.checkpoints.is_empty())
     }
 
@@ -79,6 +83,8 @@ impl MemoryRun {
         }
         let [task_instances, tries, xcoms, checkpoints] = rows;
         some(&mut self.task_instances, task_instances);
+        some(&mut self.hitl_answers, tries);
+        some(&mut self.hitl_requests, tries);
         some(&mut self.tries, tries);
         some(&mut self.xcoms, xcoms);
         some(&mut self.checkpoints, checkpoints);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use model::dag::TaskKind;
+use model::retry_rule::{MoreMemory, RetryAction, RetryRule};
+use model::sensor::Sensor;
 use model::{Cause, DagRunState, TaskIndex, TaskInstanceState, TriggerRule};
 use ports::executor::TryOutcome;
 
-use crate::support::{DagBuilder, Reply, RigBuilder};
+use crate::support::{DagBuilder, Reply, RigBuilder, failure};
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_runs_in_order_and_ends_in_success() {
@@ -215,4 +217,83 @@ async fn max_active_runs_holds_runs_back_and_lets_the_next_one_in_with_the_same_
     for run in &runs {
         assert_eq!(rig.finished(run).await, DagRunState::Success);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_policy_gives_the_next_try_more_memory_and_says_so() {
+    const MIB: u64 = 1 << 20;
+    let rig = RigBuilder::new(|request| {
+        if request.task.limits.memory_bytes < 2048 * MIB {
+            Reply::End(failure(Cause::OutOfMemory, false), Vec::new())
+        } else {
+            Reply::done()
+        }
+    })
+    .start()
+    .await;
+    let more = RetryRule {
+        causes: vec![Cause::OutOfMemory],
+        codes: Vec::new(),
+        action: RetryAction::Retry,
+        delay: Some(Duration::from_secs(1)),
+        memory: Some(MoreMemory {
+            percent: 200,
+            max_bytes: 4096 * MIB,
+        }),
+    };
+    rig.deploy(DagBuilder::new("d").task_with("a", &[], |task| {
+        task.retry.retries = 5;
+        task.retry.rules = vec![more];
+    }))
+    .await;
+    let (run, state) = rig.run_to_end("d").await;
+    assert_eq!(state, DagRunState::Success);
+    let limits: Vec<u64> = rig
+        .executor
+        .dispatched
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|request| request.task.limits.memory_bytes / MIB)
+        .collect();
+    assert_eq!(limits, [512, 1024, 2048]);
+    let shown: Vec<(Option<u32>, bool)> = rig
+        .store
+        .inner
+        .tries(run.key)
+        .iter()
+        .map(|row| {
+            (
+                row.raised_memory_kib.map(|kib| kib.get() >> 10),
+                row.retry_rule.is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(shown, [(None, true), (Some(1024), true), (Some(2048), false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sensor_that_has_waited_too_long_says_so() {
+    let rig = RigBuilder::new(|_| {
+        let after = Duration::ZERO;
+        Reply::End(TryOutcome::Reschedule { after }, Vec::new())
+    })
+    .start()
+    .await;
+    rig.deploy(DagBuilder::new("d").task_with("wait", &[], |task| {
+        task.sensor = Some(Sensor {
+            timeout: Duration::from_secs(10),
+            ..Sensor::default()
+        });
+    }))
+    .await;
+    let (run, state) = rig.run_to_end("d").await;
+    assert_eq!(state, DagRunState::Failed);
+    let ti = rig.ti(run.key, "wait");
+    assert_eq!(ti.cause, Some(Cause::TimedOut));
+    assert_eq!(
+        ti.message.as_deref(),
+        Some("the sensor has waited longer than its `timeout`")
+    );
+    assert!(ti.dispatch.0 <= 12, "one poke a second at the most: {}", ti.dispatch.0);
 }

@@ -9,6 +9,7 @@ mod control;
 mod databases;
 mod failures;
 mod fencing;
+mod human;
 mod intents;
 mod payloads;
 mod recovery;

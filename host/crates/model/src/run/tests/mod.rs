@@ -1,10 +1,12 @@
 //! Tests of the run state machine. Whole workflows with results known from Airflow are in `tests/oracle`.
 
 mod choose;
+mod human;
 mod people;
 mod properties;
 mod scale;
 mod tries;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,11 @@ use std::time::Duration;
 use super::testing::{dag, task};
 use super::{Event, Loss, RunState, Transition, TryEnd, advance};
 use crate::cause::Cause;
-use crate::dag::{Dag, Task};
+use crate::dag::{Dag, Task, TaskRole};
 use crate::id::{DagRunKey, DispatchNumber, MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
+use crate::trigger_rule::TriggerRule;
 
 const START: Timestamp = Timestamp(1_000_000_000);
 
@@ -140,6 +143,7 @@ fn failed() -> TryEnd {
     TryEnd::Failed {
         cause: Cause::Failed,
         fatal: false,
+        code: None,
     }
 }
 

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::dag::{RetryPolicy, TaskKind, TaskRole};
+use crate::human::{HumanStep, OK, OnTimeout};
+use crate::retry_rule::{RetryAction, RetryRule};
 use crate::trigger_rule::{Decision, TriggerRule, Upstream};
+use crate::work::Work;
 
 /// What one random step does: the kind of event, and numbers to choose its details by.
 type Action = (u8, u8, u8, u8);
@@ -54,9 +57,21 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
                         delay: Duration::from_secs(u64::from(retries) * 3),
                         exponential_backoff: retries == 2,
                         max_delay: Some(Duration::from_secs(20)),
+                        rules: vec![RetryRule {
+                            causes: vec![Cause::Trapped],
+                            codes: Vec::new(),
+                            action: RetryAction::ALL[usize::from(edges & 0x20 != 0)],
+                            delay: Some(Duration::from_secs(1)),
+                            memory: None,
+                        }],
                     },
                     rerun_on_loss: rerun,
                     max_infra_retries: 1,
+                    work: if edges & 0x40 == 0 {
+                        task("t", &[]).work
+                    } else {
+                        Work::Human(Box::new(asked(edges & 0x80 == 0, rerun)))
+                    },
                     ..task(&format!("t{at}"), &upstream)
                 }
             });
@@ -66,10 +81,29 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
     })
 }
 
+fn asked(defaults: bool, skip: bool) -> HumanStep {
+    HumanStep {
+        options: vec![OK.to_owned()],
+        defaults: defaults.then(|| vec![OK.to_owned()]),
+        multiple: false,
+        params: indexmap::IndexMap::new(),
+        assigned_users: Vec::new(),
+        timeout: Some(Duration::from_secs(5)),
+        on_timeout: match (defaults, skip) {
+            (true, _) => OnTimeout::Default,
+            (false, true) => OnTimeout::Skip,
+            (false, false) => OnTimeout::Fail,
+        },
+        approval: None,
+        branches: false,
+    }
+}
+
 fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
     let failed = |fatal| TryEnd::Failed {
         cause: Cause::Trapped,
         fatal,
+        code: None,
     };
     match (choice % 10, &task.kind) {
         (0, _) => failed(false),
@@ -78,6 +112,7 @@ fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
         (3, _) => TryEnd::Reschedule(Duration::from_secs(u64::from(detail % 4))),
         (4, _) => TryEnd::Branch(vec![TaskIndex(u32::from(detail % 10))]),
         (5, _) => TryEnd::DoneFalsy,
+        (6 | 7, _) if task.work.human().is_some() || detail % 8 == 0 => TryEnd::AwaitInput,
         (_, TaskKind::Branch { .. }) => {
             let chosen = task
                 .downstream
@@ -108,7 +143,7 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
     };
     let any = || (TaskIndex(u32::from(a % 11)), MapIndex(if c % 7 == 0 { 3 } else { -1 }));
     let loss = [Loss::NotAcknowledged, Loss::Acknowledged, Loss::HandedBack][usize::from(b % 3)];
-    Some(match kind % 20 {
+    Some(match kind % 22 {
         0 | 1 => Event::Start,
         2..=4 => nth(ready(), a).map(|(task, map_index, _)| Event::Admit { task, map_index })?,
         5 | 6 => nth(out(), a).map(|(task, map_index, dispatch)| Event::TryStarted {
@@ -155,6 +190,11 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
             measured: Vec::new(),
             started_at: Timestamp(i64::from(c)),
             ended_at: Timestamp(i64::MAX),
+        },
+        19 | 20 => Event::Answered {
+            task: any().0,
+            map_index: any().1,
+            end: end(&run.dag().tasks[usize::from(a) % run.dag().tasks.len()], b, c),
         },
         _ => Event::TryLost {
             task: any().0,
@@ -249,6 +289,9 @@ impl Witness {
                         Some(dispatch),
                         "what is cancelled is the last dispatch"
                     );
+                }
+                Transition::DefaultsTaken { task, .. } => {
+                    prop_assert_eq!(self.state(*task), TaskInstanceState::AwaitingInput);
                 }
                 Transition::Run { to, .. } => {
                     if to.is_finished() && !by_people && !matches!(event, Event::Timer) {

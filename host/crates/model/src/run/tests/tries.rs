@@ -67,6 +67,7 @@ fn a_fatal_failure_skips_the_remaining_retries() {
         TryEnd::Failed {
             cause: Cause::Denied,
             fatal: true,
+            code: None,
         },
     );
     assert_eq!((world.states(), world.ti(0).try_number.0), (vec!["failed"], 1));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use model::dag::{DEFAULT_POOL, DagParts, Param, RetryPolicy, Task, TaskKind, TaskRole};
-use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
+use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule, Work};
 use ports::deploy::CheckedManifest;
 
 /// Builds a DAG task by task; upstream tasks are named before they are used.
@@ -76,9 +76,7 @@ impl DagBuilder {
         }
         let mut task = Task {
             id: TaskId::new(id).unwrap(),
-            component: "noop@1".to_owned(),
-            digest: Digest::of(b"noop"),
-            entry: "noop".to_owned(),
+            work: Work::of_component("noop@1", Digest::of(b"noop"), "noop"),
             doc_md: None,
             input: serde_json::json!({}),
             trigger_rule: TriggerRule::AllSuccess,
@@ -95,7 +93,9 @@ impl DagBuilder {
                 delay: Duration::from_secs(10),
                 exponential_backoff: false,
                 max_delay: None,
+                rules: Vec::new(),
             },
+            sensor: None,
             limits: Limits::default(),
             rerun_on_loss: true,
             max_infra_retries: 1_000,

@@ -89,9 +89,7 @@ impl Poked<'_> {
         let millis = base.as_millis();
         let doubled = match pokes {
             0 | 1 => millis / 2,
-            more => millis
-                .checked_mul(1_u128.checked_shl(more - 2).unwrap_or(0))
-                .unwrap_or(u128::MAX),
+            more => millis.saturating_mul(1_u128.checked_shl(more - 2).unwrap_or(u128::MAX)),
         };
         let shortest = u64::try_from(doubled / 1000)
             .unwrap_or(u64::MAX / 4)
@@ -163,12 +161,12 @@ mod tests {
         );
         let bounded = Sensor {
             max_wait: Some(Duration::from_secs(60)),
-            ..backoff.clone()
+            ..backoff
         };
         assert_eq!(next(&bounded, 100_000, 0), Duration::from_secs(60));
         let short = Sensor {
             timeout: Duration::from_secs(1_010),
-            ..backoff.clone()
+            ..backoff
         };
         assert_eq!(
             next(&short, 1_000, 0),

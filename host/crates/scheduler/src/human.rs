@@ -59,12 +59,15 @@ impl Draft {
             };
             self.details.insert(place, Some(details));
         } else {
+            let value = answer.return_value(at, user);
+            // As in the configuration of a run: who may answer may name blobs. What is no reference to a try is none here.
+            let blobs = model::json::check(&value, u64::MAX).unwrap_or_default();
             self.xcoms.push(XcomWrite {
                 ti,
                 key: RETURN_VALUE.to_owned(),
                 value: XcomValue {
-                    value: answer.return_value(at, user).into(),
-                    blobs: Vec::new(),
+                    value: value.into(),
+                    blobs,
                 },
             });
         }

@@ -9,9 +9,10 @@ use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings};
 use super::human;
 use super::input;
+use super::repeats;
 use super::section::{Spanned, short};
 use super::suggest;
-use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::trigger_rule::TriggerRule;
 use crate::work::Work;
@@ -64,6 +65,7 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
     let (0, Some(id), Some(resolved)) = (findings.errors(), &manifest.id, tasks) else {
         return Err(diagnostics);
     };
+    let mut measures = repeats::Measures::of(manifest);
     let dag = Dag::from(DagParts {
         id: id.value.clone(),
         description: manifest.description.clone(),
@@ -74,9 +76,17 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
         max_active_runs: manifest.max_active_runs.unwrap_or(16),
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
-        groups: Vec::new(),
-        tasks: tasks_of(manifest, &resolved),
+        groups: repeats::groups(manifest, &mut measures),
+        tasks: tasks_of(manifest, &resolved, measures),
     });
+    let unfit = |(at, task): (usize, &Task)| {
+        let fits = dag.scopes().fits(TaskIndex(u32::try_from(at).unwrap_or(u32::MAX)), task.expand.as_ref());
+        (!fits).then(|| repeats::too_deep(&manifest.tasks[at]))
+    };
+    let unfit: Vec<Diagnostic> = dag.tasks.iter().enumerate().filter_map(unfit).collect();
+    if !unfit.is_empty() {
+        return Err(unfit);
+    }
     let canonical = canonical::text(&dag);
     Ok(Checked {
         digest: Digest::of(canonical.as_bytes()),
@@ -260,7 +270,7 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
     }
 }
 
-fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
+fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeats::Measures) -> Vec<Task> {
     let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
     let mut downstream: Vec<Vec<TaskIndex>> = vec![Vec::new(); manifest.tasks.len()];
     for (at, task) in manifest.tasks.iter().enumerate() {
@@ -269,27 +279,39 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>]) -> Vec<Task> {
         }
     }
     let retry = RetryPolicy::default();
+    let expansions: Vec<Option<Expansion>> = manifest
+        .tasks
+        .iter()
+        .map(|task| {
+            let expand = task.expand.as_ref()?;
+            Some(measures.expansion(manifest, expand, task.group))
+        })
+        .collect();
     manifest
         .tasks
         .iter()
         .zip(resolved)
         .zip(downstream)
-        .filter_map(|((task, resolved), downstream)| {
+        .zip(expansions.into_iter().zip(measures.by_task))
+        .filter_map(|(((task, resolved), downstream), (expand, measures))| {
             let settings = &task.settings;
             Some(Task {
                 id: task.id.clone(),
                 work: resolved.work(task)?,
                 doc_md: task.doc_md.clone(),
                 input: task.input.value.clone(),
-                trigger_rule: settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
+                trigger_rule: match task.role {
+                    TaskRole::Teardown { .. } => TriggerRule::AllDoneSetupSuccess,
+                    _ => settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
+                },
                 upstream: task.upstream.iter().map(|at| index(*at)).collect(),
                 downstream,
-                group: None,
-                expand: None,
-                map_index_template: None,
-                measures: Vec::new(),
+                group: task.group.map(repeats::group_index),
+                expand,
+                map_index_template: task.map_index_template.clone(),
+                measures,
                 kind: kind(task),
-                role: TaskRole::Work,
+                role: task.role.clone(),
                 retry: RetryPolicy {
                     retries: settings.retries.unwrap_or(retry.retries),
                     delay: settings.retry_delay.unwrap_or(retry.delay),

@@ -11,7 +11,7 @@ use super::human::HumanDecl;
 use super::locate;
 use super::section::Spanned;
 use super::tree::Node;
-use crate::dag::Param;
+use crate::dag::{Combine, Param, TaskRole};
 use crate::id::{DagId, TaskId};
 use crate::limits::Limits;
 use crate::retry_rule::RetryRule;
@@ -37,7 +37,46 @@ pub struct Manifest {
     pub(super) max_active_tasks: Option<u32>,
     pub(super) dagrun_timeout: Option<Duration>,
     pub(super) params: Vec<(String, Param)>,
+    pub(super) groups: Vec<GroupDecl>,
     pub(super) tasks: Vec<TaskDecl>,
+}
+
+/// A task group as it was read; each comes after the one around it.
+#[derive(Clone, Debug)]
+pub(super) struct GroupDecl {
+    pub(super) id: String,
+    pub(super) parent: Option<usize>,
+    pub(super) tooltip: Option<String>,
+    pub(super) expand: Option<ExpandDecl>,
+    pub(super) repeat: Option<LoopDecl>,
+}
+
+/// What is mapped over, as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct ExpandDecl {
+    pub(super) pos: Pos,
+    pub(super) how: Combine,
+    pub(super) sources: Vec<SourceDecl>,
+    pub(super) limit: u32,
+}
+
+/// One thing that is mapped over.
+#[derive(Clone, Debug)]
+pub(super) struct SourceDecl {
+    pub(super) name: String,
+    pub(super) input: Input,
+    /// The task that publishes it.
+    pub(super) task: Option<usize>,
+}
+
+/// A loop as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct LoopDecl {
+    pub(super) pos: Pos,
+    pub(super) max: u32,
+    pub(super) until: Input,
+    /// The task that decides.
+    pub(super) task: Option<usize>,
 }
 
 /// A task as it was read.
@@ -58,6 +97,10 @@ pub(super) struct TaskDecl {
     pub(super) branches: Option<Branches>,
     /// `ignore_downstream_trigger_rules`, if the task is a short circuit.
     pub(super) short_circuit: Option<bool>,
+    pub(super) group: Option<usize>,
+    pub(super) expand: Option<ExpandDecl>,
+    pub(super) map_index_template: Option<String>,
+    pub(super) role: TaskRole,
     pub(super) doc_md: Option<String>,
     pub(super) settings: Settings,
 }
@@ -228,5 +271,26 @@ impl Manifest {
             Some(node) => locate::in_text(&self.source, &self.lines, node.at(pointer), offset),
             None => input.pos,
         }
+    }
+}
+
+impl Manifest {
+    /// The groups around a task or group, from the inside out.
+    pub(super) fn around(&self, group: Option<usize>) -> Vec<&GroupDecl> {
+        let first = group.and_then(|at| self.groups.get(at));
+        std::iter::successors(first, |group| self.groups.get(group.parent?)).collect()
+    }
+
+    /// Whether something in the group `inner` lies in the group `outer`.
+    pub(super) fn is_inside(&self, inner: Option<usize>, outer: usize) -> bool {
+        std::iter::successors(inner, |at| self.groups.get(*at)?.parent).any(|at| at == outer)
+    }
+
+    /// The whole id of the task that a name stands for where `task` uses it.
+    pub(super) fn full_name(&self, task: &TaskDecl, name: &str) -> String {
+        let around = self.around(task.group).into_iter();
+        let full = around.map(|group| format!("{}.{name}", group.id));
+        let known = |id: &String| self.tasks.iter().any(|task| task.id.as_str() == *id);
+        full.into_iter().find(known).unwrap_or_else(|| name.to_owned())
     }
 }

@@ -38,6 +38,9 @@ pub(super) enum FieldKind {
     Component,
     Params,
     Section(&'static [Field]),
+    /// From name to a list, an object, or a template of one.
+    Sources,
+    Teardown,
     Tasks,
     Input,
     Branches,
@@ -140,6 +143,80 @@ pub(super) const TASK: &[Field] = &[
         "Instead of a component: ask a person, and wait for the answer.",
     ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
+    field(
+        "map_index_template",
+        FieldKind::Text,
+        "A template that names an instance of a mapped task for people.",
+    ),
+    field(
+        "setup",
+        FieldKind::Bool,
+        "The task prepares something for those between it and its teardowns.",
+    ),
+    field(
+        "teardown",
+        FieldKind::Teardown,
+        "The task cleans up what its setups, upstream tasks with `setup`, prepared.",
+    ),
+];
+
+/// What makes a task or a group many.
+pub(super) const MAPPING: &[Field] = &[
+    field(
+        "expand",
+        FieldKind::Sources,
+        "One instance for each element; of several lists, for each combination.",
+    ),
+    field(
+        "expand_zip",
+        FieldKind::Sources,
+        "One instance for each element of several lists side by side.",
+    ),
+    field(
+        "expand_kwargs",
+        FieldKind::Input,
+        "One instance for each object of a list, whose members go into the input.",
+    ),
+    field(
+        "map_limit",
+        FieldKind::Int { min: 1, max: 100_000 },
+        "How many instances there may be. Default: 10000.",
+    ),
+];
+
+/// A task group.
+pub(super) const GROUP: &[Field] = &[
+    field("tooltip", FieldKind::Text, "One line for people."),
+    field(
+        "after",
+        FieldKind::TaskIds,
+        "What the first tasks of the group wait for.",
+    ),
+    field(
+        "defaults",
+        FieldKind::Section(SETTINGS),
+        "Settings of the group's tasks that do not set their own.",
+    ),
+    field(
+        "loop",
+        FieldKind::Section(LOOP),
+        "Repeat the group until a condition holds.",
+    ),
+    field("tasks", FieldKind::Tasks, "The group's tasks, by id."),
+];
+
+/// A loop.
+pub(super) const LOOP: &[Field] = &[
+    field(
+        "until",
+        FieldKind::Text,
+        "A template over what one task of the group returned; the loop is over when it counts as true.",
+    ),
+    field(
+        "max",
+        FieldKind::Int { min: 1, max: 100_000 },
+        "How many iterations there are at the most.",
+    ),
 ];
 
 /// What a person is asked.
@@ -376,10 +453,7 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "weight_rule"
         | "depends_on_past"
         | "wait_for_downstream"
-        | "expand"
         | "map"
-        | "setup"
-        | "teardown"
         | "queue"
         | "outlets"
         | "inlets"

@@ -17,6 +17,10 @@ pub(super) fn check(manifest: &Manifest, described: &[Option<&TaskDescriptor>], 
         .tasks
         .iter()
         .zip(described)
+        .filter(|(task, _)| {
+            let around = manifest.around(task.group);
+            task.expand.is_none() && around.iter().all(|group| group.expand.is_none())
+        })
         .filter_map(|(task, described)| Some((task.id.as_str(), (*described)?)))
         .collect();
     // Many tasks of a DAG are of one component task: its schema is compiled once.
@@ -41,8 +45,18 @@ pub(super) fn check(manifest: &Manifest, described: &[Option<&TaskDescriptor>], 
 /// Validates what does not depend on templates.
 fn literals(task: &TaskDecl, validator: &Validator, findings: &mut Findings) {
     let input = &task.input;
-    for finding in validator.findings(&input.value) {
-        if depends_on_templates(&input.value, &finding) {
+    // What the elements of a mapping bring is known only to the run.
+    let mut value = std::borrow::Cow::Borrowed(&input.value);
+    for source in task.expand.iter().flat_map(|expand| &expand.sources) {
+        if source.name.is_empty() {
+            return;
+        }
+        if let Value::Object(members) = value.to_mut() {
+            members.insert(source.name.clone(), "{{ item }}".into());
+        }
+    }
+    for finding in validator.findings(&value) {
+        if depends_on_templates(&value, &finding) {
             continue;
         }
         let pos = input.node.as_ref().map_or(task.pos, |node| node.at(&finding.path).pos);
@@ -100,10 +114,13 @@ fn templates(
                 Some((_, param)) => (format!("params.{name}"), *path, Shape::of(&param.schema)),
                 None => continue,
             },
-            Source::Xcom { xcom, path } if xcom.key == RETURN_VALUE => match outputs.get(xcom.task.as_str()) {
-                Some(producer) => (format!("xcom.{}", xcom.task), *path, Shape::of(&producer.output)),
-                None => continue,
-            },
+            // What a repeated task published may be a list of answers, and what an iteration left may be missing: unknown.
+            Source::Xcom { xcom, path } if xcom.key == RETURN_VALUE && !xcom.previous => {
+                match outputs.get(manifest.full_name(task, &xcom.task).as_str()) {
+                    Some(producer) => (format!("xcom.{}", xcom.task), *path, Shape::of(&producer.output)),
+                    None => continue,
+                }
+            }
             Source::Xcom { .. } => continue,
         };
         let pos = || manifest.locate(&task.input, pointer, 0);

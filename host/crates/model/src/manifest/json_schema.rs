@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::{APPROVAL, DAG, Field, FieldKind, RETRY_RULE, SETTINGS, TASK};
+use super::field::{APPROVAL, DAG, Field, FieldKind, GROUP, MAPPING, RETRY_RULE, SETTINGS, TASK};
 use super::retry;
 use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
@@ -17,6 +17,11 @@ pub fn json_schema() -> Value {
         "https://json-schema.org/draft/2020-12/schema".into(),
     );
     members.insert("title".to_owned(), "Airtight DAG manifest".into());
+    let mut task = section(&[TASK, MAPPING, SETTINGS], &[]);
+    task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
+    let group = section(&[GROUP, MAPPING], &["tasks"]);
+    let either = json!({"if": {"type": "object", "required": ["tasks"]}, "then": group, "else": task});
+    members.insert("$defs".to_owned(), json!({ "task": either }));
     schema
 }
 
@@ -83,10 +88,24 @@ fn value(kind: FieldKind) -> Value {
         FieldKind::Params => json!({"type": "object"}),
         FieldKind::Section(fields) => section(&[fields], &[]),
         FieldKind::Tasks => {
-            let mut task = section(&[TASK, SETTINGS], &[]);
-            task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
-            json!({"type": "object", "minProperties": 1, "additionalProperties": task})
+            json!({"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/task"}})
         }
+        FieldKind::Sources => json!({
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": ["array", "object", "string"]},
+        }),
+        FieldKind::Teardown => json!({
+            "anyOf": [
+                {"type": "boolean"},
+                {
+                    "type": "object",
+                    "properties": {"on_failure_fail_dagrun": {"type": "boolean"}},
+                    "required": ["on_failure_fail_dagrun"],
+                    "additionalProperties": false,
+                },
+            ],
+        }),
         FieldKind::Input => json!({}),
         FieldKind::Branches => json!({"type": "object", "additionalProperties": list()}),
         FieldKind::ShortCircuit => json!({

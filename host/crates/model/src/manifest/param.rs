@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::declared::Manifest;
 use super::diagnostic::Findings;
-use super::read::Declared;
+use super::read::Plan;
 use super::section::short;
 use super::suggest;
 use super::tree::{Kind, Node};
@@ -154,9 +154,17 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
 }
 
 /// Reports parameters that templates name and nobody declares.
-pub(super) fn check_uses(tasks: &[Declared], manifest: &Manifest, findings: &mut Findings) {
-    for declared in tasks {
-        let input = &declared.task.input;
+pub(super) fn check_uses(plan: &Plan, manifest: &Manifest, findings: &mut Findings) {
+    let of_tasks = plan.tasks.iter().flat_map(|declared| {
+        let sources = declared.task.expand.iter().flat_map(|expand| &expand.sources);
+        std::iter::once(&declared.task.input).chain(sources.map(|source| &source.input))
+    });
+    let of_groups = plan.groups.iter().flat_map(|declared| {
+        let sources = declared.group.expand.iter().flat_map(|expand| &expand.sources);
+        let until = declared.group.repeat.iter().map(|repeat| &repeat.until);
+        sources.map(|source| &source.input).chain(until)
+    });
+    for input in of_tasks.chain(of_groups) {
         for (pointer, offset, name) in input.template.iter().flat_map(|template| template.param_uses()) {
             if manifest.params.iter().any(|(known, _)| known == name) {
                 continue;

@@ -1,16 +1,16 @@
 //! From the tree to a typed manifest. Reading goes on after an error: what is wrong in one place hides nothing elsewhere.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::declared::{Branches, Input, LimitSettings, Manifest, Settings, TaskDecl};
+use super::declared::{Branches, GroupDecl, Input, LimitSettings, Manifest, Settings, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
-use super::field::{DAG, LIMITS, SETTINGS, TASK};
+use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, human, locate, param, retry, sensor};
+use super::{graph, group, human, locate, param, repeat, retry, sensor};
+use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
 
@@ -34,6 +34,7 @@ pub fn read(source: &str) -> Manifest {
         max_active_tasks: None,
         dagrun_timeout: None,
         params: Vec::new(),
+        groups: Vec::new(),
         tasks: Vec::new(),
     };
     if let Some(root) = tree::read(source, &mut findings) {
@@ -96,45 +97,34 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     let Some(node) = dag.get("tasks") else {
         return;
     };
-    let Kind::Map(entries) = &node.kind else {
-        findings
-            .error(
-                "manifest_type",
-                node.pos,
-                format!("`tasks` must be a map from task id to task, not {}", node.what()),
-            )
-            .hint("write `tasks: {load: {component: …, task: …}}`");
-        return;
-    };
-    if entries.is_empty() {
+    let mut plan = Plan::default();
+    group::tasks(node, None, &defaults, manifest, &mut plan, findings);
+    if plan.tasks.len() > MAX_TASKS {
         findings.error(
             "manifest_value",
             node.pos,
-            "`tasks` is empty; a DAG needs at least one task",
-        );
-    }
-    if entries.len() > MAX_TASKS {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("the DAG has {} tasks; the limit is {MAX_TASKS}", entries.len()),
+            format!("the DAG has {} tasks; the limit is {MAX_TASKS}", plan.tasks.len()),
         );
         return;
     }
-    let mut declared: Vec<Declared> = Vec::new();
-    for entry in entries.iter() {
-        let id = match TaskId::new(&entry.key) {
-            Ok(id) => id,
-            Err(error) => {
-                findings.error("manifest_value", entry.pos, error.to_string());
-                continue;
-            }
-        };
-        declared.push(task(id, entry.pos, &entry.value, &defaults, manifest, findings));
-    }
-    graph::connect(&mut declared, manifest, findings);
-    param::check_uses(&declared, manifest, findings);
-    manifest.tasks = declared.into_iter().map(|declared| declared.task).collect();
+    graph::connect(&mut plan, manifest, findings);
+    param::check_uses(&plan, manifest, findings);
+    manifest.groups = plan.groups.into_iter().map(|declared| declared.group).collect();
+    manifest.tasks = plan.tasks.into_iter().map(|declared| declared.task).collect();
+    repeat::check(manifest, findings);
+}
+
+/// Everything that is declared, with the names that are not resolved yet.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) groups: Vec<DeclaredGroup>,
+    pub(super) tasks: Vec<Declared>,
+}
+
+/// A group with the names that are not resolved yet.
+pub(super) struct DeclaredGroup {
+    pub(super) group: GroupDecl,
+    pub(super) after: Vec<Spanned<String>>,
 }
 
 /// A key or a grant of a later version.
@@ -159,7 +149,7 @@ pub(super) struct Declared {
     pub(super) branches: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
 }
 
-fn task(
+pub(super) fn task(
     id: TaskId,
     pos: Pos,
     node: &Node,
@@ -183,6 +173,10 @@ fn task(
             upstream: Vec::new(),
             branches: None,
             short_circuit: None,
+            group: None,
+            expand: None,
+            map_index_template: None,
+            role: TaskRole::Work,
             doc_md: None,
             settings: defaults.clone(),
             id,
@@ -191,7 +185,7 @@ fn task(
         branches: Vec::new(),
     };
     let name = format!("task `{}`", declared.task.id);
-    let Some(section) = Section::open(&name, &[TASK, SETTINGS], node, findings) else {
+    let Some(section) = Section::open(&name, &[TASK, MAPPING, SETTINGS], node, findings) else {
         return declared;
     };
     let asks = section.get("human").is_some();
@@ -252,18 +246,21 @@ fn task(
         grants(node, findings);
     }
     task.doc_md = section.text("doc_md", findings).map(|doc| doc.value);
+    task.expand = repeat::expand(&section, manifest, findings);
+    task.map_index_template = repeat::map_index_template(&section, manifest, findings);
+    task.role = repeat::role(&section, findings);
     let own = settings(&section, findings);
     task.settings = over(own, defaults);
     declared
 }
 
-fn input(node: &Node, manifest: &Manifest, findings: &mut Findings) -> Input {
+pub(super) fn input(node: &Node, manifest: &Manifest, findings: &mut Findings) -> Input {
     node.bad_numbers(findings);
     input_of(node, node.to_json(), manifest, findings)
 }
 
 /// The value of an input whose places are those of a node.
-fn input_of(node: &Node, value: Value, manifest: &Manifest, findings: &mut Findings) -> Input {
+pub(super) fn input_of(node: &Node, value: Value, manifest: &Manifest, findings: &mut Findings) -> Input {
     let mut input = Input {
         pos: node.pos,
         node: Some(node.clone()),
@@ -366,7 +363,7 @@ fn grants(node: &Node, findings: &mut Findings) {
     }
 }
 
-fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
+pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
     let mut limits = section
         .get("limits")
         .and_then(|node| Section::open("`limits`", &[LIMITS], node, findings))
@@ -449,7 +446,7 @@ fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
 }
 
 /// A task's own settings with those of `defaults` behind them.
-fn over(own: Settings, behind: &Settings) -> Settings {
+pub(super) fn over(own: Settings, behind: &Settings) -> Settings {
     Settings {
         retries: own.retries.or(behind.retries),
         retry_delay: own.retry_delay.or(behind.retry_delay),
@@ -465,13 +462,4 @@ fn over(own: Settings, behind: &Settings) -> Settings {
         pool_slots: own.pool_slots.or(behind.pool_slots),
         priority_weight: own.priority_weight.or(behind.priority_weight),
     }
-}
-
-/// The tasks by id.
-pub(super) fn by_id(tasks: &[Declared]) -> HashMap<String, usize> {
-    tasks
-        .iter()
-        .enumerate()
-        .map(|(at, declared)| (declared.task.id.as_str().to_owned(), at))
-        .collect()
 }

@@ -88,9 +88,8 @@ impl Ti {
     /// The next try gets more memory. Whole KiB are kept, so that it takes little room.
     pub(super) fn raise_memory(&mut self, task: &Task, more: MoreMemory) {
         let now = self.memory_bytes(task);
-        let next = more.after(now);
-        if next > now {
-            let kib = u32::try_from(next >> 10).unwrap_or(u32::MAX);
+        let kib = u32::try_from(more.after(now) >> 10).unwrap_or(u32::MAX);
+        if u64::from(kib) << 10 > now {
             self.raised_memory_kib = NonZeroU32::new(kib);
         }
     }

@@ -55,6 +55,25 @@ pub struct InputTemplate {
     refs: Vec<XcomRef>,
     uses: Vec<XcomUse>,
     param_uses: Vec<(String, usize, String)>,
+    root_uses: Vec<(String, usize, TemplateRoot)>,
+}
+
+/// A name that means something only where something is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateRoot {
+    /// The elements that a task is mapped over.
+    Item,
+    /// The iteration of a loop.
+    Iteration,
+}
+
+impl std::fmt::Display for TemplateRoot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Item => "item",
+            Self::Iteration => "iteration",
+        })
+    }
 }
 
 /// One value of an input.
@@ -123,6 +142,7 @@ impl InputTemplate {
             refs,
             uses: reader.uses,
             param_uses: reader.param_uses,
+            root_uses: reader.root_uses,
         })
     }
 
@@ -141,6 +161,13 @@ impl InputTemplate {
         let mut sources = Vec::new();
         collect(&self.root, &mut sources);
         sources
+    }
+
+    /// Where it names what only something repeated has: JSON pointer of the string, offset in it, name.
+    pub fn root_uses(&self) -> impl Iterator<Item = (&str, usize, TemplateRoot)> {
+        self.root_uses
+            .iter()
+            .map(|(path, offset, root)| (path.as_str(), *offset, *root))
     }
 
     /// Where it names parameters: JSON pointer of the string, offset in it, name.
@@ -197,6 +224,7 @@ pub(super) struct Reader {
     pub(super) errors: Vec<TemplateError>,
     pub(super) uses: Vec<XcomUse>,
     pub(super) param_uses: Vec<(String, usize, String)>,
+    pub(super) root_uses: Vec<(String, usize, TemplateRoot)>,
 }
 
 impl Reader {

@@ -3,7 +3,7 @@
 use minijinja::machinery::Span;
 use minijinja::machinery::ast::{CallArg, Expr, Stmt};
 
-use super::analyse::{Path, RETURN_VALUE, Reader, Root, TemplateError, XcomRef, XcomUse};
+use super::analyse::{Path, RETURN_VALUE, Reader, Root, TemplateError, TemplateRoot, XcomRef, XcomUse};
 use super::language::{FILTERS, FUNCTIONS, MAX_COPIES, ROOTS, TESTS, airflow_hint};
 use super::path::Segment;
 use crate::manifest::suggest;
@@ -307,6 +307,12 @@ impl Walk<'_> {
         }
     }
 
+    fn repeated(&mut self, span: Span, root: TemplateRoot) {
+        self.reader
+            .root_uses
+            .push((self.pointer.to_owned(), span.start_offset as usize, root));
+    }
+
     fn param(&mut self, span: Span, name: &str) {
         self.reader
             .param_uses
@@ -340,6 +346,8 @@ impl Walk<'_> {
                 format!("`{name}` alone means nothing: name a task"),
                 Some(format!("write `{name}.<task>`")),
             ),
+            "item" => self.repeated(span, TemplateRoot::Item),
+            "iteration" => self.repeated(span, TemplateRoot::Iteration),
             name if ROOTS.contains(&name) => {}
             name if FUNCTIONS.contains(&name) => self.error(span, format!("`{name}` is a function: call it")),
             name => {

@@ -4,6 +4,7 @@ mod choose;
 mod human;
 mod people;
 mod properties;
+mod repeats;
 mod scale;
 mod tries;
 mod waits;

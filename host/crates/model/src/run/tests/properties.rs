@@ -112,7 +112,7 @@ fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
         (3, _) => TryEnd::Reschedule(Duration::from_secs(u64::from(detail % 4))),
         (4, _) => TryEnd::Branch(vec![TaskIndex(u32::from(detail % 10))]),
         (5, _) => TryEnd::DoneFalsy,
-        (6 | 7, _) if task.work.human().is_some() || detail % 8 == 0 => TryEnd::AwaitInput,
+        (6 | 7, _) if task.work.human().is_some() || detail.is_multiple_of(8) => TryEnd::AwaitInput,
         (_, TaskKind::Branch { .. }) => {
             let chosen = task
                 .downstream

@@ -1,0 +1,271 @@
+//! What makes tasks and groups many: `expand`, `expand_zip`, `expand_kwargs`, `loop`; and the roles `setup` and `teardown`.
+
+use serde_json::Value;
+
+use super::declared::{ExpandDecl, Input, Manifest, SourceDecl, TaskDecl};
+use super::diagnostic::Findings;
+use super::read;
+use super::section::{Section, short};
+use super::tree::{Kind, Node};
+use crate::dag::{Combine, DEFAULT_MAP_LIMIT, TaskRole, length};
+use crate::template::{Source, TemplateRoot};
+
+/// Reads what a task or a group is mapped over.
+pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut Findings) -> Option<ExpandDecl> {
+    const KINDS: [(&str, Combine); 3] = [
+        ("expand", Combine::Product),
+        ("expand_zip", Combine::Zip),
+        ("expand_kwargs", Combine::Kwargs),
+    ];
+    let limit = section.int("map_limit", findings);
+    let mut found: Option<ExpandDecl> = None;
+    for (key, how) in KINDS {
+        let Some(node) = section.get(key) else { continue };
+        if found.is_some() {
+            findings.error(
+                "manifest_value",
+                section.key_pos(key),
+                "only one of `expand`, `expand_zip` and `expand_kwargs` can be used at a time",
+            );
+            continue;
+        }
+        let sources = if how == Combine::Kwargs {
+            vec![source("", node, manifest, findings)]
+        } else {
+            named_sources(key, node, manifest, findings)?
+        };
+        found = Some(ExpandDecl {
+            pos: section.key_pos(key),
+            how,
+            sources,
+            limit: limit.as_ref().map_or(DEFAULT_MAP_LIMIT, |limit| limit.value),
+        });
+    }
+    if let (None, Some(_)) = (&found, &limit) {
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("map_limit"),
+                "`map_limit` means nothing here: nothing is mapped",
+            )
+            .hint("remove it, or say what is mapped over with `expand`");
+    }
+    found
+}
+
+fn named_sources(
+    key: &str,
+    node: &Node,
+    manifest: &Manifest,
+    findings: &mut Findings,
+) -> Option<Vec<SourceDecl>> {
+    let Kind::Map(entries) = &node.kind else {
+        findings
+            .error(
+                "manifest_type",
+                node.pos,
+                format!("`{key}` must be a map from name to list, not {}", node.what()),
+            )
+            .hint(format!("write `{key}: {{file: \"{{{{ xcom.list_files }}}}\"}}`"));
+        return None;
+    };
+    if entries.is_empty() {
+        findings.error(
+            "manifest_value",
+            node.pos,
+            format!("`{key}` is empty: name at least one list"),
+        );
+        return None;
+    }
+    let sources = entries.iter().map(|entry| source(&entry.key, &entry.value, manifest, findings));
+    Some(sources.collect())
+}
+
+fn source(name: &str, node: &Node, manifest: &Manifest, findings: &mut Findings) -> SourceDecl {
+    let input = read::input(node, manifest, findings);
+    let is_template = input.value.is_string() && input.template.is_some();
+    let fits = match &input.value {
+        Value::String(_) => input.template.is_none() || (is_template && path_of(&input).is_some()),
+        value => length(value).is_some(),
+    };
+    if !fits {
+        findings
+            .error(
+                "manifest_expand",
+                node.pos,
+                "what is mapped over must be a list, an object, or exactly one path to one: `xcom.<task>…` or `params.<name>…`",
+            )
+            .hint("for example `\"{{ xcom.list_files }}\"` or `[1, 2, 3]`");
+    }
+    SourceDecl {
+        name: name.to_owned(),
+        input,
+        task: None,
+    }
+}
+
+/// What a source is a path to, if it is a path.
+pub(super) fn path_of(input: &Input) -> Option<Source<'_>> {
+    let sources = input.template.as_ref()?.sources();
+    match sources.as_slice() {
+        [("", source @ (Source::Xcom { .. } | Source::Param { .. }))] => Some(*source),
+        _ => None,
+    }
+}
+
+/// Reads the name of a mapped instance: a template.
+pub(super) fn map_index_template(
+    section: &Section<'_>,
+    manifest: &Manifest,
+    findings: &mut Findings,
+) -> Option<String> {
+    let text = section.text("map_index_template", findings)?;
+    let input = read::input(section.get("map_index_template")?, manifest, findings);
+    if let Some(template) = &input.template
+        && let Some(used) = template.xcom_uses().first()
+    {
+        findings
+            .error(
+                "manifest_value",
+                manifest.locate(&input, &used.path, used.offset),
+                "`map_index_template` cannot name XComs",
+            )
+            .hint("it sees `item`, `params`, `conf` and the run's names");
+    }
+    Some(text.value)
+}
+
+/// Reads `setup` and `teardown`.
+pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
+    const KEY: &str = "on_failure_fail_dagrun";
+    let setup = section.bool("setup", findings).is_some_and(|setup| setup.value);
+    let teardown = section.get("teardown").and_then(|node| match &node.kind {
+        Kind::Bool(value) => value.then_some(false),
+        Kind::Map(entries) => match &entries[..] {
+            [entry] if entry.key == KEY => match entry.value.kind {
+                Kind::Bool(value) => Some(value),
+                _ => {
+                    findings.error("manifest_type", entry.value.pos, format!("`{KEY}` must be true or false"));
+                    Some(false)
+                }
+            },
+            _ => {
+                findings
+                    .error("manifest_unknown_key", node.pos, "unknown keys in `teardown`")
+                    .hint(format!("known keys: {KEY}"));
+                Some(false)
+            }
+        },
+        _ => {
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("`teardown` must be true or false, not {}", node.what()),
+                )
+                .hint(format!("write `teardown: true`, or `teardown: {{{KEY}: true}}`"));
+            None
+        }
+    });
+    match teardown {
+        Some(_) if setup => {
+            findings.error(
+                "manifest_value",
+                section.key_pos("teardown"),
+                "a task cannot be a setup and a teardown",
+            );
+            TaskRole::Setup
+        }
+        Some(on_failure_fail_dagrun) => {
+            if section.get("trigger_rule").is_some() {
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos("trigger_rule"),
+                        "a teardown has a trigger rule of its own (`all_done_setup_success`)",
+                    )
+                    .hint("remove it");
+            }
+            TaskRole::Teardown { on_failure_fail_dagrun }
+        }
+        None if setup => TaskRole::Setup,
+        None => TaskRole::Work,
+    }
+}
+
+/// What can be said about repeats once all names are resolved.
+pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
+    for task in &manifest.tasks {
+        if let Some(expand) = &task.expand {
+            names(task, expand, findings);
+            if task.role != TaskRole::Work {
+                findings.error(
+                    "manifest_expand",
+                    expand.pos,
+                    format!("task `{}` is a setup or a teardown and cannot be mapped", task.id),
+                );
+            }
+        }
+        let around = manifest.around(task.group);
+        let is_mapped = task.expand.is_some() || around.iter().any(|group| group.expand.is_some());
+        let loops = around.iter().any(|group| group.repeat.is_some());
+        let Some(template) = &task.input.template else { continue };
+        for (pointer, offset, root) in template.root_uses() {
+            let (missing, hint) = match root {
+                TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
+                TemplateRoot::Iteration if !loops => ("there is no loop around the task", "put it into a group with `loop`"),
+                _ => continue,
+            };
+            findings
+                .error(
+                    "manifest_expand",
+                    manifest.locate(&task.input, pointer, offset),
+                    format!("`{root}` means nothing: {missing}"),
+                )
+                .hint(hint);
+        }
+    }
+    for (at, group) in manifest.groups.iter().enumerate() {
+        if group.expand.is_none() && group.repeat.is_none() {
+            continue;
+        }
+        let inside = |task: &&TaskDecl| task.role != TaskRole::Work && manifest.is_inside(task.group, at);
+        for task in manifest.tasks.iter().filter(inside) {
+            findings.error(
+                "manifest_expand",
+                task.pos,
+                format!(
+                    "task `{}` is a setup or a teardown and cannot lie in `{}`, which is repeated",
+                    task.id, group.id
+                ),
+            );
+        }
+    }
+}
+
+/// An element cannot have the name of something that the input has.
+fn names(task: &TaskDecl, expand: &ExpandDecl, findings: &mut Findings) {
+    if task.human.is_some() {
+        return;
+    }
+    let Value::Object(members) = &task.input.value else {
+        findings.error(
+            "manifest_expand",
+            task.input.pos,
+            format!("task `{}` is mapped: its input must be a map, elements become members of it", task.id),
+        );
+        return;
+    };
+    for source in &expand.sources {
+        if members.contains_key(&source.name) {
+            findings.error(
+                "manifest_expand",
+                source.input.pos,
+                format!(
+                    "`{}` is in `input` already: an element cannot have the same name",
+                    short(&source.name)
+                ),
+            );
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule};
 
 use crate::case::{Case, Outcome};
@@ -99,6 +99,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             pool: DEFAULT_POOL.to_owned(),
             pool_slots: 1,
             priority_weight: 1,
+            queueing: Queueing::default(),
         });
     }
     for (at, task) in case.tasks.iter().enumerate() {

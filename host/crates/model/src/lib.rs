@@ -18,6 +18,7 @@ pub mod state;
 pub mod template;
 pub mod time;
 pub mod trigger_rule;
+pub mod weight;
 
 pub use cause::Cause;
 pub use dag::Dag;
@@ -30,3 +31,4 @@ pub use limits::Limits;
 pub use state::{DagRunState, DagRunType, TaskInstanceState};
 pub use time::{Clock, Timestamp};
 pub use trigger_rule::TriggerRule;
+pub use weight::WeightRule;

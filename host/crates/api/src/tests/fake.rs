@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Cause, Clock, Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId,
     RunUuid, TaskId, TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber,
@@ -73,6 +73,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         pool: DEFAULT_POOL.to_owned(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) enum FieldKind {
     Tags,
     TaskIds,
     TriggerRule,
+    WeightRule,
     Component,
     Params,
     Section(&'static [Field]),
@@ -185,6 +186,26 @@ pub(super) const SETTINGS: &[Field] = &[
         },
         "Higher goes first. Default: 1.",
     ),
+    field(
+        "weight_rule",
+        FieldKind::WeightRule,
+        "Whose weights count with the task's own. Default: `downstream`.",
+    ),
+    field(
+        "max_active_tis_per_dag",
+        COUNT,
+        "How many task instances of the task may be running at a time in all runs of the DAG.",
+    ),
+    field(
+        "max_active_tis_per_dagrun",
+        COUNT,
+        "How many task instances of the task may be running at a time in one run.",
+    ),
+    field(
+        "queue",
+        FieldKind::Key,
+        "The queue of executors that the task is meant for. Default: `default`.",
+    ),
 ];
 
 /// Limits of one try.
@@ -252,14 +273,13 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "default_args" => "the key is `defaults`",
         "depends_on" | "upstream" | "needs" | "dependencies" => "the key is `after`",
         "is_paused_upon_creation" => "the key is `paused`",
-        "weight_rule"
-        | "depends_on_past"
+        "task_concurrency" => "the key is `max_active_tis_per_dag`",
+        "depends_on_past"
         | "wait_for_downstream"
         | "expand"
         | "map"
         | "setup"
         | "teardown"
-        | "queue"
         | "outlets"
         | "inlets"
         | "sla"

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::field::{DAG, Field, FieldKind, SETTINGS, TASK};
 use crate::trigger_rule::TriggerRule;
+use crate::weight::WeightRule;
 
 /// The JSON Schema of manifests. It accepts every manifest that the reader accepts; the reader checks more (names, edges,
 /// templates, components).
@@ -63,6 +64,9 @@ fn value(kind: FieldKind) -> Value {
         FieldKind::Tags | FieldKind::TaskIds => list(),
         FieldKind::TriggerRule => {
             json!({"enum": TriggerRule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()})
+        }
+        FieldKind::WeightRule => {
+            json!({"enum": WeightRule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()})
         }
         FieldKind::Component => json!({"type": "string", "examples": ["ml@1.2", "./ml.wasm"]}),
         FieldKind::Params => json!({"type": "object"}),

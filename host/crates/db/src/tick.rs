@@ -1,4 +1,4 @@
-//! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, runs, task instances, tries, XComs,
+//! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries, XComs,
 //! checkpoints, deletions, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
@@ -6,7 +6,7 @@ use ports::store::{Lease, TickWrite};
 
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
-use crate::table::{audit_log, checkpoint, dag, dag_run, scheduler_lease, task_instance, xcom};
+use crate::table::{audit_log, checkpoint, dag, dag_run, scheduler_lease, slot_pool, task_instance, xcom};
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
 /// twice, and a fixed order of locks excludes deadlocks.)
@@ -27,6 +27,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         tick_id,
         now,
         dags,
+        pools,
+        slots,
         new_runs,
         runs,
         task_instances,
@@ -42,6 +44,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     for change in dags {
         statements.extend(dag::write(dialect, change, now)?);
     }
+    statements.extend(pools.iter().map(slot_pool::write));
+    statements.extend(slot_pool::take(slots));
     if !new_runs.is_empty() {
         statements.push(dag_run::insert(dialect, new_runs, now));
         statements.extend(xcom::insert_of_runs(dialect, new_runs));

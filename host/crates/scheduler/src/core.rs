@@ -51,6 +51,8 @@ pub(crate) struct Core {
     /// Bounds how many runs are read at a time.
     pub(crate) loads: Arc<Semaphore>,
     pub(crate) failing: Option<Failing>,
+    /// How many ticks in a row found the slots taken that they were to take.
+    pub(crate) recounts: u32,
     pub(crate) stopping: bool,
     pub(crate) executor_stopped: bool,
     pub(crate) fenced: bool,
@@ -77,6 +79,7 @@ impl Core {
             lazy: BTreeSet::new(),
             loads: Arc::new(Semaphore::new(LOADS)),
             failing: None,
+            recounts: 0,
             stopping: false,
             executor_stopped: false,
             fenced: false,

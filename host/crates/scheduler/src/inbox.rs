@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, Timestamp};
-use ports::control::ControlError;
+use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
-use ports::query::{QueryError, RunRow};
+use ports::query::{PoolRow, QueryError, RunRow};
 use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 
@@ -20,7 +20,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 pub(crate) enum Message {
     /// The executor says something of a dispatch.
     Executor(ExecutorEvent),
-    /// A change to a DAG.
+    /// A change to a DAG or to a pool.
     Dag(DagOp),
     /// A new run.
     New(Box<NewRunOp>),
@@ -45,7 +45,7 @@ pub(crate) struct LoadedRun {
     pub(crate) version: Arc<Version>,
 }
 
-/// A change to a DAG.
+/// A change to a DAG or to a pool.
 pub(crate) enum DagOp {
     Deploy {
         version: Arc<DagVersion>,
@@ -67,6 +67,19 @@ pub(crate) enum DagOp {
         user: String,
         reply: Reply<()>,
     },
+    Pool {
+        op: PoolOp,
+        user: String,
+        /// The pool as it is then, unless it is deleted.
+        reply: Reply<Option<PoolRow>>,
+    },
+}
+
+/// What to do to a pool.
+pub(crate) enum PoolOp {
+    Create(NewPool),
+    Change { name: String, patch: PoolPatch },
+    Delete { name: String },
 }
 
 /// A new run, complete but for its state.
@@ -118,6 +131,7 @@ impl DagOp {
     pub(crate) fn refuse(self, error: ControlError) {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
+            Self::Pool { reply, .. } => drop(reply.send(Err(error))),
             Self::SetPaused { reply, .. } | Self::Delete { reply, .. } => drop(reply.send(Err(error))),
         }
     }

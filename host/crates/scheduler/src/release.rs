@@ -7,8 +7,8 @@ use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, TiKey};
 use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::payload::XcomValue;
-use ports::query::RunRow;
-use ports::store::DagWrite;
+use ports::query::{PoolRow, RunRow};
+use ports::store::{DagWrite, PoolWrite};
 
 use crate::core::Core;
 use crate::inbox::{DagOp, Item, RunOp};
@@ -16,7 +16,7 @@ use crate::live::LiveTry;
 use crate::metrics::Metrics;
 use crate::run::{Draft, Place, Run};
 use crate::shared::KnownDag;
-use crate::tick::{Applied, AppliedDag, Tick};
+use crate::tick::{Applied, AppliedDag, ChangeWrite, Tick};
 use crate::write::Write;
 
 /// What the executor is told after a tick.
@@ -78,7 +78,8 @@ impl Core {
 
     fn release_dag(&mut self, change: AppliedDag, events: &mut Vec<RunEvent>) {
         let dag_write = match change.write {
-            Ok(dag_write) => dag_write,
+            Ok(ChangeWrite::Dag(dag_write)) => dag_write,
+            Ok(ChangeWrite::Pool(pool_write)) => return self.release_pool(change.op, pool_write),
             Err(error) => return change.op.refuse(error),
         };
         let (dag_id, kind) = {
@@ -105,6 +106,21 @@ impl Core {
         match change.op {
             DagOp::Deploy { reply, .. } => drop(reply.send(Ok(change.new_dag))),
             DagOp::SetPaused { reply, .. } | DagOp::Delete { reply, .. } => drop(reply.send(Ok(()))),
+            DagOp::Pool { .. } => {}
+        }
+    }
+
+    fn release_pool(&self, op: DagOp, write: PoolWrite) {
+        let pool = match write {
+            PoolWrite::Create(pool) | PoolWrite::Change { pool, .. } => Some(PoolRow {
+                used: self.slots.pool_used(&pool.name),
+                ..pool
+            }),
+            PoolWrite::Delete { .. } => None,
+        };
+        match op {
+            DagOp::Pool { reply, .. } => drop(reply.send(Ok(pool))),
+            DagOp::Deploy { .. } | DagOp::SetPaused { .. } | DagOp::Delete { .. } => {}
         }
     }
 

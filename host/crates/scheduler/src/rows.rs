@@ -1,12 +1,13 @@
 //! From the drafts of a tick to the rows that it writes.
 
 use model::TaskInstanceState;
+use ports::store::AuditWrite;
 
 use crate::audit;
 use crate::core::Core;
-use crate::inbox::DagOp;
+use crate::inbox::{DagOp, PoolOp};
 use crate::run::{Draft, Run};
-use crate::tick::Tick;
+use crate::tick::{ChangeWrite, Tick};
 use crate::write::{Owner, Write};
 
 impl Core {
@@ -15,14 +16,17 @@ impl Core {
         let mut write = Write::new(tick.now);
         for (change, applied) in tick.dag_changes.iter().enumerate() {
             let Ok(row) = &applied.write else { continue };
-            write.dags.push(change);
-            write.tick.dags.push(row.clone());
-            let (event, user, dag_id) = match &applied.op {
-                DagOp::Deploy { version, user, .. } => ("deploy_dag", user, &version.dag.id),
-                DagOp::SetPaused { dag_id, user, .. } => ("patch_dag", user, dag_id),
-                DagOp::Delete { dag_id, user, .. } => ("delete_dag", user, dag_id),
-            };
-            write.audit(Owner::Dag(change), audit::dag(event, user, dag_id, None));
+            match row {
+                ChangeWrite::Dag(row) => {
+                    write.dags.push(change);
+                    write.tick.dags.push(row.clone());
+                }
+                ChangeWrite::Pool(row) => {
+                    write.pools.push(change);
+                    write.tick.pools.push(row.clone());
+                }
+            }
+            write.audit(Owner::Change(change), audit_line(&applied.op));
         }
         self.draft_lazy_runs(tick);
         let mut room = self
@@ -51,6 +55,19 @@ impl Core {
     }
 }
 
+fn audit_line(op: &DagOp) -> AuditWrite {
+    match op {
+        DagOp::Deploy { version, user, .. } => audit::dag("deploy_dag", user, &version.dag.id, None),
+        DagOp::SetPaused { dag_id, user, .. } => audit::dag("patch_dag", user, dag_id, None),
+        DagOp::Delete { dag_id, user, .. } => audit::dag("delete_dag", user, dag_id, None),
+        DagOp::Pool { op, user, .. } => match op {
+            PoolOp::Create(pool) => audit::pool("post_pool", user, &pool.name, Some(pool.slots)),
+            PoolOp::Change { name, patch } => audit::pool("patch_pool", user, name, patch.slots),
+            PoolOp::Delete { name } => audit::pool("delete_pool", user, name, None),
+        },
+    }
+}
+
 impl Draft {
     fn write(&mut self, base: Option<&Run>, room: &mut usize, write: &mut Write) {
         let key = self.key();
@@ -59,6 +76,7 @@ impl Draft {
         }
         let rows = &mut write.tick;
         if self.deleted {
+            rows.slots.extend(self.slot_changes(base));
             if self.new.is_none() {
                 rows.run_deletes.push(key);
             }
@@ -71,6 +89,7 @@ impl Draft {
         }
         self.changed.sort_unstable();
         self.changed.dedup();
+        rows.slots.extend(self.slot_changes(base));
         self.lazy.sort_unstable();
         self.lazy.dedup();
         self.collect_lazy(base, room);

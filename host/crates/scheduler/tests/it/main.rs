@@ -8,6 +8,7 @@ mod control;
 mod failures;
 mod fencing;
 mod payloads;
+mod pools;
 mod recovery;
 mod shutdown;
 mod simulation;

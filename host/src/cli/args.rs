@@ -85,6 +85,7 @@ mod tests {
           dags        Check, test, deploy and trigger DAGs
           runs        Look at dag runs, watch, cancel and clear them
           tasks       Work with single tasks
+          pools       Look at pools, make, change and delete them
           xcom        Read what tasks published
           hitl        List and answer what tasks ask people
           logs        Print the log of a task instance

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use model::manifest::{
-    self, ComponentRef, Components, Diagnostic, Manifest, Pos, ResolvedComponent, Severity, Unresolved,
+    self, ComponentRef, Components, Diagnostic, Manifest, Pools, Pos, ResolvedComponent, Severity, Unresolved,
 };
 use ports::component::Descriptor;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::common::{Context, api};
+use super::common::{Context, api, list};
 use super::components;
 use crate::client::{Client, error_answer};
 use crate::failure::{Exit, Failure, OrFail, Result};
@@ -235,7 +235,11 @@ pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<()> {
         unchecked: HashMap::new(),
     };
     let components = lookup.components(&source.manifest).await?;
-    let (found, dag) = match manifest::compile(&source.manifest, &components) {
+    let checked = match lookup.pools().await? {
+        Some(pools) => manifest::compile_on(&source.manifest, &components, &pools),
+        None => manifest::compile(&source.manifest, &components),
+    };
+    let (found, dag) = match checked {
         Ok(checked) => (checked.diagnostics, Some(checked.dag)),
         Err(found) => (lookup.soften(found), None),
     };
@@ -283,6 +287,29 @@ impl Lookup<'_> {
             components.insert(named.value, resolved);
         }
         Ok(components)
+    }
+
+    /// The pools of the server, if there is one that answers.
+    async fn pools(&mut self) -> Result<Option<Pools>> {
+        let Some(client) = self.client else {
+            return Ok(None);
+        };
+        match list(client, &api(&["pools"]), "pools", &[], usize::MAX).await {
+            Ok((pools, _)) => Ok(Some(
+                pools
+                    .iter()
+                    .filter_map(|pool| {
+                        let name = pool.get("name").and_then(Value::as_str)?;
+                        Some((name.to_owned(), pool.get("slots").and_then(Value::as_i64)?))
+                    })
+                    .collect(),
+            )),
+            Err(failure) if matches!(failure.exit(), Exit::Unreachable | Exit::Unauthorized) => {
+                self.client = None;
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn on_server(

@@ -7,6 +7,7 @@ mod dags;
 mod deploy;
 mod hitl;
 mod logs;
+mod pools;
 mod runs;
 mod session;
 mod tasks;
@@ -37,6 +38,9 @@ pub(crate) enum Command {
     /// Work with single tasks
     #[command(subcommand)]
     Tasks(tasks::Command),
+    /// Look at pools, make, change and delete them
+    #[command(subcommand)]
+    Pools(pools::Command),
     /// Read what tasks published
     #[command(subcommand)]
     Xcom(xcom::Command),
@@ -60,6 +64,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Dags(command) => dags::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Tasks(command) => tasks::run(&context, command).await,
+        Command::Pools(command) => pools::run(&context, command).await,
         Command::Xcom(command) => xcom::run(&context, command).await,
         Command::Hitl(command) => hitl::run(&context, command).await,
         Command::Logs(args) => logs::run(&context, args).await,

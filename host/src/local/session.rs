@@ -1,12 +1,12 @@
 //! One run in this process: a scheduler on a store in memory, an executor, and a directory that goes away with them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use blobs::FileBlobStore;
-use model::{DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
-use ports::control::{Control, ControlError, RunEvent, TriggerRequest};
+use model::{Dag, DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
+use ports::control::{Control, ControlError, NewPool, RunEvent, TriggerRequest};
 use ports::deploy::CheckedManifest;
 use ports::log::LogSink;
 use ports::payload::XcomValue;
@@ -85,10 +85,27 @@ impl Session {
         Ok(Self { handle, store, running })
     }
 
+    /// A server's pools are not known here: those that the DAG names are there, and bound nothing.
+    async fn make_pools(&self, dag: &Dag) -> Result<()> {
+        let known: BTreeSet<String> = self.store.all_pools().into_iter().map(|pool| pool.name).collect();
+        let named: BTreeSet<&String> = dag.tasks.iter().map(|task| &task.pool).collect();
+        for name in named.into_iter().filter(|name| !known.contains(*name)) {
+            let pool = NewPool {
+                name: name.clone(),
+                slots: -1,
+                description: None,
+                include_deferred: false,
+            };
+            self.handle.create_pool(pool, USER).await.map_err(control)?;
+        }
+        Ok(())
+    }
+
     /// Runs a DAG to its end and shows it meanwhile.
     pub(crate) async fn run(&self, request: RunRequest, mut view: Option<&mut LiveView>) -> Result<Finished> {
         let dag = request.checked.dag.clone();
         let mut events = self.handle.subscribe();
+        self.make_pools(&dag).await?;
         self.handle.deploy(request.checked, true, USER).await.map_err(control)?;
         self.handle.set_paused(&dag.id, false, USER).await.map_err(control)?;
         let trigger = TriggerRequest {

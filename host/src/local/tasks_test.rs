@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blobs::FileBlobStore;
 use clap::Args;
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskInstanceState, Timestamp, TriggerRule, Work};
 use ports::component::Descriptor;
 use ports::deploy::CheckedManifest;
@@ -128,6 +128,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         pool: DEFAULT_POOL.to_owned(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     };
     let dag = Dag::from(DagParts {
         id: DagId::new("tasks_test").or_fail(Exit::Broken, || "cannot name the DAG".to_owned())?,

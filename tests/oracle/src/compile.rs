@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use model::dag::{
-    Combine, DEFAULT_MAP_LIMIT, DEFAULT_POOL, DagParts, Expansion, MapSource, MapValues, RetryPolicy, Task, TaskKind,
-    TaskRole,
+    Combine, DEFAULT_MAP_LIMIT, DEFAULT_POOL, DagParts, Expansion, MapSource, MapValues, Queueing, RetryPolicy, Task,
+    TaskKind, TaskRole,
 };
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule, Work};
 
@@ -124,6 +124,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             pool: DEFAULT_POOL.to_owned(),
             pool_slots: 1,
             priority_weight: 1,
+            queueing: Queueing::default(),
         });
     }
     for (at, task) in case.tasks.iter().enumerate() {

@@ -58,6 +58,8 @@ codes! {
     TooManyRows = "too_many_rows", BAD_REQUEST;
     /// The body broke off.
     BodyIncomplete = "body_incomplete", BAD_REQUEST;
+    /// The default pool cannot be deleted or renamed.
+    DefaultPoolProtected = "default_pool_protected", BAD_REQUEST;
     /// The URL and the manifest name different DAGs.
     DagIdMismatch = "dag_id_mismatch", BAD_REQUEST;
     /// No valid token.
@@ -106,6 +108,10 @@ codes! {
     DagRunExists = "dag_run_exists", CONFLICT;
     /// The DAG exists; `PUT` replaces it.
     DagExists = "dag_exists", CONFLICT;
+    /// A pool of this name exists.
+    PoolExists = "pool_exists", CONFLICT;
+    /// DAGs use the pool.
+    PoolInUse = "pool_in_use", CONFLICT;
     /// A task instance that was to be cleared is running.
     TaskInstanceRunning = "task_instance_running", CONFLICT;
     /// A component that the manifest names is still being compiled.
@@ -301,6 +307,10 @@ impl From<ControlError> for ApiError {
             ControlError::DagNotFound(_) => Self::new(Code::DagNotFound, text),
             ControlError::RunNotFound { .. } => Self::new(Code::DagRunNotFound, text),
             ControlError::TaskNotFound { .. } => Self::new(Code::TaskNotFound, text),
+            ControlError::PoolNotFound(_) => Self::new(Code::PoolNotFound, text),
+            ControlError::PoolExists(_) => Self::new(Code::PoolExists, text),
+            ControlError::PoolInUse { .. } => Self::new(Code::PoolInUse, text),
+            ControlError::DefaultPool => Self::new(Code::DefaultPoolProtected, text),
             ControlError::RunExists(_) => Self::new(Code::DagRunExists, text),
             ControlError::InvalidParams { .. } => Self::new(Code::InvalidParams, text),
             ControlError::InvalidAnswer { .. } => Self::new(Code::InvalidAnswer, text),

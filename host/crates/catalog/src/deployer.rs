@@ -1,10 +1,11 @@
-//! Manifests against the catalog: every component that a manifest names is looked up, then `model` judges the whole.
+//! Manifests against the catalog: every component that a manifest names is looked up, and the server's pools are; then `model`
+//! judges the whole.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::DagId;
-use model::manifest::{self, ComponentRef, Components, Manifest, ResolvedComponent, Unresolved};
+use model::manifest::{self, ComponentRef, Components, Manifest, Pools, ResolvedComponent, Unresolved};
 use ports::component::{Component, ComponentState, Tag};
 use ports::control::ControlError;
 use ports::deploy::{CheckedManifest, DeployError, Deployed, Deployer};
@@ -25,7 +26,16 @@ impl Deployer for Catalog {
         let read = text.clone();
         let manifest = blocking(move || manifest::read(&read)).await?;
         let components = self.inner.resolve(&manifest).await?;
-        let checked = blocking(move || manifest::compile(&manifest, &components)).await?;
+        let pools: Pools = self
+            .inner
+            .parts
+            .control
+            .pools()
+            .await?
+            .into_iter()
+            .map(|pool| (pool.name, i64::from(pool.slots)))
+            .collect();
+        let checked = blocking(move || manifest::compile_on(&manifest, &components, &pools)).await?;
         let checked = checked.map_err(DeployError::Invalid)?;
         Ok(CheckedManifest {
             digest: checked.digest,

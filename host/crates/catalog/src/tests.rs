@@ -386,6 +386,30 @@ async fn manifests_are_judged_by_what_the_catalog_knows() {
         [digest, digest]
     );
 
+    let pools =
+        "dag: d\ntasks:\n  a: {component: ml@1.2, pool: defualt_pool}\n  b: {component: ml@1.2, pool_slots: 129}\n";
+    let Err(DeployError::Invalid(found)) = fixture.catalog.check(pools).await else {
+        panic!("the server has one pool, of 128 slots")
+    };
+    let found: Vec<_> = found
+        .iter()
+        .filter(|found| found.severity == Severity::Error)
+        .map(|found| {
+            (
+                found.line,
+                found.column,
+                found.code.as_str(),
+                found.hint.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found[0],
+        (3, 32, "manifest_unknown_pool", "did you mean `default_pool`?")
+    );
+    assert_eq!((found[1].0, found[1].1, found[1].2), (4, 38, "manifest_pool_slots"));
+    assert_eq!(found.len(), 2);
+
     let wrong = "dag: d\ntasks:\n  a: {component: ml@1.3}\n  b: {component: bad@1}\n  c: {component: ./x.wasm}\n";
     let Err(DeployError::Invalid(found)) = fixture.catalog.check(wrong).await else {
         panic!("it is wrong")

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use db::{Db, Options};
-use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
     TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
@@ -233,6 +233,7 @@ fn version() -> Arc<DagVersion> {
         pool: "default_pool".into(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     });
     Arc::new(DagVersion {
         digest: Digest::of(b"version"),

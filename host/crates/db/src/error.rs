@@ -40,6 +40,9 @@ mod sqlite_code {
 /// The constraint that a tick of a scheduler without the lease violates, see `table::scheduler_lease`.
 const LEASE_HELD: &str = "scheduler_lease_held";
 
+/// The constraint that a tick violates which takes more slots than a pool has, see `table::slot_pool`.
+const SLOTS_FIT: &str = "slot_pool_used";
+
 /// What an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -49,6 +52,8 @@ pub(crate) enum Class {
     Data,
     /// The lease is somebody else's.
     Fenced,
+    /// A pool has fewer free slots than were to be taken.
+    SlotsTaken,
     /// A bug, or a broken database.
     Internal,
 }
@@ -66,6 +71,7 @@ pub(crate) fn classify(error: &sqlx::Error) -> Class {
         Error::Protocol(_) => Class::Passing,
         Error::Encode(_) => Class::Data,
         Error::Database(database) if database.message().contains(LEASE_HELD) => Class::Fenced,
+        Error::Database(database) if database.message().contains(SLOTS_FIT) => Class::SlotsTaken,
         Error::Database(database) => {
             let code = database.code().unwrap_or_default();
             if database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
@@ -136,7 +142,7 @@ fn outcome_is_open(error: &sqlx::Error) -> bool {
 pub(crate) fn query_error(error: sqlx::Error) -> QueryError {
     match classify(&error) {
         Class::Passing => QueryError::Unavailable(error.into()),
-        Class::Data | Class::Fenced | Class::Internal => QueryError::Internal(error.into()),
+        Class::Data | Class::Fenced | Class::SlotsTaken | Class::Internal => QueryError::Internal(error.into()),
     }
 }
 
@@ -154,6 +160,7 @@ pub(crate) fn commit_error(failure: Failure) -> CommitError {
     }
     match classify(&error) {
         Class::Fenced => CommitError::Fenced,
+        Class::SlotsTaken => CommitError::SlotsTaken,
         Class::Data => CommitError::Data(error.into()),
         Class::Passing | Class::Internal => CommitError::Passing(error.into()),
     }

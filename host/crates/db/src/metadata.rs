@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use model::{DagId, Digest, MapIndex, RunId, TaskId, TiKey};
 use ports::deploy::DagVersion;
 use ports::query::{
-    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow,
-    TiFilter, TiRow, XcomFilter, XcomRow,
+    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, PoolUse, QueryError, RunFilter,
+    RunRow, TiFilter, TiRow, XcomFilter, XcomRow,
 };
 
 use crate::Db;
@@ -207,6 +207,10 @@ impl Metadata for Db {
 
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
         self.all(slot_pool::list(), slot_pool::read).await
+    }
+
+    async fn pool_use(&self) -> Result<Vec<PoolUse>, QueryError> {
+        self.all(slot_pool::in_use(), slot_pool::read_use).await
     }
 
     async fn ping(&self) -> Result<(), QueryError> {

@@ -238,4 +238,15 @@ impl SchedulerStore for Db {
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
         self.all(slot_pool::list(), slot_pool::read).await
     }
+
+    async fn recount_slots(&self, lease: &Lease) -> Result<Vec<PoolRow>, CommitError> {
+        let mut tx = self.database.write().await.map_err(write_error)?;
+        tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
+        tx.execute(slot_pool::recount()).await.map_err(write_error)?;
+        let rows = tx.fetch_all(slot_pool::list()).await.map_err(write_error)?;
+        let pools = rows.iter().map(slot_pool::read).collect::<Result<_, _>>();
+        let pools = pools.map_err(write_error)?;
+        tx.commit().await.map_err(commit_error)?;
+        Ok(pools)
+    }
 }

@@ -1,12 +1,14 @@
-//! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, runs, task instances, tries, XComs,
-//! questions to people, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
+//! XComs, questions to people, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
 
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
-use crate::table::{audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, task_instance, xcom};
+use crate::table::{
+    audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance, xcom,
+};
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
 /// twice, and a fixed order of locks excludes deadlocks.)
@@ -27,6 +29,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         tick_id,
         now,
         dags,
+        pools,
+        slots,
         new_runs,
         runs,
         task_instance_deletes,
@@ -47,6 +51,8 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     for change in dags {
         statements.extend(dag::write(dialect, change, now)?);
     }
+    statements.extend(pools.iter().map(slot_pool::write));
+    statements.extend(slot_pool::take(slots));
     if !new_runs.is_empty() {
         statements.push(dag_run::insert(dialect, new_runs, now));
         statements.extend(xcom::insert_of_runs(dialect, new_runs));

@@ -16,6 +16,7 @@ use crate::retry_rule::RetryRule;
 use crate::sensor::Sensor;
 use crate::template::Segment;
 use crate::trigger_rule::TriggerRule;
+use crate::weight::WeightRule;
 use crate::work::Work;
 
 mod repeat;
@@ -29,6 +30,9 @@ pub use scopes::{ROOT, ScopeDef, Scopes};
 
 /// The pool of a task that names none (Airflow: `default_pool`).
 pub const DEFAULT_POOL: &str = "default_pool";
+
+/// The queue of a task that names none (Airflow: `default_queue`).
+pub const DEFAULT_QUEUE: &str = "default";
 
 /// One version of a DAG.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -118,8 +122,39 @@ pub struct Task {
     pub pool: String,
     /// How many slots of the pool it takes.
     pub pool_slots: u32,
-    /// Higher goes first.
+    /// Higher goes first; see [`Queueing::weight`] for what counts in the end.
     pub priority_weight: i32,
+    /// How it waits for capacity.
+    #[serde(default)]
+    pub queueing: Queueing,
+}
+
+/// How the task instances of a task wait for capacity, beside their pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Queueing {
+    /// The queue of executors that it is meant for (Airflow: `queue`). Every executor of this version serves every queue.
+    pub queue: String,
+    /// What the weight is made of.
+    pub weight_rule: WeightRule,
+    /// The effective weight by that rule, from [`weight::weigh`](crate::weight::weigh).
+    pub weight: i32,
+    /// How many task instances of the task may be dispatched at a time in all runs of the DAG (Airflow: `max_active_tis_per_dag`).
+    pub max_active_tis_per_dag: Option<u32>,
+    /// How many in one run (Airflow: `max_active_tis_per_dagrun`).
+    pub max_active_tis_per_dagrun: Option<u32>,
+}
+
+impl Default for Queueing {
+    fn default() -> Self {
+        Self {
+            queue: DEFAULT_QUEUE.to_owned(),
+            weight_rule: WeightRule::Downstream,
+            weight: 1,
+            max_active_tis_per_dag: None,
+            max_active_tis_per_dagrun: None,
+        }
+    }
 }
 
 /// What a task is, beyond a function.

@@ -21,6 +21,7 @@ pub mod state;
 pub mod template;
 pub mod time;
 pub mod trigger_rule;
+pub mod weight;
 pub mod work;
 
 pub use cause::Cause;
@@ -34,4 +35,5 @@ pub use limits::Limits;
 pub use state::{DagRunState, DagRunType, TaskInstanceState};
 pub use time::{Clock, Timestamp};
 pub use trigger_rule::TriggerRule;
+pub use weight::WeightRule;
 pub use work::Work;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::deploy::{CheckedManifest, Deployed};
-use crate::query::{RunRow, TiRow};
+use crate::query::{PoolRow, RunRow, TiRow};
 
 /// Why the scheduler refused.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,23 @@ pub enum ControlError {
         /// The task.
         task_id: String,
     },
+    /// There is no such pool.
+    #[error("pool `{0}` does not exist")]
+    PoolNotFound(String),
+    /// A pool of this name exists already.
+    #[error("pool `{0}` exists already")]
+    PoolExists(String),
+    /// DAGs use the pool.
+    #[error("pool `{pool}` is in use by {}", dags.iter().map(|dag| format!("`{dag}`")).collect::<Vec<_>>().join(", "))]
+    PoolInUse {
+        /// The pool.
+        pool: String,
+        /// The DAGs.
+        dags: Vec<DagId>,
+    },
+    /// The default pool always exists, under its name.
+    #[error("`{}` cannot be deleted or renamed", model::dag::DEFAULT_POOL)]
+    DefaultPool,
     /// A run with this id or logical date exists already.
     #[error("{0}")]
     RunExists(String),
@@ -143,6 +160,32 @@ pub struct Responded {
     pub at: Timestamp,
     /// What was chosen and entered, with defaults filled in.
     pub answer: Answer,
+}
+
+/// A pool to make.
+#[derive(Clone, Debug)]
+pub struct NewPool {
+    /// Its name.
+    pub name: String,
+    /// Its slots; negative is without bound.
+    pub slots: i32,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether deferred task instances count.
+    pub include_deferred: bool,
+}
+
+/// What to change about a pool; what is not named stays.
+#[derive(Clone, Debug, Default)]
+pub struct PoolPatch {
+    /// Another name.
+    pub name: Option<String>,
+    /// Other slots; negative is without bound.
+    pub slots: Option<i32>,
+    /// Another description, or none.
+    pub description: Option<Option<String>>,
+    /// Whether deferred task instances count.
+    pub include_deferred: Option<bool>,
 }
 
 /// Something that the UI or a client may want to know. Sent after the commit.
@@ -253,6 +296,14 @@ pub trait Control: Send + Sync + 'static {
     async fn set_paused(&self, dag_id: &DagId, paused: bool, user: &str) -> Result<(), ControlError>;
     /// Removes a DAG with all its runs and versions. Refuses while runs are active.
     async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError>;
+    /// The pools that manifests are checked against.
+    async fn pools(&self) -> Result<Vec<PoolRow>, ControlError>;
+    /// Makes a pool.
+    async fn create_pool(&self, pool: NewPool, user: &str) -> Result<PoolRow, ControlError>;
+    /// Changes a pool. What is dispatched keeps its slots. A pool that DAGs use cannot get another name.
+    async fn change_pool(&self, name: &str, patch: PoolPatch, user: &str) -> Result<PoolRow, ControlError>;
+    /// Removes a pool. Refuses where the current version of a DAG, or an active run, uses it.
+    async fn delete_pool(&self, name: &str, user: &str) -> Result<(), ControlError>;
     /// What happens from now on. A slow reader misses events and is told how many.
     fn subscribe(&self) -> broadcast::Receiver<RunEvent>;
     /// Lays what memory knows but the database does not yet (running marks, start times) over rows just read.

@@ -271,6 +271,8 @@ pub struct TiRow {
     pub pool_slots: u32,
     /// Its priority.
     pub priority_weight: i32,
+    /// The queue of executors that it is meant for.
+    pub queue: String,
     /// What does it: the component as the manifest names it, or a built-in operator.
     pub operator: String,
     /// The component's task, or the built-in step.
@@ -472,10 +474,25 @@ pub struct AuditRow {
 pub struct PoolRow {
     /// Its name.
     pub name: String,
-    /// Its slots.
-    pub slots: u32,
+    /// Its slots; negative is without bound.
+    pub slots: i32,
     /// For people.
     pub description: Option<String>,
+    /// Whether deferred task instances count as occupying slots (Airflow).
+    pub include_deferred: bool,
+    /// The slots in use, as the ticks have counted them.
+    pub used: i64,
+}
+
+/// Slots of a pool by the state of the task instances that they belong to.
+#[derive(Clone, Debug)]
+pub struct PoolUse {
+    /// The pool's name.
+    pub pool: String,
+    /// The state.
+    pub state: TaskInstanceState,
+    /// How many slots.
+    pub slots: u64,
 }
 
 /// Reads metadata.
@@ -526,8 +543,11 @@ pub trait Metadata: Send + Sync + 'static {
     async fn blob_is_referenced(&self, digest: Digest) -> Result<bool, QueryError>;
     /// The audit log, newest first.
     async fn audit_log(&self, dag_id: Option<&DagId>, page: Page) -> Result<Listed<AuditRow>, QueryError>;
-    /// The pools.
+    /// The pools, in the order of their names.
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError>;
+    /// What the task instances of active runs that wait or are out need of the pools (states `scheduled`, `queued`, `running`,
+    /// `restarting` and `deferred`).
+    async fn pool_use(&self) -> Result<Vec<PoolUse>, QueryError>;
     /// A cheap read that shows whether the database answers.
     async fn ping(&self) -> Result<(), QueryError>;
 }

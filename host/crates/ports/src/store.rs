@@ -1,5 +1,6 @@
 //! What the scheduler needs of a database: leases, ticks, recovery. Implemented on SQLite, PostgreSQL and in memory.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
 use crate::intent::{Intent, IntentWrite};
 use crate::payload::{Checkpoint, XcomValue};
-use crate::query::{Listed, Page, QueryError, RunRow, TiRow};
+use crate::query::{Listed, Page, PoolRow, QueryError, RunRow, TiRow};
 
 /// The right to schedule. Every tick's transaction checks it under lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub enum CommitError {
     /// Another scheduler took the lease: nothing was written; drop everything.
     #[error("another scheduler has taken over this database")]
     Fenced,
+    /// A pool has fewer free slots than the tick takes, since somebody changed it in the database: nothing was written; recount
+    /// the slots and decide again.
+    #[error("a pool has fewer free slots than were to be taken")]
+    SlotsTaken,
 }
 
 /// All that one tick writes. One transaction.
@@ -70,6 +75,11 @@ pub struct TickWrite {
     pub now: Option<Timestamp>,
     /// Deploys, pauses, deletions; in order, before the runs.
     pub dags: Vec<DagWrite>,
+    /// Pools that are made, changed or deleted; in order, before the slots.
+    pub pools: Vec<PoolWrite>,
+    /// The slots that dispatches take and ends give back, at most one row a run and pool. What is taken must fit, pool by pool
+    /// and net over all runs, or nothing is written (`SlotsTaken`); what is given back always may be.
+    pub slots: Vec<SlotChange>,
     /// New runs, without their task instances (those are in `task_instances`).
     pub new_runs: Vec<NewRun>,
     /// Runs that changed.
@@ -126,6 +136,63 @@ pub enum DagWrite {
     },
     /// A step of an intent.
     Intent(IntentWrite),
+}
+
+/// A change to a pool.
+#[derive(Clone, Debug)]
+pub enum PoolWrite {
+    /// A new pool.
+    Create(PoolRow),
+    /// Replace what is known of a pool, its name included. The slots in use stay as they are.
+    Change {
+        /// Its name so far.
+        name: String,
+        /// All of it.
+        pool: PoolRow,
+    },
+    /// Remove it.
+    Delete {
+        /// The pool.
+        name: String,
+    },
+}
+
+/// Slots of a pool that a tick takes or gives back for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotChange {
+    /// For this run.
+    pub run: DagRunKey,
+    /// In this pool.
+    pub pool: String,
+    /// How many more are in use; negative where they are given back.
+    pub change: i64,
+    /// Whether they are taken whatever the pool has: what is dispatched already comes back with a run that was set aside.
+    pub unchecked: bool,
+}
+
+/// What a tick changes about the slots in use of one pool, over all runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotSum {
+    /// How many more are in use.
+    pub change: i64,
+    /// A change up to this is not refused, whatever the pool has.
+    pub unchecked: i64,
+}
+
+impl SlotSum {
+    /// The sums by pool, in the order of their names: the order in which every tick locks the pools.
+    pub fn of(changes: &[SlotChange]) -> BTreeMap<&str, Self> {
+        let mut sums: BTreeMap<&str, Self> = BTreeMap::new();
+        for change in changes {
+            let sum = sums.entry(&change.pool).or_default();
+            sum.change = sum.change.saturating_add(change.change);
+            if change.unchecked {
+                sum.unchecked = sum.unchecked.saturating_add(change.change.max(0));
+            }
+        }
+        sums.retain(|_, sum| sum.change != 0);
+        sums
+    }
 }
 
 /// A new run.
@@ -298,7 +365,8 @@ pub struct StoredDag {
 /// The scheduler's database.
 #[async_trait]
 pub trait SchedulerStore: Send + Sync + 'static {
-    /// Takes the lease if it is free, ran out, or is `scheduler_id`'s own.
+    /// Takes the lease if it is free, ran out, or is `scheduler_id`'s own. The same transaction recounts the slots in use of all
+    /// pools.
     async fn acquire_lease(
         &self,
         scheduler_id: Uuid,
@@ -371,8 +439,10 @@ pub trait SchedulerStore: Send + Sync + 'static {
     async fn ti_rows(&self, run: DagRunKey) -> Result<Vec<TiRow>, QueryError>;
     /// The row of a run as the API shows it.
     async fn run_row(&self, key: DagRunKey) -> Result<Option<RunRow>, QueryError>;
-    /// The pools and their slots.
-    async fn pools(&self) -> Result<Vec<crate::query::PoolRow>, QueryError>;
+    /// The pools and their slots, in the order of their names.
+    async fn pools(&self) -> Result<Vec<PoolRow>, QueryError>;
+    /// Counts the slots in use anew, from the dispatched task instances of all runs that are not set aside; answers the pools.
+    async fn recount_slots(&self, lease: &Lease) -> Result<Vec<PoolRow>, CommitError>;
 }
 
 /// Why a tag or a component could not be written.

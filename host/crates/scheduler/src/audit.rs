@@ -25,3 +25,18 @@ pub(crate) fn dag(event: &'static str, user: &str, dag_id: &DagId, extra: Option
         extra,
     }
 }
+
+/// Something was done to a pool.
+pub(crate) fn pool(event: &'static str, user: &str, name: &str, slots: Option<i32>) -> AuditWrite {
+    let extra = match slots {
+        Some(slots) => serde_json::json!({"pool": name, "slots": slots}),
+        None => serde_json::json!({"pool": name}),
+    };
+    AuditWrite {
+        event,
+        user: user.to_owned(),
+        dag_id: None,
+        run_id: None,
+        extra: Some(extra.to_string()),
+    }
+}

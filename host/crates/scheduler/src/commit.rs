@@ -1,8 +1,10 @@
-//! One tick, one commit, and the three ways in which a commit can fail.
+//! One tick, one commit, and the ways in which a commit can fail.
 //!
 //! * Passing: the drafts are dropped, the work goes back in order, and after a pause it is tried again.
 //! * Data: the write is split until one run is left; that one is set aside and all others go on.
 //! * Unknown: the tick id is read back before anything else happens.
+//! * Slots taken: a pool has fewer free slots than memory thought. The drafts are dropped, the slots are counted anew in the
+//!   database, and the tick is decided again. Nothing is wrong with the database, and nobody is told so.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -28,16 +30,22 @@ pub(crate) struct Outcome {
     pub(crate) written: Vec<Write>,
     /// Runs whose data cannot be written, and why.
     pub(crate) bad_runs: Vec<(DagRunKey, String)>,
-    /// DAG changes that cannot be written, and why.
+    /// Changes of DAGs and pools that cannot be written, and why.
     pub(crate) bad_dags: Vec<(usize, String)>,
     /// Why the rest was not written: try again.
     pub(crate) passing: Option<String>,
     pub(crate) fenced: bool,
+    /// The rest was not written because a pool has too few free slots: count them, decide again.
+    pub(crate) slots_taken: bool,
 }
 
 impl Outcome {
     fn all(&self) -> bool {
-        self.bad_runs.is_empty() && self.bad_dags.is_empty() && self.passing.is_none() && !self.fenced
+        self.bad_runs.is_empty()
+            && self.bad_dags.is_empty()
+            && self.passing.is_none()
+            && !self.fenced
+            && !self.slots_taken
     }
 }
 
@@ -47,7 +55,11 @@ enum Ended {
     Passing(String),
     Data(String),
     Fenced,
+    SlotsTaken,
 }
+
+/// So many times in a row a tick may find its slots taken before that counts as a failing database.
+const MAX_RECOUNTS: u32 = 3;
 
 impl Core {
     /// Decides a tick, commits it and releases what follows.
@@ -62,6 +74,8 @@ impl Core {
         }
         if outcome.all() {
             self.dags.keep();
+            self.slots.pools.keep();
+            self.recounts = 0;
             self.succeeded();
             self.release_all(tick, outcome.written);
             return;
@@ -73,7 +87,22 @@ impl Core {
     async fn commit(&mut self, write: Write) -> Outcome {
         let mut outcome = Outcome::default();
         let mut open = vec![write];
-        while let Some(part) = open.pop() {
+        // Parts that need slots which another part gives back.
+        let mut deferred: Vec<Write> = Vec::new();
+        let mut written_before = 0;
+        loop {
+            let Some(part) = open.pop() else {
+                if deferred.is_empty() {
+                    return outcome;
+                }
+                if outcome.written.len() == written_before {
+                    outcome.slots_taken = true;
+                    return outcome;
+                }
+                written_before = outcome.written.len();
+                open.extend(deferred.drain(..).rev());
+                continue;
+            };
             if part.is_empty() {
                 outcome.written.push(part);
                 continue;
@@ -83,6 +112,10 @@ impl Core {
                 Ended::Fenced => {
                     outcome.fenced = true;
                     return outcome;
+                }
+                Ended::SlotsTaken => {
+                    Metrics::count(&self.shared.metrics.commits_failed_slots);
+                    deferred.push(part);
                 }
                 Ended::Passing(reason) => {
                     Metrics::count(&self.shared.metrics.commits_failed_passing);
@@ -98,7 +131,7 @@ impl Core {
                             .extend(part.runs.iter().map(|key| (*key, reason.clone())));
                         outcome
                             .bad_dags
-                            .extend(part.dags.iter().map(|change| (*change, reason.clone())));
+                            .extend(part.changes().map(|change| (change, reason.clone())));
                     } else {
                         let (first, second) = part.split();
                         open.push(second);
@@ -107,7 +140,6 @@ impl Core {
                 }
             }
         }
-        outcome
     }
 
     async fn commit_part(&mut self, tick: &TickWrite) -> Ended {
@@ -123,6 +155,7 @@ impl Core {
                 Ended::Written
             }
             Err(CommitError::Fenced) => Ended::Fenced,
+            Err(CommitError::SlotsTaken) => Ended::SlotsTaken,
             Err(CommitError::Passing(reason)) => Ended::Passing(chain(&*reason)),
             Err(CommitError::Data(reason)) => Ended::Data(chain(&*reason)),
             Err(CommitError::Unknown(reason)) => self.read_back(&lease, tick, chain(&*reason)).await,
@@ -167,11 +200,7 @@ impl Core {
             .iter()
             .flat_map(|part| part.runs.iter().copied())
             .collect();
-        let dags_written: HashSet<usize> = outcome
-            .written
-            .iter()
-            .flat_map(|part| part.dags.iter().copied())
-            .collect();
+        let dags_written: HashSet<usize> = outcome.written.iter().flat_map(Write::changes).collect();
         let bad: HashSet<DagRunKey> = outcome.bad_runs.iter().map(|(key, _)| *key).collect();
         let bad_dags: HashSet<usize> = outcome.bad_dags.iter().map(|(change, _)| *change).collect();
 
@@ -199,6 +228,7 @@ impl Core {
         }
         changes.reverse();
         self.dags.take_back(|change| dags_written.contains(&change));
+        self.slots.pools.take_back(|change| dags_written.contains(&change));
         tick.drafts.retain(|key, _| written.contains(key));
         tick.order.retain(|key| written.contains(key));
 
@@ -229,9 +259,41 @@ impl Core {
         if let Some(reason) = outcome.passing {
             self.failed(reason);
             self.pause().await;
+        } else if outcome.slots_taken {
+            self.recount().await;
         } else {
+            self.recounts = 0;
             self.succeeded();
         }
+    }
+
+    /// Somebody changed a pool in the database: from here on memory goes by what is there.
+    async fn recount(&mut self) {
+        self.recounts = self.recounts.saturating_add(1);
+        tracing::warn!(
+            times = self.recounts,
+            "a pool had fewer free slots than a tick was to take; counting anew"
+        );
+        let Some(lease) = self.shared.lease.get().cloned() else {
+            self.fenced = true;
+            return;
+        };
+        let problem = match self.shared.store.recount_slots(&lease).await {
+            Ok(pools) => {
+                self.slots.counted(pools);
+                if self.recounts <= MAX_RECOUNTS {
+                    return;
+                }
+                "a pool has fewer free slots than its task instances leave".to_owned()
+            }
+            Err(CommitError::Fenced) => {
+                self.fenced = true;
+                return;
+            }
+            Err(error) => chain(&error),
+        };
+        self.failed(problem);
+        self.pause().await;
     }
 
     /// Capacity and gates hold what the dropped drafts decided: they are made anew from what is committed.

@@ -55,6 +55,8 @@ pub(crate) struct Core {
     /// Intents of the last process.
     pub(crate) stored_intents: Vec<Intent>,
     pub(crate) failing: Option<Failing>,
+    /// How many ticks in a row found the slots taken that they were to take.
+    pub(crate) recounts: u32,
     pub(crate) stopping: bool,
     pub(crate) executor_stopped: bool,
     pub(crate) fenced: bool,
@@ -82,6 +84,7 @@ impl Core {
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
             failing: None,
+            recounts: 0,
             stopping: false,
             executor_stopped: false,
             fenced: false,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use model::human::Answer;
 use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, Timestamp};
-use ports::control::ControlError;
+use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
 use ports::intent::{ClearWork, Intent, IntentWrite};
-use ports::query::{QueryError, RunRow};
+use ports::query::{PoolRow, QueryError, RunRow};
 use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 pub(crate) enum Message {
     /// The executor says something of a dispatch.
     Executor(ExecutorEvent),
-    /// A change to a DAG.
+    /// A change to a DAG or to a pool.
     Dag(DagOp),
     /// A new run.
     New(Box<NewRunOp>),
@@ -48,7 +48,7 @@ pub(crate) struct LoadedRun {
     pub(crate) version: Arc<Version>,
 }
 
-/// A change to a DAG.
+/// A change to a DAG or to a pool.
 pub(crate) enum DagOp {
     Deploy {
         version: Arc<DagVersion>,
@@ -72,6 +72,19 @@ pub(crate) enum DagOp {
     },
     /// A step of an intent.
     Intent { write: IntentWrite, reply: Reply<()> },
+    Pool {
+        op: PoolOp,
+        user: String,
+        /// The pool as it is then, unless it is deleted.
+        reply: Reply<Option<PoolRow>>,
+    },
+}
+
+/// What to do to a pool.
+pub(crate) enum PoolOp {
+    Create(NewPool),
+    Change { name: String, patch: PoolPatch },
+    Delete { name: String },
 }
 
 /// A new run, complete but for its state.
@@ -140,16 +153,18 @@ impl DagOp {
     pub(crate) fn refuse(self, error: ControlError) {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
+            Self::Pool { reply, .. } => drop(reply.send(Err(error))),
             Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
         }
     }
 
-    /// Answers that it is done.
+    /// Answers that it is done. What becomes of a pool is answered where it is known.
     pub(crate) fn confirm(self, new_dag: bool) {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Ok(new_dag))),
+            Self::Pool { .. } => {}
             Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
                 drop(reply.send(Ok(())));
             }

@@ -51,6 +51,8 @@ counters! {
     commits_failed_passing,
     /// Commits that failed because of their data.
     commits_failed_data,
+    /// Commits that were refused because a pool had fewer free slots than memory knew of.
+    commits_failed_slots,
     /// Commits whose outcome had to be read back.
     commits_unknown,
     /// Runs that were set aside.

@@ -240,6 +240,7 @@ impl Core {
                 note: None,
                 set_aside: Some(reason),
             }],
+            slots: run.slots_given_back(),
             ..TickWrite::default()
         };
         if let Some(lease) = self.shared.lease.get()

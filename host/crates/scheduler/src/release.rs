@@ -8,8 +8,8 @@ use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
-use ports::query::RunRow;
-use ports::store::DagWrite;
+use ports::query::{PoolRow, RunRow};
+use ports::store::{DagWrite, PoolWrite};
 
 use crate::core::Core;
 use crate::inbox::{Item, RunOp};
@@ -18,7 +18,7 @@ use crate::live::LiveTry;
 use crate::metrics::Metrics;
 use crate::run::{Draft, Place, Run};
 use crate::shared::KnownDag;
-use crate::tick::{Applied, AppliedDag, Tick};
+use crate::tick::{Applied, AppliedDag, ChangeWrite, Tick};
 use crate::write::Write;
 
 /// What the executor is told after a tick.
@@ -80,7 +80,8 @@ impl Core {
 
     fn release_dag(&mut self, change: AppliedDag, events: &mut Vec<RunEvent>) {
         let dag_write = match change.write {
-            Ok(dag_write) => dag_write,
+            Ok(ChangeWrite::Dag(dag_write)) => dag_write,
+            Ok(ChangeWrite::Pool(pool_write)) => return self.release_pool(change.op, pool_write),
             Err(error) => return change.op.refuse(error),
         };
         let (dag_id, kind) = {
@@ -120,6 +121,19 @@ impl Core {
                 set_aside.retain(|(aside, _)| !runs.contains(aside));
             }
             IntentWrite::PurgeVersions { .. } | IntentWrite::End { .. } => {}
+        }
+    }
+
+    fn release_pool(&self, op: DagOp, write: PoolWrite) {
+        let pool = match write {
+            PoolWrite::Create(pool) | PoolWrite::Change { pool, .. } => Some(PoolRow {
+                used: self.slots.pool_used(&pool.name),
+                ..pool
+            }),
+            PoolWrite::Delete { .. } => None,
+        };
+        if let DagOp::Pool { reply, .. } = op {
+            drop(reply.send(Ok(pool)));
         }
     }
 

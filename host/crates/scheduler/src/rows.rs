@@ -2,12 +2,13 @@
 
 use model::TaskInstanceState;
 use ports::intent::IntentWrite;
+use ports::store::AuditWrite;
 
 use crate::audit;
 use crate::core::Core;
-use crate::inbox::DagOp;
+use crate::inbox::{DagOp, PoolOp};
 use crate::run::{Draft, Run};
-use crate::tick::Tick;
+use crate::tick::{ChangeWrite, Tick};
 use crate::write::{Owner, Write};
 
 impl Core {
@@ -16,23 +17,19 @@ impl Core {
         let mut write = Write::new(tick.now);
         for (change, applied) in tick.dag_changes.iter().enumerate() {
             let Ok(row) = &applied.write else { continue };
-            write.dags.push(change);
-            write.tick.dags.push(row.clone());
-            let line = match &applied.op {
-                DagOp::Deploy { version, user, .. } => audit::dag("deploy_dag", user, &version.dag.id, None),
-                DagOp::SetPaused { dag_id, user, .. } => audit::dag("patch_dag", user, dag_id, None),
-                DagOp::Delete { intent, .. } => audit::dag("delete_dag", &intent.user, &intent.dag_id, None),
-                DagOp::Intent {
-                    write: IntentWrite::Begin(intent),
-                    ..
-                } => {
-                    let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
-                    audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
+            match row {
+                ChangeWrite::Dag(row) => {
+                    write.dags.push(change);
+                    write.tick.dags.push(row.clone());
                 }
-                // What a step does was asked for when its intent began.
-                DagOp::Intent { .. } => continue,
-            };
-            write.audit(Owner::Dag(change), line);
+                ChangeWrite::Pool(row) => {
+                    write.pools.push(change);
+                    write.tick.pools.push(row.clone());
+                }
+            }
+            if let Some(line) = audit_line(&applied.op) {
+                write.audit(Owner::Change(change), line);
+            }
         }
         self.draft_lazy_runs(tick);
         let mut room = self
@@ -61,6 +58,28 @@ impl Core {
     }
 }
 
+/// None for a step of an intent: what it does was asked for when the intent began.
+fn audit_line(op: &DagOp) -> Option<AuditWrite> {
+    Some(match op {
+        DagOp::Deploy { version, user, .. } => audit::dag("deploy_dag", user, &version.dag.id, None),
+        DagOp::SetPaused { dag_id, user, .. } => audit::dag("patch_dag", user, dag_id, None),
+        DagOp::Delete { intent, .. } => audit::dag("delete_dag", &intent.user, &intent.dag_id, None),
+        DagOp::Intent {
+            write: IntentWrite::Begin(intent),
+            ..
+        } => {
+            let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
+            audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
+        }
+        DagOp::Intent { .. } => return None,
+        DagOp::Pool { op, user, .. } => match op {
+            PoolOp::Create(pool) => audit::pool("post_pool", user, &pool.name, Some(pool.slots)),
+            PoolOp::Change { name, patch } => audit::pool("patch_pool", user, name, patch.slots),
+            PoolOp::Delete { name } => audit::pool("delete_pool", user, name, None),
+        },
+    })
+}
+
 impl Draft {
     fn write(&mut self, base: Option<&Run>, room: &mut usize, write: &mut Write) {
         let key = self.key();
@@ -69,6 +88,7 @@ impl Draft {
         }
         let rows = &mut write.tick;
         if self.deleted {
+            rows.slots.extend(self.slot_changes(base));
             if self.new.is_none() {
                 rows.run_deletes.push(key);
                 rows.intents.extend(self.rest.clone());
@@ -84,6 +104,7 @@ impl Draft {
         rows.intent_runs_done.extend(done.map(|intent| (intent, key)));
         self.changed.sort_unstable();
         self.changed.dedup();
+        rows.slots.extend(self.slot_changes(base));
         self.lazy.sort_unstable();
         self.lazy.dedup();
         self.collect_lazy(base, room);

@@ -6,13 +6,14 @@ use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskIndex, TiKey, Timestamp
 use ports::query::PoolRow;
 
 use crate::live::LiveRun;
+use crate::pools::Pools;
 use crate::run::Run;
 use crate::version::Version;
 
 /// Slots, who waits for them, and which queued runs may start.
 pub(crate) struct Slots {
     parallelism: u32,
-    pools: Vec<PoolRow>,
+    pub(crate) pools: Pools,
     capacity: Capacity,
     ready: ReadyQueue,
     pub(crate) gate: RunGate,
@@ -22,7 +23,7 @@ impl Slots {
     pub(crate) fn new(parallelism: u32, pools: Vec<PoolRow>) -> Self {
         let mut slots = Self {
             parallelism,
-            pools,
+            pools: Pools::new(pools),
             capacity: Capacity::new(parallelism),
             ready: ReadyQueue::new(),
             gate: RunGate::new(),
@@ -32,9 +33,35 @@ impl Slots {
     }
 
     fn set_pools(&mut self) {
-        for pool in &self.pools {
-            self.capacity.set_pool(&pool.name, i64::from(pool.slots));
+        for pool in self.pools.iter() {
+            self.capacity.set_pool(&pool.name, self.pools.usable(pool));
         }
+    }
+
+    /// A pool is new or has changed.
+    pub(crate) fn set_pool(&mut self, name: &str) {
+        match self.pools.get(name) {
+            Some(pool) => self.capacity.set_pool(name, self.pools.usable(pool)),
+            None => self.capacity.remove_pool(name),
+        }
+    }
+
+    /// The slots of a pool that are in use.
+    pub(crate) fn pool_used(&self, name: &str) -> i64 {
+        self.capacity.pool_used(name)
+    }
+
+    /// The pools as the database has them, just counted. What it counts and memory does not know of (a run that could not be
+    /// marked as set aside) is not ours to give away.
+    pub(crate) fn counted(&mut self, pools: Vec<PoolRow>) {
+        let unknown = pools
+            .iter()
+            .map(|pool| (pool.name.clone(), pool.used - self.capacity.pool_used(&pool.name)))
+            .filter(|(_, unknown)| *unknown > 0)
+            .collect();
+        self.pools = Pools::new(pools);
+        self.pools.unknown = unknown;
+        self.set_pools();
     }
 
     /// Forgets everything but the bounds.

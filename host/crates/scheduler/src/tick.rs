@@ -12,7 +12,7 @@ use ports::control::ControlError;
 use ports::executor::TryReport;
 use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, XcomWrite};
+use ports::store::{DagWrite, PoolWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::audit;
@@ -34,11 +34,17 @@ pub(crate) struct Applied {
     pub(crate) refused: Option<ControlError>,
 }
 
-/// A DAG change that a tick has taken.
+/// What a change writes.
+pub(crate) enum ChangeWrite {
+    Dag(DagWrite),
+    Pool(PoolWrite),
+}
+
+/// A change of a DAG or pool that a tick has taken.
 pub(crate) struct AppliedDag {
     pub(crate) op: DagOp,
     /// What it writes, or why it was refused.
-    pub(crate) write: Result<DagWrite, ControlError>,
+    pub(crate) write: Result<ChangeWrite, ControlError>,
     /// Whether the DAG is new.
     pub(crate) new_dag: bool,
 }
@@ -84,7 +90,16 @@ impl Core {
     pub(crate) fn decide(&mut self, now: Timestamp) -> Tick {
         let mut tick = Tick::new(now);
         while let Some(op) = self.dag_ops.pop_front() {
-            let (write, new_dag) = self.apply_dag(&op, &tick);
+            let (write, new_dag) = match &op {
+                DagOp::Pool { op, .. } => {
+                    let change = tick.dag_changes.len();
+                    (self.apply_pool(op, change).map(ChangeWrite::Pool), false)
+                }
+                op => {
+                    let (write, new_dag) = self.apply_dag(op, &tick);
+                    (write.map(ChangeWrite::Dag), new_dag)
+                }
+            };
             tick.dag_changes.push(AppliedDag { op, write, new_dag });
         }
         let bound = self.shared.config.max_transitions_per_tick;
@@ -130,6 +145,15 @@ impl Core {
                 if known && !replace {
                     let message = format!("DAG `{dag_id}` exists already");
                     return (Err(ControlError::Conflict(message)), false);
+                }
+                let missing = version
+                    .dag
+                    .tasks
+                    .iter()
+                    .find(|task| self.slots.pools.get(&task.pool).is_none());
+                if let Some(task) = missing {
+                    // It was there when the manifest was checked.
+                    return (Err(ControlError::PoolNotFound(task.pool.clone())), false);
                 }
                 let first = (!known).then_some(paused.unwrap_or(false));
                 let entry = DagEntry {
@@ -193,6 +217,7 @@ impl Core {
                 }
                 (Ok(DagWrite::Intent(write.clone())), false)
             }
+            DagOp::Pool { .. } => unreachable!("`decide` tells pools from DAGs"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One tick's rows, and how they are taken apart when the database refuses them: by run, and by DAG change.
+//! One tick's rows, and how they are taken apart when the database refuses them: by run, and by change of a DAG or pool.
 
 use std::collections::HashSet;
 
@@ -11,19 +11,21 @@ use uuid::Uuid;
 pub(crate) enum Owner {
     /// A run's.
     Run(DagRunKey),
-    /// A DAG change's, by its position among the tick's.
-    Dag(usize),
+    /// A change's of a DAG or pool, by its position among the tick's.
+    Change(usize),
 }
 
-/// A tick to write. Every row belongs to a run or to a DAG change.
+/// A tick to write. Every row belongs to a run or to a change of a DAG or pool.
 pub(crate) struct Write {
     pub(crate) tick: TickWrite,
     /// Whose line each of `tick.audit` is.
     pub(crate) audit_of: Vec<Owner>,
     /// The runs, in the order in which they were touched.
     pub(crate) runs: Vec<DagRunKey>,
-    /// Which DAG change each of `tick.dags` is.
+    /// Which change each of `tick.dags` is.
     pub(crate) dags: Vec<usize>,
+    /// Which change each of `tick.pools` is.
+    pub(crate) pools: Vec<usize>,
 }
 
 impl Write {
@@ -37,12 +39,20 @@ impl Write {
             audit_of: Vec::new(),
             runs: Vec::new(),
             dags: Vec::new(),
+            pools: Vec::new(),
         }
+    }
+
+    /// The changes of DAGs and pools that it writes.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.dags.iter().chain(&self.pools).copied()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         let tick = &self.tick;
         tick.dags.is_empty()
+            && tick.pools.is_empty()
+            && tick.slots.is_empty()
             && tick.new_runs.is_empty()
             && tick.runs.is_empty()
             && tick.task_instance_deletes.is_empty()
@@ -66,22 +76,25 @@ impl Write {
 
     /// How many parts it can be taken into.
     pub(crate) fn parts(&self) -> usize {
-        self.runs.len() + self.dags.len()
+        self.runs.len() + self.dags.len() + self.pools.len()
     }
 
-    /// Takes it apart into two that together write the same: DAG changes first, since runs may need them.
+    /// Takes it apart into two that together write the same: changes of DAGs and pools first, since runs may need them.
     pub(crate) fn split(mut self) -> (Self, Self) {
         let now = self.tick.now.unwrap_or(Timestamp(0));
         let mut first = Self::new(now);
-        let (runs_first, dags_first) = if self.dags.is_empty() {
-            (self.runs.len() / 2, 0)
-        } else if self.runs.is_empty() {
-            (0, self.dags.len() / 2)
-        } else {
-            (0, self.dags.len())
+        let changes = self.dags.len() + self.pools.len();
+        let (runs_first, changes_first) = match (changes, self.runs.len()) {
+            (0, runs) => (runs / 2, 0),
+            (changes, 0) => (0, changes / 2),
+            (changes, _) => (0, changes),
         };
+        let dags_first = self.dags.len().min(changes_first);
         first.dags = self.dags.drain(..dags_first).collect();
         first.tick.dags = self.tick.dags.drain(..dags_first).collect();
+        let pools_first = changes_first - dags_first;
+        first.pools = self.pools.drain(..pools_first).collect();
+        first.tick.pools = self.tick.pools.drain(..pools_first).collect();
         first.runs = self.runs.drain(..runs_first).collect();
         let of: HashSet<DagRunKey> = first.runs.iter().copied().collect();
 
@@ -91,6 +104,7 @@ impl Write {
             first
         }
         let (from, to) = (&mut self.tick, &mut first.tick);
+        to.slots = part(&mut from.slots, |row| of.contains(&row.run));
         to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
         to.runs = part(&mut from.runs, |row| of.contains(&row.key));
         to.task_instance_deletes = part(&mut from.task_instance_deletes, |ti| of.contains(&ti.run));
@@ -111,7 +125,7 @@ impl Write {
         for (line, owner) in lines.into_iter().zip(owners) {
             let is_first = match owner {
                 Owner::Run(key) => of.contains(&key),
-                Owner::Dag(change) => first.dags.contains(&change),
+                Owner::Change(change) => first.changes().any(|first| first == change),
             };
             if is_first { &mut first } else { &mut self }.audit(owner, line);
         }

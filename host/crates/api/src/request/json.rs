@@ -83,6 +83,11 @@ impl JsonObject {
         }
     }
 
+    /// Whether the member is there, even if it is `null`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
     pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         self.get(name, |value| text(value).map(str::to_owned))
     }

@@ -171,7 +171,10 @@ impl DagResponse {
             max_active_tasks: dag.max_active_tasks,
             max_active_runs: dag.max_active_runs,
             max_consecutive_failed_dag_runs: 0,
-            has_task_concurrency_limits: false,
+            has_task_concurrency_limits: dag.tasks.iter().any(|task| {
+                let queueing = &task.queueing;
+                queueing.max_active_tis_per_dag.is_some() || queueing.max_active_tis_per_dagrun.is_some()
+            }),
             has_import_errors: false,
             next_dagrun_logical_date: Null,
             next_dagrun_data_interval_start: Null,

@@ -70,6 +70,8 @@ pub(super) struct TiSelection {
     runs: Patterns,
     pools: Patterns,
     operator_names: Patterns,
+    queues: Vec<String>,
+    queue_names: Patterns,
     impossible: bool,
 }
 
@@ -107,9 +109,6 @@ impl TiSelection {
         }
         let given = |name: &str| query.text(name).is_some_and(|text| !text.is_empty());
         let mut impossible = [
-            "queue",
-            "queue_name_pattern",
-            "queue_name_prefix_pattern",
             "executor",
             "task_group_id",
             "rendered_map_index_pattern",
@@ -131,6 +130,8 @@ impl TiSelection {
             runs: query.patterns("run_id"),
             pools: query.patterns("pool_name"),
             operator_names: query.patterns("operator_name"),
+            queues: query.texts("queue"),
+            queue_names: query.patterns("queue_name"),
             dag_ids: None,
             run_ids: None,
             map_indices,
@@ -156,7 +157,8 @@ impl TiSelection {
         let dag_ids = given(body.texts("dag_ids"));
         let run_ids = given(body.texts("dag_run_ids"));
         let task_ids = given(body.texts("task_ids"));
-        let elsewhere = [body.texts("queue"), body.texts("executor")];
+        let queues = body.texts("queue").unwrap_or_default();
+        let elsewhere = body.texts("executor").unwrap_or_default();
         // Texts that cannot be ids match nothing.
         let dag_ids = dag_ids.map(|ids| ids.iter().filter_map(|id| DagId::new(id).ok()).collect::<Vec<_>>());
         let run_ids = run_ids.map(|ids| ids.iter().filter_map(|id| RunId::new(id).ok()).collect::<Vec<_>>());
@@ -172,7 +174,8 @@ impl TiSelection {
                 ..TiFilter::default()
             },
             duration: body_numbers(&mut body, "duration"),
-            impossible: elsewhere.iter().flatten().any(|names| !names.is_empty())
+            queues,
+            impossible: !elsewhere.is_empty()
                 || dag_ids.as_ref().is_some_and(Vec::is_empty)
                 || run_ids.as_ref().is_some_and(Vec::is_empty)
                 || task_ids.as_ref().is_some_and(Vec::is_empty),
@@ -197,12 +200,20 @@ impl TiSelection {
     }
 
     fn database_suffices(&self) -> bool {
-        let patterns = [&self.tasks, &self.dags, &self.runs, &self.pools, &self.operator_names];
+        let patterns = [
+            &self.tasks,
+            &self.dags,
+            &self.runs,
+            &self.pools,
+            &self.operator_names,
+            &self.queue_names,
+        ];
         self.dag_ids.is_none()
             && self.run_ids.is_none()
             && self.map_indices.is_empty()
             && self.versions.is_empty()
             && self.operators.is_empty()
+            && self.queues.is_empty()
             && self.duration.is_open()
             && patterns.iter().all(|patterns| patterns.is_empty())
     }
@@ -219,6 +230,8 @@ impl TiSelection {
             && self.runs.matches(row.run_id.as_str())
             && self.pools.matches(&row.pool)
             && self.operator_names.matches(&row.operator_name)
+            && (self.queues.is_empty() || self.queues.contains(&row.queue))
+            && self.queue_names.matches(&row.queue)
     }
 
     pub(super) async fn rows(&self, app: &App, page: Page) -> Result<Listed<TiRow>, ApiError> {

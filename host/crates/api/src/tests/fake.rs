@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, Param, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Param, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::human::{HumanStep, OnTimeout};
 use model::{
     Cause, Clock, Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId,
@@ -16,14 +16,15 @@ use model::{
 };
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
 use ports::control::{
-    ClearRequest, Control, ControlError, RespondRequest, Responded, RunEvent, SchedulerHealth, TriggerRequest,
+    ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
+    TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, DagVersion, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
 use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter, XcomValue};
 use ports::query::{
-    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, QueryError, RunFilter, RunRow,
-    TiFilter, TiRow, XcomFilter, XcomRow,
+    AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, PoolUse, QueryError, RunFilter,
+    RunRow, TiFilter, TiRow, XcomFilter, XcomRow,
 };
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
@@ -45,6 +46,7 @@ struct Data {
     tis: Vec<TiRow>,
     blobs: HashMap<Digest, Bytes>,
     component: Option<Component>,
+    pools: Vec<PoolRow>,
 }
 
 pub(crate) struct Fake {
@@ -79,6 +81,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         pool: DEFAULT_POOL.to_owned(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     }
 }
 
@@ -113,6 +116,13 @@ impl Fake {
                 tis: Vec::new(),
                 blobs: HashMap::new(),
                 component: None,
+                pools: vec![PoolRow {
+                    name: DEFAULT_POOL.to_owned(),
+                    slots: 128,
+                    description: None,
+                    include_deferred: false,
+                    used: 0,
+                }],
             })),
             changed: watch::Sender::new(0),
             events: broadcast::Sender::new(16),
@@ -245,6 +255,7 @@ impl Control for Fake {
                 pool: task.pool.clone(),
                 pool_slots: 1,
                 priority_weight: 1,
+                queue: task.queueing.queue.clone(),
                 operator: task.work.operator().to_owned(),
                 operator_name: task.work.operator_name().to_owned(),
                 component_digest: task.work.component().map(|component| component.digest),
@@ -339,6 +350,60 @@ impl Control for Fake {
 
     async fn delete_dag(&self, dag_id: &DagId, _: &str) -> Result<(), ControlError> {
         Err(ControlError::Conflict(format!("DAG `{dag_id}` has active runs")))
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {
+        Ok(self.data().pools.clone())
+    }
+
+    async fn create_pool(&self, pool: NewPool, _: &str) -> Result<PoolRow, ControlError> {
+        let mut data = self.data();
+        if data.pools.iter().any(|known| known.name == pool.name) {
+            return Err(ControlError::PoolExists(pool.name));
+        }
+        let row = PoolRow {
+            name: pool.name,
+            slots: pool.slots,
+            description: pool.description,
+            include_deferred: pool.include_deferred,
+            used: 0,
+        };
+        data.pools.push(row.clone());
+        Ok(row)
+    }
+
+    async fn change_pool(&self, name: &str, patch: PoolPatch, _: &str) -> Result<PoolRow, ControlError> {
+        let mut data = self.data();
+        let Some(row) = data.pools.iter_mut().find(|pool| pool.name == name) else {
+            return Err(ControlError::PoolNotFound(name.to_owned()));
+        };
+        if name == DEFAULT_POOL && patch.name.is_some() {
+            return Err(ControlError::DefaultPool);
+        }
+        row.name = patch.name.unwrap_or(row.name.clone());
+        row.slots = patch.slots.unwrap_or(row.slots);
+        row.description = patch.description.unwrap_or(row.description.clone());
+        row.include_deferred = patch.include_deferred.unwrap_or(row.include_deferred);
+        Ok(row.clone())
+    }
+
+    async fn delete_pool(&self, name: &str, _: &str) -> Result<(), ControlError> {
+        match name {
+            DEFAULT_POOL => Err(ControlError::DefaultPool),
+            "used" => Err(ControlError::PoolInUse {
+                pool: name.to_owned(),
+                dags: vec![self.version.dag.id.clone(), "other".parse().unwrap()],
+            }),
+            name => {
+                let mut data = self.data();
+                let before = data.pools.len();
+                data.pools.retain(|pool| pool.name != name);
+                if data.pools.len() == before {
+                    return Err(ControlError::PoolNotFound(name.to_owned()));
+                }
+                Ok(())
+            }
+        }
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RunEvent> {
@@ -554,10 +619,14 @@ impl Metadata for Fake {
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
-        Ok(vec![PoolRow {
-            name: DEFAULT_POOL.to_owned(),
-            slots: 128,
-            description: None,
+        Ok(self.data().pools.clone())
+    }
+
+    async fn pool_use(&self) -> Result<Vec<PoolUse>, QueryError> {
+        Ok(vec![PoolUse {
+            pool: DEFAULT_POOL.to_owned(),
+            state: TaskInstanceState::Deferred,
+            slots: 3,
         }])
     }
 

@@ -174,6 +174,128 @@ async fn changes_and_removes_runs() {
 }
 
 #[tokio::test]
+async fn makes_changes_and_removes_pools() {
+    let server = Server::new();
+    let made = server
+        .send(
+            Method::POST,
+            "/api/v2/pools",
+            json!({"name": "db", "slots": 3, "description": "Few"}),
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(
+        made.json(),
+        json!({
+            "name": "db", "slots": 3, "description": "Few", "include_deferred": false, "occupied_slots": 0,
+            "running_slots": 0, "queued_slots": 0, "scheduled_slots": 0, "open_slots": 3, "deferred_slots": 0,
+            "team_name": null,
+        })
+    );
+    let again = server
+        .send(Method::POST, "/api/v2/pools", json!({"name": "db", "slots": 1}))
+        .await;
+    assert_eq!(again.error(), (409, "pool_exists".to_owned()));
+    let wrong = server
+        .send(
+            Method::POST,
+            "/api/v2/pools",
+            json!({"name": "a b", "slots": -2, "team_name": "x", "more": 1}),
+        )
+        .await;
+    assert_eq!(wrong.error().0, 422);
+    let named: Vec<_> = wrong.json()["detail"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| found["loc"][1].clone())
+        .collect();
+    assert_eq!(named, ["name", "slots", "team_name", "more"]);
+
+    let path = "/api/v2/pools/db";
+    let changed = server
+        .send(
+            Method::PATCH,
+            path,
+            json!({"slots": -1, "description": null, "include_deferred": true}),
+        )
+        .await
+        .json();
+    assert_eq!(
+        (&changed["slots"], &changed["open_slots"]),
+        (&json!(-1), &json!(-1)),
+        "without bound"
+    );
+    assert_eq!(
+        (&changed["description"], &changed["include_deferred"]),
+        (&json!(null), &json!(true))
+    );
+    let masked = server
+        .send(
+            Method::PATCH,
+            "/api/v2/pools/db?update_mask=slots",
+            json!({"slots": 7, "pool": "other"}),
+        )
+        .await
+        .json();
+    assert_eq!(
+        (&masked["name"], &masked["slots"]),
+        (&json!("db"), &json!(7)),
+        "only what the mask names"
+    );
+    let unknown = server
+        .send(Method::PATCH, "/api/v2/pools/db?update_mask=color", json!({"slots": 7}))
+        .await;
+    assert_eq!(unknown.error(), (400, "not_supported".to_owned()));
+    let renamed = server.send(Method::PATCH, path, json!({"pool": "base"})).await.json();
+    assert_eq!((&renamed["name"], &renamed["slots"]), (&json!("base"), &json!(7)));
+    let gone = server.send(Method::PATCH, path, json!({"slots": 1})).await;
+    assert_eq!(gone.error(), (404, "pool_not_found".to_owned()));
+
+    // Deferred task instances count where the pool says so (three are deferred in `default_pool`).
+    let plain = server.get("/api/v2/pools/default_pool").await.json();
+    assert_eq!(
+        (&plain["deferred_slots"], &plain["occupied_slots"]),
+        (&json!(3), &json!(0))
+    );
+    let counted = server
+        .send(
+            Method::PATCH,
+            "/api/v2/pools/default_pool",
+            json!({"include_deferred": true}),
+        )
+        .await
+        .json();
+    assert_eq!(
+        (&counted["occupied_slots"], &counted["open_slots"]),
+        (&json!(3), &json!(125))
+    );
+    let kept = server
+        .send(Method::PATCH, "/api/v2/pools/default_pool", json!({"pool": "x"}))
+        .await;
+    assert_eq!(kept.error(), (400, "default_pool_protected".to_owned()));
+    assert_eq!(
+        server
+            .send(Method::DELETE, "/api/v2/pools/default_pool", json!({}))
+            .await
+            .error()
+            .0,
+        400
+    );
+    let in_use = server.send(Method::DELETE, "/api/v2/pools/used", json!({})).await;
+    assert_eq!(in_use.json()["detail"], "pool `used` is in use by `etl`, `other`");
+    assert_eq!(in_use.error(), (409, "pool_in_use".to_owned()));
+    assert_eq!(
+        server
+            .send(Method::DELETE, "/api/v2/pools/base", json!({}))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(server.get("/api/v2/pools").await.json()["total_entries"], 1);
+}
+
+#[tokio::test]
 async fn pauses_by_patch() {
     let server = Server::new();
     let answer = server

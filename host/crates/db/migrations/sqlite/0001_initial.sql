@@ -63,6 +63,7 @@ CREATE TABLE dag_version_task (
     component TEXT,
     component_digest TEXT,
     pool TEXT NOT NULL,
+    pool_slots INTEGER NOT NULL,
     PRIMARY KEY (version, task_index)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dag_version_task_component ON dag_version_task (component_digest);
@@ -267,12 +268,16 @@ CREATE TABLE component_tag (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX component_tag_digest ON component_tag (digest);
 
+-- `used` is what the dispatched task instances hold, kept by the ticks and counted anew by each scheduler that takes over. A tick
+-- that would take more than there is tries to set it to -1, so that `slot_pool_used` ends its transaction.
 CREATE TABLE slot_pool (
     name TEXT NOT NULL PRIMARY KEY,
     slots INTEGER NOT NULL,
-    description TEXT
+    description TEXT,
+    include_deferred INTEGER NOT NULL CHECK (include_deferred IN (0, 1)),
+    used INTEGER NOT NULL CONSTRAINT slot_pool_used CHECK (used >= 0)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO slot_pool (name, slots, description) VALUES ('default_pool', 128, 'Default pool');
+INSERT INTO slot_pool (name, slots, description, include_deferred, used) VALUES ('default_pool', 128, 'Default pool', 0, 0);
 
 CREATE TABLE audit_log (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

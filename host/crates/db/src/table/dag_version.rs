@@ -17,6 +17,7 @@ const TASK_COLUMNS: &[(&str, Kind)] = &[
     ("component", Kind::Text),
     ("component_digest", Kind::Text),
     ("pool", Kind::Text),
+    ("pool_slots", Kind::Int),
 ];
 
 /// Why a version or an intent could not be turned into a row.
@@ -47,9 +48,10 @@ pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statemen
         batch.text(component.map(|component| component.reference.as_str()));
         batch.text(component.map(|component| component.digest.to_string()).as_deref());
         batch.text(&*task.pool);
+        batch.int(i64::from(task.pool_slots));
     }
     let mut tasks = Statement::new(
-        "INSERT INTO dag_version_task (version, task_index, task_id, component, component_digest, pool) SELECT v.uuid, b.* FROM (",
+        "INSERT INTO dag_version_task (version, task_index, task_id, component, component_digest, pool, pool_slots) SELECT v.uuid, b.* FROM (",
     );
     tasks.push(&source(TASK_COLUMNS, dialect));
     tasks.append(batch.into_statement(""));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::{query_error, query_failure};
 use crate::sql::{Database, Dialect, Statement};
 
-/// Takes the lease if it is free, ran out, or is the caller's own.
+/// Takes the lease if it is free, ran out, or is the caller's own, and counts the slots in use anew.
 pub(crate) async fn acquire(
     database: &Database,
     scheduler_id: Uuid,
@@ -54,6 +54,8 @@ pub(crate) async fn acquire(
     .arg(now)
     .arg(expires_at);
     tx.execute(update).await.map_err(query_error)?;
+    // What the last scheduler had out is what this one takes over.
+    tx.execute(super::slot_pool::recount()).await.map_err(query_error)?;
     tx.commit().await.map_err(query_failure)?;
     Ok(Lease { scheduler_id, epoch })
 }

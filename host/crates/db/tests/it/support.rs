@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use db::{Db, Options};
-use model::dag::{DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{
     Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId,
     TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
@@ -173,6 +173,7 @@ pub(crate) fn version_with(
         pool: "default_pool".into(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     });
     let mut parts = DagParts {
         id: dag_id(dag),

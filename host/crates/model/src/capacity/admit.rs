@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::queue::{LaneKey, Rank, ReadyQueue};
-use super::slots::Capacity;
+use super::slots::{Capacity, Demand};
 use crate::id::TiKey;
 use crate::time::Timestamp;
 
@@ -29,6 +29,17 @@ pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) ->
     if !capacity.has_room() || ready.is_empty() {
         return admitted;
     }
+    ready.bring_back(capacity);
+    loop {
+        admit_lanes(capacity, ready, now, &mut admitted);
+        // An entry that was brought back and then held back by its other limit leaves its room to those behind it.
+        if !capacity.has_room() || !ready.bring_back(capacity) {
+            return admitted;
+        }
+    }
+}
+
+fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, admitted: &mut Vec<Admitted>) {
     let mut claims: BinaryHeap<(Claim, LaneKey)> = BinaryHeap::new();
     for (key, lane) in &ready.lanes {
         if capacity.fits(&lane.dag, &key.pool, key.pool_slots) {
@@ -47,7 +58,7 @@ pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) ->
         let Some(lane) = ready.lanes.get_mut(&lane_key) else {
             continue;
         };
-        let Some((_, _, key)) = lane.head(now) else { continue };
+        let Some((_, _, entry)) = lane.head(now) else { continue };
         // What does not fit now does not fit later in this round either: slots are only taken.
         if !capacity.fits(&lane.dag, &lane_key.pool, lane_key.pool_slots) {
             if capacity.has_room() {
@@ -55,15 +66,26 @@ pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) ->
             }
             break;
         }
-        capacity.take(key, &lane.dag, &lane_key.pool, lane_key.pool_slots);
+        let key = entry.key;
+        if let Some(group) = entry.held_back(&lane.dag, capacity) {
+            ready.park(key, group);
+            claims.extend(claim(ready, &lane_key, now).map(|claim| (claim, lane_key)));
+            continue;
+        }
+        let demand = Demand {
+            dag: &lane.dag,
+            task: &entry.task,
+            pool: &lane_key.pool,
+            slots: lane_key.pool_slots,
+        };
+        capacity.take(key, demand);
         lane.served_at = Some(now);
         ready.services += 1;
         ready.served.insert(key.run, ready.services);
-        ready.remove(key);
+        ready.serve(key);
         admitted.push(Admitted { key });
         claims.extend(claim(ready, &lane_key, now).map(|claim| (claim, lane_key)));
     }
-    admitted
 }
 
 fn claim(ready: &ReadyQueue, lane_key: &LaneKey, now: Timestamp) -> Option<Claim> {

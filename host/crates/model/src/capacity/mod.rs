@@ -1,7 +1,7 @@
 //! What may run at a time: decisions across runs. Pure, like the run state machine.
 //!
 //! [`admit`] chooses task instances out of the [`ReadyQueue`] as far as the [`Capacity`] allows: global parallelism, pools, task
-//! instances per DAG. The [`RunGate`] chooses queued runs: runs per DAG, paused DAGs.
+//! instances per DAG and per task. The [`RunGate`] chooses queued runs: runs per DAG, paused DAGs.
 
 mod admit;
 mod queue;

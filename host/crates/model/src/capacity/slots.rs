@@ -1,9 +1,9 @@
 //! Slots, and who holds them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::dag::Task;
-use crate::id::{DagId, DagRunKey, TiKey};
+use crate::id::{DagId, DagRunKey, TaskId, TaskIndex, TiKey};
 
 /// All limits on dispatched task instances, and what is in use.
 ///
@@ -14,7 +14,30 @@ pub struct Capacity {
     parallelism: u32,
     pools: HashMap<String, PoolSlots>,
     dags: HashMap<DagId, DagSlots>,
+    /// Dispatched task instances of each task, in all runs of its DAG and in one run.
+    tasks: HashMap<Group, u32>,
     held: HashMap<TiKey, Held>,
+    /// Groups that got smaller since the last admission: somebody may wait for that.
+    freed: BTreeSet<Group>,
+}
+
+/// Task instances that are counted together, for `max_active_tis_per_dag` and `max_active_tis_per_dagrun`. Over runs a task is
+/// known by its id: its position may differ from version to version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Group {
+    /// Those of a task in all runs of its DAG.
+    Dag(DagId, TaskId),
+    /// Those of a task in one run.
+    Run(DagRunKey, TaskIndex),
+}
+
+/// What a dispatched task instance takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand<'a> {
+    pub(super) dag: &'a DagId,
+    pub(super) task: &'a TaskId,
+    pub(super) pool: &'a str,
+    pub(super) slots: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,6 +67,7 @@ impl Default for DagSlots {
 #[derive(Clone, Debug)]
 struct Held {
     dag: DagId,
+    task: TaskId,
     pool: String,
     slots: u32,
 }
@@ -55,7 +79,9 @@ impl Capacity {
             parallelism,
             pools: HashMap::new(),
             dags: HashMap::new(),
+            tasks: HashMap::new(),
             held: HashMap::new(),
+            freed: BTreeSet::new(),
         }
     }
 
@@ -90,19 +116,40 @@ impl Capacity {
 
     /// Takes slots without asking, for a dispatch that is out already (recovery).
     pub fn occupy(&mut self, key: TiKey, dag: &DagId, task: &Task) {
-        self.take(key, dag, &task.pool, task.pool_slots);
+        let demand = Demand {
+            dag,
+            task: &task.id,
+            pool: &task.pool,
+            slots: task.pool_slots,
+        };
+        self.take(key, demand);
     }
 
     /// Gives back what a task instance holds, if it holds anything.
     pub fn release(&mut self, key: TiKey) {
-        let Some(Held { dag, pool, slots }) = self.held.remove(&key) else {
+        let Some(Held {
+            dag: dag_id,
+            task,
+            pool,
+            slots,
+        }) = self.held.remove(&key)
+        else {
             return;
         };
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.used -= i64::from(slots);
         }
-        if let Some(dag) = self.dags.get_mut(&dag) {
+        if let Some(dag) = self.dags.get_mut(&dag_id) {
             dag.used = dag.used.saturating_sub(1);
+        }
+        for group in groups(key, &dag_id, &task) {
+            if let Some(count) = self.tasks.get_mut(&group) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.tasks.remove(&group);
+                }
+            }
+            self.freed.insert(group);
         }
     }
 
@@ -147,7 +194,18 @@ impl Capacity {
         self.has_room() && dag_fits && pool_fits
     }
 
-    pub(super) fn take(&mut self, key: TiKey, dag: &DagId, pool: &str, slots: u32) {
+    /// How many task instances of a group are dispatched.
+    pub(super) fn active(&self, group: &Group) -> u32 {
+        self.tasks.get(group).copied().unwrap_or(0)
+    }
+
+    /// The groups that got smaller since this was asked last.
+    pub(super) fn take_freed(&mut self) -> BTreeSet<Group> {
+        std::mem::take(&mut self.freed)
+    }
+
+    pub(super) fn take(&mut self, key: TiKey, demand: Demand<'_>) {
+        let Demand { dag, task, pool, slots } = demand;
         let slots = slots.max(1);
         if self.held.contains_key(&key) {
             return;
@@ -155,13 +213,21 @@ impl Capacity {
         self.pools.entry(pool.to_owned()).or_default().used += i64::from(slots);
         let entry = self.dags.entry(dag.clone()).or_default();
         entry.used = entry.used.saturating_add(1);
+        for group in groups(key, dag, task) {
+            *self.tasks.entry(group).or_default() += 1;
+        }
         self.held.insert(
             key,
             Held {
                 dag: dag.clone(),
+                task: task.clone(),
                 pool: pool.to_owned(),
                 slots,
             },
         );
     }
+}
+
+fn groups(key: TiKey, dag: &DagId, task: &TaskId) -> [Group; 2] {
+    [Group::Dag(dag.clone(), task.clone()), Group::Run(key.run, key.task)]
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dag::Task;
+use crate::dag::{Queueing, Task};
 use crate::id::{DagId, DagRunKey, MapIndex, TaskIndex, TiKey};
 use crate::run::testing::task;
 use crate::time::Timestamp;
@@ -23,7 +23,31 @@ fn with(pool: &str, slots: u32, weight: i32) -> Task {
         pool: pool.to_owned(),
         pool_slots: slots,
         priority_weight: weight,
+        queueing: Queueing {
+            weight,
+            ..Queueing::default()
+        },
         ..task("t", &[])
+    }
+}
+
+/// A task of pool `p` with limits of its own.
+fn limited(id: &str, per_dag: Option<u32>, per_dagrun: Option<u32>) -> Task {
+    Task {
+        pool: "p".to_owned(),
+        queueing: Queueing {
+            max_active_tis_per_dag: per_dag,
+            max_active_tis_per_dagrun: per_dagrun,
+            ..Queueing::default()
+        },
+        ..task(id, &[])
+    }
+}
+
+fn mapped(run: i64, task: u32, map_index: i32) -> TiKey {
+    TiKey {
+        map_index: MapIndex(map_index),
+        ..key(run, task)
     }
 }
 
@@ -112,6 +136,115 @@ fn paused_dags_unknown_pools_and_full_dags_wait() {
     now.sort();
     assert_eq!(now, [key(1, 0), key(2, 0), key(3, 1)]);
     assert!(ready.is_empty());
+}
+
+#[test]
+fn a_task_at_its_limit_waits_and_holds_nobody_else_up() {
+    let (mut capacity, mut ready) = (Capacity::new(100), ReadyQueue::new());
+    capacity.set_pool("p", -1);
+    let narrow = limited("narrow", Some(3), Some(2));
+    for run in 1..=3 {
+        for index in 0..4 {
+            ready.push(mapped(run, 0, index), &dag("d"), &narrow, at(run));
+        }
+        ready.push(key(run, 1), &dag("d"), &limited("free", None, None), at(run));
+    }
+    // A task of that name in another DAG is another task.
+    ready.push(key(9, 0), &dag("other"), &narrow, at(9));
+    let first = admitted(&mut capacity, &mut ready, at(10));
+    let narrow_of = |keys: &[TiKey], run| keys.iter().filter(|key| key.run.0 == run && key.task.0 == 0).count();
+    assert_eq!(first.iter().filter(|key| key.task.0 == 1).count(), 3);
+    assert_eq!(narrow_of(&first, 9), 1);
+    let of_d: Vec<usize> = (1..=3).map(|run| narrow_of(&first, run)).collect();
+    assert_eq!(of_d.iter().sum::<usize>(), 3, "three in all runs: {first:?}");
+    assert!(of_d.iter().all(|count| *count <= 2), "two in one run: {first:?}");
+    assert_eq!(ready.len(), 9);
+    assert!(admitted(&mut capacity, &mut ready, at(11)).is_empty());
+    // One that ends makes room for one, and for no more.
+    let ended = *first.iter().find(|key| key.run.0 < 9 && key.task.0 == 0).unwrap();
+    capacity.release(ended);
+    assert_eq!(admitted(&mut capacity, &mut ready, at(12)).len(), 1);
+    // The other runs go away: nothing of theirs is left, and what is left goes on.
+    ready.remove_run(DagRunKey(1));
+    ready.remove_run(DagRunKey(2));
+    capacity.release_run(DagRunKey(1));
+    capacity.release_run(DagRunKey(2));
+    let mut rounds = 0;
+    while !ready.is_empty() {
+        capacity.release_run(DagRunKey(3));
+        assert!(!admitted(&mut capacity, &mut ready, at(13)).is_empty());
+        rounds += 1;
+    }
+    assert!(rounds <= 2, "{rounds}");
+}
+
+#[test]
+fn a_task_is_counted_by_its_id_over_versions() {
+    let (mut capacity, mut ready) = (Capacity::new(100), ReadyQueue::new());
+    capacity.set_pool("p", -1);
+    // In the old version the task had another position and no limit.
+    ready.push(key(1, 5), &dag("d"), &limited("t", None, None), at(0));
+    ready.push(key(2, 0), &dag("d"), &limited("t", Some(1), None), at(1));
+    assert_eq!(admitted(&mut capacity, &mut ready, at(2)), [key(1, 5)]);
+    capacity.release(key(1, 5));
+    assert_eq!(admitted(&mut capacity, &mut ready, at(3)), [key(2, 0)]);
+}
+
+#[test]
+fn a_starved_task_is_run_although_a_limit_held_it_back_meanwhile() {
+    let (mut capacity, mut ready) = (Capacity::new(2), ReadyQueue::new());
+    capacity.set_pool("p", 2);
+    let low = limited("low", Some(1), None);
+    ready.push(key(1, 0), &dag("low"), &low, at(0));
+    assert_eq!(admitted(&mut capacity, &mut ready, at(0)), [key(1, 0)]);
+    // The second waits for the first, and from then on for what is more important: its waiting counts from the beginning.
+    ready.push(key(2, 0), &dag("low"), &low, at(0));
+    for second in 0..1000 {
+        if second == 100 {
+            capacity.release(key(1, 0));
+        }
+        for slot in 0..2 {
+            ready.push(
+                key(second * 2 + slot + 10, 0),
+                &dag("high"),
+                &with("p", 1, 20),
+                at(second),
+            );
+        }
+        for key in admitted(&mut capacity, &mut ready, at(second)) {
+            if key.run.0 == 2 {
+                assert!((190..300).contains(&second), "{second}");
+                return;
+            }
+            capacity.release(key);
+        }
+    }
+    panic!("the low task never ran");
+}
+
+#[test]
+fn ten_thousand_entries_at_a_limit_are_put_aside_once() {
+    let (mut capacity, mut ready) = (Capacity::new(64), ReadyQueue::new());
+    capacity.set_pool("p", -1);
+    let narrow = limited("narrow", None, Some(4));
+    for index in 0..10_000 {
+        ready.push(mapped(1, 0, index), &dag("d"), &narrow, at(0));
+    }
+    let began = std::time::Instant::now();
+    let mut done = 0;
+    while done < 10_000 {
+        let now = admitted(&mut capacity, &mut ready, at(1));
+        assert_eq!(now.len(), 4);
+        done += now.len();
+        for key in now {
+            capacity.release(key);
+        }
+    }
+    assert!(
+        ready.is_empty() && began.elapsed().as_secs() < 5,
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -209,6 +342,70 @@ proptest! {
             prop_assert_eq!(capacity.pool_used("p"), i64::from(of_pool));
             for dag in 0..2 {
                 prop_assert!(out.values().filter(|(of, _, _)| *of == dag).count() <= max_active_tasks as usize);
+            }
+        }
+    }
+
+    /// Limits of single tasks: they hold, nothing is lost, and nothing waits that could go.
+    #[test]
+    fn limits_of_tasks_hold_and_hold_nothing_else_up(
+        steps in prop::collection::vec((0..8_u8, 0..3_i64, 0..3_u32, 0..4_i32), 1..160),
+        limits in prop::collection::vec((prop::option::of(1..4_u32), prop::option::of(1..3_u32)), 3),
+        pool_slots in -1..8_i64,
+        parallelism in 1..10_u32,
+    ) {
+        let (mut capacity, mut ready) = (Capacity::new(parallelism), ReadyQueue::new());
+        capacity.set_pool("p", pool_slots);
+        let tasks: Vec<Task> = limits
+            .iter()
+            .enumerate()
+            .map(|(at, (per_dag, per_dagrun))| limited(&format!("t{at}"), *per_dag, *per_dagrun))
+            .collect();
+        // Two of the runs are of one DAG.
+        let dag_of = |run: i64| dag(if run < 2 { "d" } else { "e" });
+        let mut waiting = std::collections::BTreeSet::new();
+        let mut out = std::collections::BTreeSet::new();
+        for (now, (what, run, index, map_index)) in steps.into_iter().enumerate() {
+            let now = at(i64::try_from(now).unwrap());
+            let key = mapped(run, index, map_index);
+            match what {
+                0..=3 if !out.contains(&key) && !waiting.contains(&key) => {
+                    ready.push(key, &dag_of(run), &tasks[index as usize], now);
+                    waiting.insert(key);
+                }
+                4 => { capacity.release(key); out.remove(&key); }
+                5 => { prop_assert_eq!(ready.remove(key), waiting.remove(&key)); }
+                6 if map_index == 0 => {
+                    ready.remove_run(key.run);
+                    waiting.retain(|waiting| waiting.run != key.run);
+                }
+                _ => {
+                    for key in admitted(&mut capacity, &mut ready, now) {
+                        prop_assert!(waiting.remove(&key), "admitted what did not wait");
+                        prop_assert!(out.insert(key));
+                    }
+                    let room = out.len() < parallelism as usize
+                        && (pool_slots < 0 || i64::try_from(out.len()).unwrap() < pool_slots);
+                    for key in &waiting {
+                        let (per_dag, per_dagrun) = limits[key.task.at()];
+                        let same = |other: &&TiKey| other.task == key.task && dag_of(other.run.0) == dag_of(key.run.0);
+                        let in_dag = out.iter().filter(same).count();
+                        let in_run = out.iter().filter(same).filter(|other| other.run == key.run).count();
+                        let fits = per_dag.is_none_or(|limit| in_dag < limit as usize)
+                            && per_dagrun.is_none_or(|limit| in_run < limit as usize);
+                        prop_assert!(!(room && fits), "{:?} waits for nothing", key);
+                    }
+                }
+            }
+            prop_assert_eq!(ready.len(), waiting.len());
+            for (index, (per_dag, per_dagrun)) in limits.iter().enumerate() {
+                for run in 0..3_i64 {
+                    let of = |other: &&TiKey| other.task.at() == index && dag_of(other.run.0) == dag_of(run);
+                    let in_dag = out.iter().filter(of).count();
+                    let in_run = out.iter().filter(of).filter(|other| other.run.0 == run).count();
+                    prop_assert!(per_dag.is_none_or(|limit| in_dag <= limit as usize));
+                    prop_assert!(per_dagrun.is_none_or(|limit| in_run <= limit as usize));
+                }
             }
         }
     }

@@ -9,12 +9,14 @@ use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings};
 use super::human;
 use super::input;
+use super::pool::{self, Pools};
 use super::repeats;
 use super::section::{Spanned, short};
 use super::suggest;
-use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, RetryPolicy, Task, TaskKind, TaskRole};
+use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::trigger_rule::TriggerRule;
+use crate::weight;
 use crate::work::Work;
 
 /// A checked manifest.
@@ -33,13 +35,27 @@ pub struct Checked {
 }
 
 /// Checks a manifest against its components. Fails with everything that is wrong, that of the text and that of the components.
+///
+/// Pools are not looked at: they belong to a server, and not every check has one. See [`compile_on`].
 pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, Vec<Diagnostic>> {
+    judge(manifest, components, None)
+}
+
+/// Like [`compile`], for a server that has these pools.
+pub fn compile_on(manifest: &Manifest, components: &Components, pools: &Pools) -> Result<Checked, Vec<Diagnostic>> {
+    judge(manifest, components, Some(pools))
+}
+
+fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) -> Result<Checked, Vec<Diagnostic>> {
     let mut findings = manifest.findings.clone();
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
         .iter()
         .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
         .collect();
+    if let Some(pools) = pools {
+        pool::check(manifest, pools, &mut findings);
+    }
     let resolved: Vec<Option<Resolved<'_>>> = manifest
         .tasks
         .iter()
@@ -80,7 +96,9 @@ pub fn compile(manifest: &Manifest, components: &Components) -> Result<Checked, 
         tasks: tasks_of(manifest, &resolved, measures),
     });
     let unfit = |(at, task): (usize, &Task)| {
-        let fits = dag.scopes().fits(TaskIndex(u32::try_from(at).unwrap_or(u32::MAX)), task.expand.as_ref());
+        let fits = dag
+            .scopes()
+            .fits(TaskIndex(u32::try_from(at).unwrap_or(u32::MAX)), task.expand.as_ref());
         (!fits).then(|| repeats::too_deep(&manifest.tasks[at]))
     };
     let unfit: Vec<Diagnostic> = dag.tasks.iter().enumerate().filter_map(unfit).collect();
@@ -278,7 +296,7 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
             downstream[from].push(index(at));
         }
     }
-    let retry = RetryPolicy::default();
+    let (retry, queueing) = (RetryPolicy::default(), Queueing::default());
     let expansions: Vec<Option<Expansion>> = manifest
         .tasks
         .iter()
@@ -287,7 +305,7 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
             Some(measures.expansion(manifest, expand, task.group))
         })
         .collect();
-    manifest
+    let mut tasks: Vec<Task> = manifest
         .tasks
         .iter()
         .zip(resolved)
@@ -323,12 +341,24 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
                 limits: settings.limits.resolve(),
                 rerun_on_loss: settings.rerun_on_loss.unwrap_or(true),
                 max_infra_retries: settings.max_infra_retries.unwrap_or(3),
-                pool: settings.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned()),
-                pool_slots: settings.pool_slots.unwrap_or(1),
+                pool: settings
+                    .pool
+                    .as_ref()
+                    .map_or_else(|| DEFAULT_POOL.to_owned(), |pool| pool.value.clone()),
+                pool_slots: settings.pool_slots.as_ref().map_or(1, |slots| slots.value),
                 priority_weight: settings.priority_weight.unwrap_or(1),
+                queueing: Queueing {
+                    queue: settings.queue.clone().unwrap_or_else(|| queueing.queue.clone()),
+                    weight_rule: settings.weight_rule.unwrap_or(queueing.weight_rule),
+                    max_active_tis_per_dag: settings.max_active_tis_per_dag,
+                    max_active_tis_per_dagrun: settings.max_active_tis_per_dagrun,
+                    ..queueing.clone()
+                },
             })
         })
-        .collect()
+        .collect();
+    weight::weigh(&mut tasks);
+    tasks
 }
 
 fn kind(task: &TaskDecl) -> TaskKind {

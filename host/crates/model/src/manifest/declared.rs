@@ -18,6 +18,7 @@ use crate::retry_rule::RetryRule;
 use crate::sensor::Sensor;
 use crate::template::InputTemplate;
 use crate::trigger_rule::TriggerRule;
+use crate::weight::WeightRule;
 
 /// A manifest as it was read. It may have errors; what could be read is here all the same, so that one report holds what is
 /// wrong with the text and what is wrong with its components.
@@ -135,9 +136,13 @@ pub(super) struct Settings {
     pub(super) limits: LimitSettings,
     pub(super) rerun_on_loss: Option<bool>,
     pub(super) max_infra_retries: Option<u32>,
-    pub(super) pool: Option<String>,
-    pub(super) pool_slots: Option<u32>,
+    pub(super) pool: Option<Spanned<String>>,
+    pub(super) pool_slots: Option<Spanned<u32>>,
     pub(super) priority_weight: Option<i32>,
+    pub(super) weight_rule: Option<WeightRule>,
+    pub(super) max_active_tis_per_dag: Option<u32>,
+    pub(super) max_active_tis_per_dagrun: Option<u32>,
+    pub(super) queue: Option<String>,
 }
 
 /// Limits as they were read.

@@ -35,6 +35,7 @@ pub(super) enum FieldKind {
     RetryPolicy,
     /// Causes of death, and codes of failures.
     Ends,
+    WeightRule,
     Component,
     Params,
     Section(&'static [Field]),
@@ -330,6 +331,26 @@ pub(super) const SETTINGS: &[Field] = &[
         },
         "Higher goes first. Default: 1.",
     ),
+    field(
+        "weight_rule",
+        FieldKind::WeightRule,
+        "Whose weights count with the task's own. Default: `downstream`.",
+    ),
+    field(
+        "max_active_tis_per_dag",
+        COUNT,
+        "How many task instances of the task may be running at a time in all runs of the DAG.",
+    ),
+    field(
+        "max_active_tis_per_dagrun",
+        COUNT,
+        "How many task instances of the task may be running at a time in one run.",
+    ),
+    field(
+        "queue",
+        FieldKind::Key,
+        "The queue of executors that the task is meant for. Default: `default`.",
+    ),
 ];
 
 /// A rule of `retry_policy`.
@@ -450,15 +471,10 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "default_args" => "the key is `defaults`",
         "depends_on" | "upstream" | "needs" | "dependencies" => "the key is `after`",
         "is_paused_upon_creation" => "the key is `paused`",
-        "weight_rule"
-        | "depends_on_past"
-        | "wait_for_downstream"
-        | "map"
-        | "queue"
-        | "outlets"
-        | "inlets"
-        | "sla"
-        | "deadline" => "not supported by this version",
+        "task_concurrency" => "the key is `max_active_tis_per_dag`",
+        "depends_on_past" | "wait_for_downstream" | "map" | "outlets" | "inlets" | "sla" | "deadline" => {
+            "not supported by this version"
+        }
         _ => return None,
     })
 }

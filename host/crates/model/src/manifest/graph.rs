@@ -81,7 +81,11 @@ impl Edges {
     fn roots(&self, names: &Names, group: usize) -> Vec<usize> {
         let inside = self.inside(names, group);
         let members: BTreeSet<usize> = inside.iter().copied().collect();
-        let is_root = |at: &usize| self.upstream.get(*at).is_none_or(|upstream| upstream.is_disjoint(&members));
+        let is_root = |at: &usize| {
+            self.upstream
+                .get(*at)
+                .is_none_or(|upstream| upstream.is_disjoint(&members))
+        };
         inside.into_iter().filter(is_root).collect()
     }
 
@@ -279,7 +283,9 @@ fn group_names(declared: &DeclaredGroup) -> Vec<Named<'_>> {
         at: Naming::After(name.pos),
     });
     let sources = declared.group.expand.iter().flat_map(|expand| &expand.sources);
-    after.chain(sources.flat_map(|source| in_template(&source.input))).collect()
+    after
+        .chain(sources.flat_map(|source| in_template(&source.input)))
+        .collect()
 }
 
 fn unknown(name: &str, pos: Pos, template: bool, names: &Names, findings: &mut Findings) {
@@ -358,12 +364,21 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
                 )
                 .hint("write `until: \"{{ xcom.<task of the group>.done }}\"`");
         }
-        if let Some(repeat) = plan.groups.get_mut(at).and_then(|declared| declared.group.repeat.as_mut()) {
+        if let Some(repeat) = plan
+            .groups
+            .get_mut(at)
+            .and_then(|declared| declared.group.repeat.as_mut())
+        {
             repeat.task = decides;
         }
     }
     for declared in &plan.tasks {
-        let uses = declared.task.input.template.iter().flat_map(|template| template.xcom_uses());
+        let uses = declared
+            .task
+            .input
+            .template
+            .iter()
+            .flat_map(|template| template.xcom_uses());
         for used in uses.filter(|used| used.xcom.previous) {
             let place = || manifest.locate(&declared.task.input, &used.path, used.offset);
             let loops = std::iter::successors(declared.task.group, |at| names.groups.get(*at)?.1)

@@ -66,7 +66,16 @@ pub(super) fn tasks(
             continue;
         }
         if is_group(&entry.value) {
-            read_group(id.as_str(), entry.pos, &entry.value, group, defaults, manifest, plan, findings);
+            read_group(
+                id.as_str(),
+                entry.pos,
+                &entry.value,
+                group,
+                defaults,
+                manifest,
+                plan,
+                findings,
+            );
         } else {
             let mut declared = read::task(id, entry.pos, &entry.value, defaults, manifest, findings);
             declared.task.group = group;

@@ -6,6 +6,7 @@ use super::field::{APPROVAL, DAG, Field, FieldKind, GROUP, MAPPING, RETRY_RULE, 
 use super::retry;
 use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
+use crate::weight::WeightRule;
 
 /// The JSON Schema of manifests. It accepts every manifest that the reader accepts; the reader checks more (names, edges,
 /// templates, components).
@@ -83,6 +84,9 @@ fn value(kind: FieldKind) -> Value {
                 "additionalProperties": false,
             });
             json!({"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": causes}, code]}})
+        }
+        FieldKind::WeightRule => {
+            json!({"enum": WeightRule::ALL.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()})
         }
         FieldKind::Component => json!({"type": "string", "examples": ["ml@1.2", "./ml.wasm"]}),
         FieldKind::Params => json!({"type": "object"}),

@@ -16,6 +16,7 @@ mod input;
 mod json_schema;
 mod locate;
 mod param;
+mod pool;
 mod quantity;
 mod read;
 mod repeat;
@@ -26,13 +27,14 @@ mod sensor;
 pub(crate) mod suggest;
 mod tree;
 
-pub use compile::{Checked, compile};
+pub use compile::{Checked, compile, compile_on};
 pub use component::{
     ComponentRef, Components, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor, Unresolved,
 };
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};
 pub use json_schema::json_schema;
+pub use pool::Pools;
 pub use read::{MAX_TASKS, parse, read};
 pub use section::Spanned;
 pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};

@@ -379,27 +379,8 @@ pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settin
         }
         limits.timeout = Some(timeout.value);
     }
-    let pool = section.text("pool", findings);
-    if let Some(pool) = &pool
-        && TaskId::new(&pool.value).is_err()
-    {
-        findings.error(
-            "manifest_value",
-            pool.pos,
-            format!("`{}` is not a valid pool name", short(&pool.value)),
-        );
-    }
-    if let Some(pool) = &pool
-        && pool.value != crate::dag::DEFAULT_POOL
-    {
-        findings
-            .error(
-                "manifest_not_supported",
-                pool.pos,
-                format!("not supported by this version: pool `{}`", short(&pool.value)),
-            )
-            .hint("remove it; every task takes its slots from `default_pool`");
-    }
+    let pool = name(section, "pool", "pool name", findings);
+    let queue = name(section, "queue", "queue", findings);
     Settings {
         retries: section.int("retries", findings).map(|n| n.value),
         retry_delay: section.duration("retry_delay", findings).map(|d| d.value),
@@ -411,10 +392,28 @@ pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settin
         limits,
         rerun_on_loss: section.bool("rerun_on_loss", findings).map(|b| b.value),
         max_infra_retries: section.int("max_infra_retries", findings).map(|n| n.value),
-        pool: pool.map(|pool| pool.value),
-        pool_slots: section.int("pool_slots", findings).map(|n| n.value),
+        pool,
+        pool_slots: section.int("pool_slots", findings),
         priority_weight: section.int("priority_weight", findings).map(|n| n.value),
+        weight_rule: section.weight_rule("weight_rule", findings).map(|rule| rule.value),
+        max_active_tis_per_dag: section.int("max_active_tis_per_dag", findings).map(|n| n.value),
+        max_active_tis_per_dagrun: section.int("max_active_tis_per_dagrun", findings).map(|n| n.value),
+        queue: queue.map(|queue| queue.value),
     }
+}
+
+/// The name of something that lives outside of the manifest.
+fn name(section: &Section<'_>, key: &str, what: &str, findings: &mut Findings) -> Option<Spanned<String>> {
+    let name = section.text(key, findings)?;
+    if TaskId::new(&name.value).is_ok() {
+        return Some(name);
+    }
+    findings.error(
+        "manifest_value",
+        name.pos,
+        format!("`{}` is not a valid {what}", short(&name.value)),
+    );
+    None
 }
 
 fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
@@ -459,7 +458,11 @@ pub(super) fn over(own: Settings, behind: &Settings) -> Settings {
         rerun_on_loss: own.rerun_on_loss.or(behind.rerun_on_loss),
         max_infra_retries: own.max_infra_retries.or(behind.max_infra_retries),
         pool: own.pool.or_else(|| behind.pool.clone()),
-        pool_slots: own.pool_slots.or(behind.pool_slots),
+        pool_slots: own.pool_slots.or_else(|| behind.pool_slots.clone()),
         priority_weight: own.priority_weight.or(behind.priority_weight),
+        weight_rule: own.weight_rule.or(behind.weight_rule),
+        max_active_tis_per_dag: own.max_active_tis_per_dag.or(behind.max_active_tis_per_dag),
+        max_active_tis_per_dagrun: own.max_active_tis_per_dagrun.or(behind.max_active_tis_per_dagrun),
+        queue: own.queue.or_else(|| behind.queue.clone()),
     }
 }

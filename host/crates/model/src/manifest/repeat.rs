@@ -53,12 +53,7 @@ pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut 
     found
 }
 
-fn named_sources(
-    key: &str,
-    node: &Node,
-    manifest: &Manifest,
-    findings: &mut Findings,
-) -> Option<Vec<SourceDecl>> {
+fn named_sources(key: &str, node: &Node, manifest: &Manifest, findings: &mut Findings) -> Option<Vec<SourceDecl>> {
     let Kind::Map(entries) = &node.kind else {
         findings
             .error(
@@ -77,7 +72,9 @@ fn named_sources(
         );
         return None;
     }
-    let sources = entries.iter().map(|entry| source(&entry.key, &entry.value, manifest, findings));
+    let sources = entries
+        .iter()
+        .map(|entry| source(&entry.key, &entry.value, manifest, findings));
     Some(sources.collect())
 }
 
@@ -145,7 +142,11 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
             [entry] if entry.key == KEY => match entry.value.kind {
                 Kind::Bool(value) => Some(value),
                 _ => {
-                    findings.error("manifest_type", entry.value.pos, format!("`{KEY}` must be true or false"));
+                    findings.error(
+                        "manifest_type",
+                        entry.value.pos,
+                        format!("`{KEY}` must be true or false"),
+                    );
                     Some(false)
                 }
             },
@@ -213,7 +214,9 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         for (pointer, offset, root) in template.root_uses() {
             let (missing, hint) = match root {
                 TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
-                TemplateRoot::Iteration if !loops => ("there is no loop around the task", "put it into a group with `loop`"),
+                TemplateRoot::Iteration if !loops => {
+                    ("there is no loop around the task", "put it into a group with `loop`")
+                }
                 _ => continue,
             };
             findings
@@ -252,7 +255,10 @@ fn names(task: &TaskDecl, expand: &ExpandDecl, findings: &mut Findings) {
         findings.error(
             "manifest_expand",
             task.input.pos,
-            format!("task `{}` is mapped: its input must be a map, elements become members of it", task.id),
+            format!(
+                "task `{}` is mapped: its input must be a map, elements become members of it",
+                task.id
+            ),
         );
         return;
     };

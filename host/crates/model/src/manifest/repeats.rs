@@ -22,7 +22,9 @@ impl Measures {
     }
 
     fn measure(&mut self, task: usize, wanted: Measure) -> u32 {
-        let Some(measures) = self.by_task.get_mut(task) else { return 0 };
+        let Some(measures) = self.by_task.get_mut(task) else {
+            return 0;
+        };
         let same = |known: &Measure| {
             let what = match (&known.what, &wanted.what) {
                 (Measured::Length { .. }, Measured::Length { .. }) => true,
@@ -34,7 +36,8 @@ impl Measures {
         match measures.get_mut(at) {
             // Who maps over it says how long it may be: the strictest counts.
             Some(known) => {
-                if let (Measured::Length { limit }, Measured::Length { limit: other }) = (&mut known.what, &wanted.what) {
+                if let (Measured::Length { limit }, Measured::Length { limit: other }) = (&mut known.what, &wanted.what)
+                {
                     *limit = (*limit).min(*other);
                 }
             }
@@ -55,7 +58,11 @@ impl Measures {
                     };
                     let measured = Measure {
                         key: xcom.key.clone(),
-                        path: if what == Measured::Present { Vec::new() } else { path.to_vec() },
+                        path: if what == Measured::Present {
+                            Vec::new()
+                        } else {
+                            path.to_vec()
+                        },
                         what,
                     };
                     MapValues::Xcom {
@@ -98,9 +105,10 @@ impl Measures {
 /// The groups, and what is measured for them.
 pub(super) fn groups(manifest: &Manifest, measures: &mut Measures) -> Vec<Group> {
     let compile = |group: &super::declared::GroupDecl| {
-        let mapped = group.expand.as_ref().map(|expand| {
-            Repeat::Mapped(measures.expansion(manifest, expand, group.parent))
-        });
+        let mapped = group
+            .expand
+            .as_ref()
+            .map(|expand| Repeat::Mapped(measures.expansion(manifest, expand, group.parent)));
         let repeat = mapped.or_else(|| {
             let repeat = group.repeat.as_ref()?;
             let until = repeat.task?;
@@ -129,7 +137,9 @@ pub(super) fn groups(manifest: &Manifest, measures: &mut Measures) -> Vec<Group>
 
 /// Whether a task has many instances as seen from a group: it is mapped, or lies in a mapped group that is not around both.
 pub(super) fn is_many(manifest: &Manifest, task: usize, from: Option<usize>) -> bool {
-    let Some(task) = manifest.tasks.get(task) else { return false };
+    let Some(task) = manifest.tasks.get(task) else {
+        return false;
+    };
     let around = std::iter::successors(task.group, |at| manifest.groups.get(*at)?.parent);
     let not_shared = around.filter(|at| !manifest.is_inside(from, *at));
     task.expand.is_some()

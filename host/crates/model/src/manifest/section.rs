@@ -1,5 +1,6 @@
 //! Reading one section of the tree by its table: unknown keys, missing keys and wrong types are reported, and reading goes on.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::component::ComponentRef;
@@ -9,6 +10,7 @@ use super::quantity;
 use super::suggest;
 use super::tree::{Kind, Node};
 use crate::trigger_rule::TriggerRule;
+use crate::weight::WeightRule;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,20 +241,36 @@ impl<'n> Section<'n> {
     }
 
     pub(super) fn trigger_rule(&self, key: &str, findings: &mut Findings) -> Option<Spanned<TriggerRule>> {
-        let rule = self.text(key, findings)?;
-        match rule.value.parse::<TriggerRule>() {
-            Ok(value) => Some(Spanned::new(value, rule.pos)),
+        let names = TriggerRule::ALL.iter().map(|rule| rule.as_str());
+        self.one_of(key, "trigger rule", names, findings)
+    }
+
+    pub(super) fn weight_rule(&self, key: &str, findings: &mut Findings) -> Option<Spanned<WeightRule>> {
+        let names = WeightRule::ALL.iter().map(|rule| rule.as_str());
+        self.one_of(key, "weight rule", names, findings)
+    }
+
+    /// One of a closed set of names.
+    fn one_of<T: FromStr>(
+        &self,
+        key: &str,
+        what: &str,
+        names: impl Iterator<Item = &'static str> + Clone,
+        findings: &mut Findings,
+    ) -> Option<Spanned<T>> {
+        let text = self.text(key, findings)?;
+        match text.value.parse::<T>() {
+            Ok(value) => Some(Spanned::new(value, text.pos)),
             Err(_) => {
-                let names = TriggerRule::ALL.iter().map(|rule| rule.as_str());
-                let hint = suggest::closest(&rule.value, names.clone()).map_or_else(
+                let hint = suggest::closest(&text.value, names.clone()).map_or_else(
                     || format!("known: {}", names.collect::<Vec<_>>().join(", ")),
                     |name| format!("did you mean `{name}`?"),
                 );
                 findings
                     .error(
                         "manifest_value",
-                        rule.pos,
-                        format!("unknown trigger rule `{}`", short(&rule.value)),
+                        text.pos,
+                        format!("unknown {what} `{}`", short(&text.value)),
                     )
                     .hint(hint);
                 None

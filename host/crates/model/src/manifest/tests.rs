@@ -117,7 +117,14 @@ pub(super) fn components(manifest: &Manifest) -> Components {
 fn check(source: &str) -> Result<Checked, Vec<Diagnostic>> {
     let manifest = read(source);
     let components = components(&manifest);
-    compile(&manifest, &components)
+    compile_on(&manifest, &components, &pools())
+}
+
+/// The pools of the server that the fixtures are deployed to.
+fn pools() -> Pools {
+    [("default_pool", 128), ("database", 4), ("endless", -1), ("closed", 0)]
+        .map(|(name, slots)| (name.to_owned(), slots))
+        .into()
 }
 
 fn show(diagnostics: &[Diagnostic]) -> String {
@@ -159,6 +166,49 @@ fn the_training_pipeline_compiles() {
     assert_eq!(checked.paused, Some(false));
     let stored: crate::Dag = serde_json::from_str(&serde_json::to_string(dag).unwrap()).unwrap();
     assert_eq!(stored.index_of("gate"), Some(TaskIndex(2)));
+}
+
+#[test]
+fn settings_of_capacity_reach_the_compiled_tasks() {
+    let source = "
+dag: d
+defaults: {pool: database, max_active_tis_per_dag: 3, priority_weight: 2}
+tasks:
+  first: {component: single@1, queue: gpu, pool_slots: 4}
+  second: {component: single@1, after: [first], weight_rule: absolute, max_active_tis_per_dagrun: 1, pool: closed}
+  third: {component: single@1, after: [second], weight_rule: upstream, priority_weight: 5, pool: default_pool}
+";
+    let checked = check(source).unwrap_or_else(|diagnostics| panic!("{}", show(&diagnostics)));
+    let tasks = &checked.dag.tasks;
+    let weights: Vec<i32> = tasks.iter().map(|task| task.queueing.weight).collect();
+    assert_eq!(weights, [9, 2, 9]);
+    let places: Vec<(&str, u32, &str)> = tasks
+        .iter()
+        .map(|task| (task.pool.as_str(), task.pool_slots, task.queueing.queue.as_str()))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("database", 4, "gpu"),
+            ("closed", 1, "default"),
+            ("default_pool", 1, "default")
+        ]
+    );
+    let limits: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            (
+                task.queueing.max_active_tis_per_dag,
+                task.queueing.max_active_tis_per_dagrun,
+            )
+        })
+        .collect();
+    assert_eq!(limits, [(Some(3), None), (Some(3), Some(1)), (Some(3), None)]);
+    let warned: Vec<&str> = checked.diagnostics.iter().map(|found| found.code.as_str()).collect();
+    assert_eq!(warned, ["manifest_pool_slots"], "a closed pool may be opened again");
+    // Where there is no server, nothing is known of pools.
+    let manifest = read(&source.replace("database", "elsewhere"));
+    assert!(compile(&manifest, &components(&manifest)).is_ok());
 }
 
 fn yaml_files(folder: &str) -> Vec<(PathBuf, String)> {

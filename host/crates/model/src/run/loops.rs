@@ -21,7 +21,7 @@ impl RunState {
         }
     }
 
-    fn reconsider(&mut self, at: u32) {
+    pub(super) fn reconsider(&mut self, at: u32) {
         let Some(fan) = self.fan(at) else { return };
         let Some(repeat) = self.loop_of(fan.def) else { return };
         let over = fan

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::lengths::Length;
-use super::scope::Phase;
+use super::scope::{Node, Phase};
 use super::state::RunState;
 use super::ti::Ti;
 use crate::dag::{Dag, Expansion};
 use crate::id::{DagRunKey, MapIndex, TaskIndex};
-use crate::state::DagRunState;
+use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
 
 /// A run as it was stored.
@@ -74,6 +74,7 @@ impl RunState {
             }
         }
         run.grow_to_lengths();
+        run.find_last_iterations();
         run.woken.clear();
         run.due_loops.clear();
         run.renumbered.clear();
@@ -172,6 +173,29 @@ impl RunState {
                 self.expand_node(u32::try_from(at).unwrap_or(u32::MAX), length);
             }
             at += 1;
+        }
+    }
+
+    /// Iterations that were cleared away are stored as removed: the loop is in the one before.
+    fn find_last_iterations(&mut self) {
+        for at in 0..u32::try_from(self.fans.len()).unwrap_or(u32::MAX) {
+            let Some(fan) = self.fan(at).filter(|fan| fan.last > 0) else {
+                continue;
+            };
+            let children = Arc::clone(&fan.children);
+            let is_there = |scope: &u32| {
+                let nodes = self.nodes_inside(*scope).into_iter();
+                let mut slots = nodes.filter_map(|node| self.nodes.get(node)).flat_map(Node::slots);
+                slots.any(|slot| {
+                    let state = self.tis.get(slot).map(|slot| slot.ti.state);
+                    state.is_some_and(|state| state != TaskInstanceState::Removed)
+                })
+            };
+            let last = children.iter().rposition(is_there).unwrap_or(0);
+            if let Some(fan) = self.fans.get_mut(at as usize) {
+                fan.last = u32::try_from(last).unwrap_or(u32::MAX);
+            }
+            self.reconsider(at);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use crate::dag::{DEFAULT_POOL, Dag, DagParts, RetryPolicy, Task, TaskKind, TaskRole};
+use crate::dag::{DEFAULT_POOL, Dag, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{DagId, Digest, TaskId, TaskIndex};
 use crate::limits::Limits;
 use crate::trigger_rule::TriggerRule;
@@ -38,6 +38,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         pool: DEFAULT_POOL.to_owned(),
         pool_slots: 1,
         priority_weight: 1,
+        queueing: Queueing::default(),
     }
 }
 

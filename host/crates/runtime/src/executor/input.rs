@@ -88,7 +88,12 @@ pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Res
     blobs.extend(found);
     let value: Value =
         serde_json::from_str(&text).map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
-    Ok(Input { text, value, blobs, name })
+    Ok(Input {
+        text,
+        value,
+        blobs,
+        name,
+    })
 }
 
 async fn pull(

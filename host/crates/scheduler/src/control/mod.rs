@@ -5,6 +5,7 @@ mod clear;
 mod delete_dag;
 mod delete_run;
 mod deploy;
+mod pools;
 mod resolve;
 mod respond;
 mod set_paused;
@@ -19,10 +20,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, RunUuid, TaskId};
 use ports::control::{
-    ClearRequest, Control, ControlError, RespondRequest, Responded, RunEvent, SchedulerHealth, TriggerRequest,
+    ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
+    TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, Deployed};
-use ports::query::{RunRow, TiRow};
+use ports::query::{PoolRow, RunRow, TiRow};
 use tokio::sync::broadcast;
 
 use crate::handle::Handle;
@@ -79,6 +81,22 @@ impl Control for Handle {
 
     async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError> {
         delete_dag::delete_dag(&self.shared, dag_id, user).await
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {
+        pools::list(&self.shared).await
+    }
+
+    async fn create_pool(&self, pool: NewPool, user: &str) -> Result<PoolRow, ControlError> {
+        pools::create(&self.shared, pool, user).await
+    }
+
+    async fn change_pool(&self, name: &str, patch: PoolPatch, user: &str) -> Result<PoolRow, ControlError> {
+        pools::change(&self.shared, name, patch, user).await
+    }
+
+    async fn delete_pool(&self, name: &str, user: &str) -> Result<(), ControlError> {
+        pools::delete(&self.shared, name, user).await
     }
 
     fn subscribe(&self) -> broadcast::Receiver<RunEvent> {

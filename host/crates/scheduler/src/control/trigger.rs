@@ -203,7 +203,7 @@ async fn take_key(shared: &Arc<Shared>) -> Result<model::DagRunKey, ControlError
         .await
         .map_err(|error| match error {
             CommitError::Fenced => ControlError::Stopping,
-            CommitError::Passing(_) | CommitError::Unknown(_) => ControlError::Unavailable,
+            CommitError::Passing(_) | CommitError::Unknown(_) | CommitError::SlotsTaken => ControlError::Unavailable,
             CommitError::Data(source) => ControlError::Internal(source),
         })?;
     shared.keys.take().0.ok_or(ControlError::Unavailable)

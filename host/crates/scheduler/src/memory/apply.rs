@@ -1,11 +1,12 @@
 //! A tick, whole or not at all: everything that can be refused is checked before anything is changed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use model::{DagRunKey, DispatchNumber, TiKey};
 use ports::intent::{Intent, IntentWrite};
 use ports::payload::Checkpoint;
-use ports::store::{CommitError, DagWrite, TickWrite};
+use ports::query::PoolRow;
+use ports::store::{CommitError, DagWrite, PoolWrite, SlotSum, TickWrite};
 
 use super::tables::{MemoryDag, MemoryRun, Tables};
 
@@ -16,6 +17,7 @@ fn refuse(reason: String) -> CommitError {
 impl Tables {
     pub(super) fn commit(&mut self, tick: &TickWrite) -> Result<(), CommitError> {
         self.check(tick)?;
+        self.pools = self.pools_after(tick)?;
         self.apply_dags(tick);
         self.apply_runs(tick);
         for delete in &tick.run_deletes {
@@ -78,6 +80,43 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// The pools as the tick leaves them; refused where they have fewer free slots than it takes.
+    fn pools_after(&self, tick: &TickWrite) -> Result<BTreeMap<String, PoolRow>, CommitError> {
+        let mut pools = self.pools.clone();
+        for write in &tick.pools {
+            match write {
+                PoolWrite::Create(pool) => {
+                    if pools.insert(pool.name.clone(), pool.clone()).is_some() {
+                        return Err(refuse(format!("pool `{}` exists", pool.name)));
+                    }
+                }
+                PoolWrite::Change { name, pool } => {
+                    let used = pools.remove(name).map_or(0, |before| before.used);
+                    let pool = PoolRow { used, ..pool.clone() };
+                    if pools.insert(pool.name.clone(), pool).is_some() {
+                        return Err(refuse(format!("another pool than `{name}` has its new name")));
+                    }
+                }
+                PoolWrite::Delete { name } => drop(pools.remove(name)),
+            }
+        }
+        for (name, sum) in SlotSum::of(&tick.slots) {
+            match pools.get_mut(name) {
+                Some(pool) => {
+                    let used = pool.used.saturating_add(sum.change);
+                    let fits = sum.change <= sum.unchecked || pool.slots < 0 || used <= i64::from(pool.slots);
+                    if !fits {
+                        return Err(CommitError::SlotsTaken);
+                    }
+                    pool.used = used.max(0);
+                }
+                None if sum.change > 0 && sum.change > sum.unchecked => return Err(CommitError::SlotsTaken),
+                None => {}
+            }
+        }
+        Ok(pools)
     }
 
     fn apply_dags(&mut self, tick: &TickWrite) {

@@ -5,6 +5,7 @@ mod apply;
 mod read;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -96,6 +97,23 @@ impl MemoryStore {
     /// The audit log, oldest first.
     pub fn audit_log(&self) -> Vec<AuditWrite> {
         self.tables().audit.clone()
+    }
+
+    /// The pools by name.
+    pub fn all_pools(&self) -> Vec<PoolRow> {
+        self.tables().pools.values().cloned().collect()
+    }
+
+    /// Changes the slots of a pool behind the scheduler's back, as somebody with access to a database can.
+    pub fn set_slots(&self, pool: &str, slots: i32) {
+        if let Some(pool) = self.tables().pools.get_mut(pool) {
+            pool.slots = slots;
+        }
+    }
+
+    /// The slots of all dispatched task instances by pool, counted from their rows.
+    pub fn dispatched_slots(&self) -> BTreeMap<String, i64> {
+        self.tables().dispatched_slots()
     }
 
     /// Who holds the lease.
@@ -265,10 +283,13 @@ impl SchedulerStore for MemoryStore {
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
-        Ok(vec![PoolRow {
-            name: model::dag::DEFAULT_POOL.to_owned(),
-            slots: 128,
-            description: None,
-        }])
+        Ok(self.all_pools())
+    }
+
+    async fn recount_slots(&self, lease: &Lease) -> Result<Vec<PoolRow>, CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        tables.recount_slots();
+        Ok(tables.pools.values().cloned().collect())
     }
 }

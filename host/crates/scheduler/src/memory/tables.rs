@@ -3,17 +3,19 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use model::dag::DEFAULT_POOL;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
+use ports::query::PoolRow;
 use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
 /// How many tick ids are remembered; only the last is ever asked for.
 const TICKS: usize = 1_024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tables {
     pub(super) commits: u64,
     pub(super) lease: Option<HeldLease>,
@@ -28,6 +30,7 @@ pub(super) struct Tables {
     pub(super) names: HashMap<(DagId, RunId), DagRunKey>,
     pub(super) logical_dates: HashMap<(DagId, Timestamp), DagRunKey>,
     pub(super) audit: Vec<AuditWrite>,
+    pub(super) pools: BTreeMap<String, PoolRow>,
     ticks: HashSet<Uuid>,
     tick_order: VecDeque<Uuid>,
 }
@@ -91,6 +94,33 @@ impl MemoryRun {
     }
 }
 
+impl Default for Tables {
+    fn default() -> Self {
+        let pool = PoolRow {
+            name: DEFAULT_POOL.to_owned(),
+            slots: 128,
+            description: Some("Default pool".to_owned()),
+            include_deferred: false,
+            used: 0,
+        };
+        Self {
+            commits: 0,
+            lease: None,
+            epoch: 0,
+            next_run_key: 0,
+            dags: BTreeMap::new(),
+            versions: HashMap::new(),
+            runs: BTreeMap::new(),
+            names: HashMap::new(),
+            logical_dates: HashMap::new(),
+            audit: Vec::new(),
+            pools: BTreeMap::from([(pool.name.clone(), pool)]),
+            ticks: HashSet::new(),
+            tick_order: VecDeque::new(),
+        }
+    }
+}
+
 impl Tables {
     pub(super) fn acquire_lease(
         &mut self,
@@ -118,7 +148,31 @@ impl Tables {
             since: now,
             expires_at,
         });
+        self.recount_slots();
         Ok(lease)
+    }
+
+    /// The slots of dispatched task instances by pool; those of runs that are set aside hold none.
+    pub(super) fn dispatched_slots(&self) -> BTreeMap<String, i64> {
+        let mut slots = BTreeMap::new();
+        for run in self.runs.values().filter(|run| run.set_aside.is_none()) {
+            let Some(version) = self.versions.get(&run.new.version) else {
+                continue;
+            };
+            for ti in run.task_instances.values().filter(|ti| ti.state.is_dispatched()) {
+                if let Some(task) = version.dag.task(ti.key.task) {
+                    *slots.entry(task.pool.clone()).or_default() += i64::from(task.pool_slots);
+                }
+            }
+        }
+        slots
+    }
+
+    pub(super) fn recount_slots(&mut self) {
+        let slots = self.dispatched_slots();
+        for pool in self.pools.values_mut() {
+            pool.used = slots.get(&pool.name).copied().unwrap_or(0);
+        }
     }
 
     pub(super) fn check_lease(&self, lease: &Lease) -> Result<(), CommitError> {

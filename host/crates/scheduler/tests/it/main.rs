@@ -12,6 +12,7 @@ mod fencing;
 mod human;
 mod intents;
 mod payloads;
+mod pools;
 mod recovery;
 mod shutdown;
 mod simulation;

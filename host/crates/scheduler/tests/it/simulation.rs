@@ -1,5 +1,6 @@
 //! Random work on an unreliable executor, with crashes and failing commits, replayable by its seed. Whatever happens: what
-//! was acknowledged ends, no result is committed twice, and losses spend no retries.
+//! was acknowledged ends, no result is committed twice, losses spend no retries, and after every commit the pools count what is
+//! dispatched (see `FaultyStore`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::{Cause, Clock, DagRunKey, DagRunState, TaskInstanceState, TiKey};
-use ports::control::{Control as _, ControlError};
+use ports::control::{Control as _, ControlError, NewPool, PoolPatch};
 use ports::executor::{
     Executor, ExecutorEvent, ExecutorEvents, TryId, TryOutcome, TryReport, TryRequest, TryUsage, XcomPush,
 };
@@ -186,14 +187,35 @@ async fn simulate(seed: u64) -> Seen {
         let mut crashed = store.crashed.subscribe();
 
         let dag = DagBuilder::chain("d", 3)
-            .task_with("flaky", &["t0"], |task| task.retry.retries = 1)
-            .task("side", &[])
+            .task_with("flaky", &["t0"], |task| {
+                task.retry.retries = 1;
+                task.pool = "narrow".to_owned();
+            })
+            .task_with("side", &[], |task| {
+                task.pool = "narrow".to_owned();
+                task.pool_slots = 2;
+            })
             .task("join", &["t2", "flaky", "side"])
             .with(|dag| dag.max_active_runs = 2);
+        let memory_store = Arc::clone(&memory);
+        let mut outside = StdRng::seed_from_u64(seed ^ 0x51_07 ^ u64::from(life));
         let work = async {
+            let narrow = NewPool {
+                name: "narrow".to_owned(),
+                slots: 3,
+                description: None,
+                include_deferred: false,
+            };
+            match handle.create_pool(narrow, "tester").await {
+                Ok(_) | Err(ControlError::PoolExists(_) | ControlError::Unavailable | ControlError::Stopping) => {}
+                Err(error) => panic!("seed {seed}: {error:?}"),
+            }
             if let Err(error) = handle.deploy(dag.manifest("1"), true, "tester").await {
                 assert!(
-                    matches!(error, ControlError::Unavailable | ControlError::Stopping),
+                    matches!(
+                        error,
+                        ControlError::Unavailable | ControlError::Stopping | ControlError::PoolNotFound(_)
+                    ),
                     "{error:?}"
                 );
             }
@@ -201,6 +223,24 @@ async fn simulate(seed: u64) -> Seen {
                 match handle.trigger(request("d")).await {
                     Ok(run) => acknowledged.push(run.key),
                     Err(ControlError::Unavailable | ControlError::Stopping | ControlError::DagNotFound(_)) => {}
+                    Err(error) => panic!("seed {seed}: {error:?}"),
+                }
+            }
+            // Operators change the pool, some by the server, some behind its back.
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_millis(outside.random_range(0..60))).await;
+                let slots = outside.random_range(2..5);
+                if outside.random_range(0..2) == 0 {
+                    memory_store.set_slots("narrow", slots);
+                    continue;
+                }
+                let patch = PoolPatch {
+                    slots: Some(slots),
+                    ..PoolPatch::default()
+                };
+                match handle.change_pool("narrow", patch, "tester").await {
+                    Ok(pool) => assert_eq!(pool.slots, slots),
+                    Err(ControlError::Unavailable | ControlError::Stopping | ControlError::PoolNotFound(_)) => {}
                     Err(error) => panic!("seed {seed}: {error:?}"),
                 }
             }
@@ -214,6 +254,7 @@ async fn simulate(seed: u64) -> Seen {
         let metrics = handle.metrics();
         seen.stale += metrics.stale_events;
         seen.losses += metrics.infrastructure_losses;
+        seen.recounts += store.recounts();
         seen.failed_commits += metrics.commits_failed_passing + metrics.commits_unknown;
         running.abort();
         let _ = running.await;
@@ -231,6 +272,9 @@ async fn simulate(seed: u64) -> Seen {
             assert_eq!(ti.try_number.0, tries, "seed {seed}: {} spent a retry", ti.task_id);
         }
         assert_eq!(memory.tries(run.key).len(), 7, "seed {seed}");
+    }
+    for pool in memory.all_pools() {
+        assert_eq!(pool.used, 0, "seed {seed}: pool `{}`", pool.name);
     }
     let ledger = Ledger::of(&stores);
     for ((ti, try_number), times) in &ledger.ended {
@@ -255,6 +299,7 @@ struct Seen {
     losses: u64,
     stale: u64,
     failed_commits: u64,
+    recounts: u64,
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,8 +312,13 @@ async fn five_hundred_seeds_end_well() {
         all.losses += seen.losses;
         all.stale += seen.stale;
         all.failed_commits += seen.failed_commits;
+        all.recounts += seen.recounts;
     }
     eprintln!("{all:?}");
     assert!(all.runs > 2_000 && all.crashes > 500 && all.losses > 500, "{all:?}");
     assert!(all.stale > 500 && all.failed_commits > 500, "{all:?}");
+    assert!(
+        all.recounts > 20,
+        "the slots were never taken by somebody else: {all:?}"
+    );
 }

@@ -7,7 +7,10 @@ use crate::run::Known;
 /// A DAG of tasks that all have one component; `{}` in the tasks stands for it.
 fn compiled(tasks: &str) -> Arc<Dag> {
     let component = format!("\"sha256:{}\"", "0".repeat(64));
-    let source = format!("dag: d\nparams: {{names: [x, y]}}\ntasks:\n{}", tasks.replace("C", &component));
+    let source = format!(
+        "dag: d\nparams: {{names: [x, y]}}\ntasks:\n{}",
+        tasks.replace("C", &component)
+    );
     let manifest = parse(&source).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let descriptor = serde_json::json!({"format": 1, "tasks": [{"name": "t", "input": true, "output": true}]});
     let components: Components = manifest
@@ -21,7 +24,11 @@ fn compiled(tasks: &str) -> Arc<Dag> {
             (component.value, Ok(resolved))
         })
         .collect();
-    Arc::new(compile(&manifest, &components).unwrap_or_else(|errors| panic!("{errors:#?}")).dag)
+    Arc::new(
+        compile(&manifest, &components)
+            .unwrap_or_else(|errors| panic!("{errors:#?}"))
+            .dag,
+    )
 }
 
 struct Repeats {
@@ -41,7 +48,11 @@ impl Repeats {
     }
 
     fn index(&self, task: &str) -> TaskIndex {
-        self.world.run.dag().index_of(task).unwrap_or_else(|| panic!("no task {task}"))
+        self.world
+            .run
+            .dag()
+            .index_of(task)
+            .unwrap_or_else(|| panic!("no task {task}"))
     }
 
     /// Runs one task instance to its end, and checks that the run can be stored and restored at any time.
@@ -161,7 +172,10 @@ fn what_a_cleared_source_maps_over_may_be_more_or_less() {
         for at in 0..6 {
             run.done("work", at, &[]);
         }
-        let mut all = vec![(run.index("plan"), MapIndex::UNMAPPED), (run.index("sum"), MapIndex::UNMAPPED)];
+        let mut all = vec![
+            (run.index("plan"), MapIndex::UNMAPPED),
+            (run.index("sum"), MapIndex::UNMAPPED),
+        ];
         all.extend((0..6).map(|at| (run.index("work"), MapIndex(at))));
         run.world.send(Event::Clear { task_instances: all });
         run.done("plan", -1, &[length]);
@@ -232,7 +246,11 @@ fn a_loop_goes_round_until_its_condition_holds() {
     let (step, end) = (run.index("solve.step"), run.index("end"));
     assert_eq!(run_state.previous(step, MapIndex(1), step), [MapIndex(0)]);
     assert!(run_state.previous(step, MapIndex(0), step).is_empty());
-    assert_eq!(run_state.visible(end, MapIndex::UNMAPPED, step), [MapIndex(1)], "the last iteration");
+    assert_eq!(
+        run_state.visible(end, MapIndex::UNMAPPED, step),
+        [MapIndex(1)],
+        "the last iteration"
+    );
     assert_eq!(run_state.iteration(step, MapIndex(1)), Some(1));
     run.done("end", -1, &[]);
     assert_eq!(run.world.run.state(), DagRunState::Success);
@@ -333,7 +351,10 @@ fn a_loop_inside_each_element_and_a_mapping_inside_a_loop() {
     assert_eq!(run.ready(), ["rounds.one[10000]"], "iteration 1, element 0");
     let decide = run.index("rounds.decide");
     run.done("rounds.one", 10_000, &[]);
-    assert_eq!(run.world.run.visible(decide, MapIndex(1), run.index("rounds.one")), [MapIndex(10_000)]);
+    assert_eq!(
+        run.world.run.visible(decide, MapIndex(1), run.index("rounds.one")),
+        [MapIndex(10_000)]
+    );
     run.done("rounds.decide", 1, &[1]);
     assert_eq!(run.world.run.state(), DagRunState::Success);
 }
@@ -377,7 +398,7 @@ fn a_mapping_of_a_hundred_thousand_is_linear() {
     );
     let plan = run.index("plan");
     let work = run.index("work");
-    let mut finish = |run: &mut Repeats, task: TaskIndex, map_index: i32, measured: Vec<u32>| {
+    let finish = |run: &mut Repeats, task: TaskIndex, map_index: i32, measured: Vec<u32>| {
         let map_index = MapIndex(map_index);
         run.world.send(Event::Admit { task, map_index });
         let dispatch = run.world.run.ti(task, map_index).unwrap().dispatch;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use model::dag::{DEFAULT_POOL, DagParts, Param, RetryPolicy, Task, TaskKind, TaskRole};
+use model::dag::{DEFAULT_POOL, DagParts, Param, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskIndex, TriggerRule, Work};
 use ports::deploy::CheckedManifest;
 
@@ -102,6 +102,7 @@ impl DagBuilder {
             pool: DEFAULT_POOL.to_owned(),
             pool_slots: 1,
             priority_weight: 1,
+            queueing: Queueing::default(),
         };
         change(&mut task);
         self.parts.tasks.push(task);

@@ -1,5 +1,6 @@
 //! A store whose commits fail as a test says.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -45,6 +46,9 @@ pub(crate) struct FaultyStore {
     /// Real time spent in commits.
     micros: AtomicU64,
     pub(crate) crashed: watch::Sender<bool>,
+    /// What each pool had in use after the last commit.
+    last_used: Mutex<HashMap<String, i64>>,
+    recounts: AtomicU64,
 }
 
 impl FaultyStore {
@@ -52,13 +56,16 @@ impl FaultyStore {
         inner: Arc<MemoryStore>,
         plan: impl FnMut(u64, &TickWrite) -> Fault + Send + 'static,
     ) -> Arc<Self> {
+        let used = inner.all_pools().into_iter().map(|pool| (pool.name, pool.used));
         Arc::new(Self {
+            last_used: Mutex::new(used.collect()),
             inner,
             plan: Mutex::new(Box::new(plan)),
             attempts: AtomicU64::new(0),
             committed: Mutex::default(),
             micros: AtomicU64::new(0),
             crashed: watch::Sender::new(false),
+            recounts: AtomicU64::new(0),
         })
     }
 
@@ -70,6 +77,11 @@ impl FaultyStore {
         self.attempts.load(Ordering::SeqCst)
     }
 
+    /// How often the slots were counted anew.
+    pub(crate) fn recounts(&self) -> u64 {
+        self.recounts.load(Ordering::SeqCst)
+    }
+
     /// Every tick that was written, in order.
     pub(crate) fn committed(&self) -> Vec<TickWrite> {
         self.committed.lock().unwrap().clone()
@@ -79,11 +91,32 @@ impl FaultyStore {
         let began = Instant::now();
         let result = self.inner.commit_tick(lease, tick).await;
         if result.is_ok() {
+            self.check_slots(tick.slots.iter().any(|change| change.unchecked));
             self.committed.lock().unwrap().push(tick.clone());
         }
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap();
         self.micros.fetch_add(micros, Ordering::SeqCst);
         result
+    }
+
+    /// After every commit: what the pools count is what the task instances hold, and no more than the pools have unless they were
+    /// made smaller meanwhile, or a run that was set aside came back with what it has out.
+    fn check_slots(&self, came_back: bool) {
+        let held = self.inner.dispatched_slots();
+        let mut seen = self.last_used.lock().unwrap();
+        for pool in self.inner.all_pools() {
+            let of_pool = held.get(&pool.name).copied().unwrap_or(0);
+            assert_eq!(pool.used, of_pool, "pool `{}`", pool.name);
+            let most = seen.entry(pool.name).or_insert(0);
+            let over = pool.slots >= 0 && pool.used > i64::from(pool.slots);
+            assert!(
+                !over || came_back || pool.used <= *most,
+                "{} slots of {} are taken",
+                pool.used,
+                pool.slots
+            );
+            *most = pool.used;
+        }
     }
 
     async fn crash(&self) -> Result<(), CommitError> {
@@ -200,5 +233,11 @@ impl SchedulerStore for FaultyStore {
     }
     async fn pools(&self) -> Result<Vec<PoolRow>, QueryError> {
         self.inner.pools().await
+    }
+    async fn recount_slots(&self, lease: &Lease) -> Result<Vec<PoolRow>, CommitError> {
+        self.recounts.fetch_add(1, Ordering::SeqCst);
+        let pools = self.inner.recount_slots(lease).await;
+        self.check_slots(false);
+        pools
     }
 }

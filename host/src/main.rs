@@ -15,6 +15,11 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::failure::{Exit, OrFail, Result};
 
+/// It gives memory back after a large run; glibc keeps an arena of its high tide for each of a dozen threads. (jemalloc gives back
+/// still more, but needs `make` to be built.)
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == runtime::INTERNAL_COMPILE) {

@@ -35,7 +35,18 @@ pub(crate) fn wasm_target() -> Result<()> {
 pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
     let (arguments, profile): (&[&str], _) = if release {
         (
-            &["build", "--release", "--package", "host", "--bin", "airtight"],
+            &[
+                "build",
+                "--release",
+                "--package=host",
+                "--bin=airtight",
+                "--package=db",
+                "--example=commit_time",
+                "--package=blobs",
+                "--example=write_floor",
+                "--package=runtime",
+                "--bench=task_start",
+            ],
             "release",
         )
     } else {

@@ -215,10 +215,10 @@ mod tests {
     async fn what_was_written_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let store = FileBlobStore::open(dir.path()).unwrap();
-        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let large: Vec<u8> = (0..9_000_000_u32).map(|n| (n % 251) as u8).collect();
         let parts: Vec<&[u8]> = large.chunks(70_001).collect();
         let (digest, size) = put(&store, &parts).await;
-        assert_eq!((digest, size), (Digest::of(&large), 3_000_000));
+        assert_eq!((digest, size), (Digest::of(&large), 9_000_000));
         assert_eq!(get(&store, digest, 100_000).await, large);
         assert_eq!(store.size(digest).await.unwrap(), Some(size));
         let (empty, _) = put(&store, &[]).await;

@@ -1,7 +1,10 @@
-//! Writing one blob. Hashing and writing happen on a blocking thread while the caller produces the next bytes.
+//! Writing one blob. Two blocking threads work on it while the caller produces the next bytes: one hashes, one writes.
+//!
+//! The content is synced every few MiB: the disk works while the rest is hashed, `finish` has little left to wait for, and a
+//! blob of any size leaves no more than that unwritten in memory.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -15,68 +18,92 @@ use tokio::task::JoinHandle;
 
 use crate::store::{Inner, blocking, io_error, sync_dir};
 
-/// Bytes that are collected before a blocking thread takes them.
+/// Bytes that are collected before the blocking threads take them.
 const BATCH_BYTES: usize = 512 << 10;
+/// After about as many bytes the content is synced.
+const SYNC_BYTES: usize = 4 << 20;
 
 pub(crate) struct FileWriter {
     inner: Arc<Inner>,
-    state: State,
+    hash: Lane<Sha256>,
+    file: Lane<File>,
     batch: Vec<Bytes>,
     batch_bytes: usize,
 }
 
-/// The file travels to a blocking thread and back; at most one batch is under way.
-enum State {
-    Idle(Box<File>),
-    Busy(JoinHandle<std::io::Result<Box<File>>>),
+/// State that travels to a blocking thread and back; at most one batch is under way.
+enum Lane<T> {
+    Idle(T),
+    Busy(JoinHandle<io::Result<T>>),
     Failed,
+}
+
+impl<T: Send + 'static> Lane<T> {
+    /// Waits for the batch that is under way, if any.
+    async fn idle(&mut self) -> Result<T, BlobError> {
+        let done = match std::mem::replace(self, Self::Failed) {
+            Self::Idle(state) => Ok(state),
+            Self::Busy(task) => task.await.map_err(io::Error::other).flatten(),
+            Self::Failed => Err(io::Error::other("an earlier write failed")),
+        };
+        done.map_err(io_error("write a blob"))
+    }
+
+    /// Gives the lane its next batch.
+    fn start(&mut self, work: impl FnOnce() -> io::Result<T> + Send + 'static) {
+        *self = Self::Busy(tokio::task::spawn_blocking(work));
+    }
 }
 
 struct File {
     file: NamedTempFile,
-    hash: Sha256,
     size: u64,
+    unsynced: usize,
 }
 
 impl File {
-    fn append(&mut self, batch: &[Bytes]) -> std::io::Result<()> {
+    fn append(&mut self, batch: &[Bytes]) -> io::Result<()> {
         for bytes in batch {
-            self.hash.update(bytes);
             self.file.write_all(bytes)?;
             self.size += bytes.len() as u64;
+            self.unsynced += bytes.len();
         }
         Ok(())
     }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unsynced = 0;
+        self.file.as_file().sync_data()
+    }
+}
+
+fn hash_all(mut hash: Sha256, batch: &[Bytes]) -> Sha256 {
+    for bytes in batch {
+        hash.update(bytes);
+    }
+    hash
 }
 
 impl FileWriter {
     pub(crate) async fn create(inner: Arc<Inner>) -> Result<Self, BlobError> {
         let dir = inner.temporary_dir();
         let file = blocking("create a blob", move || NamedTempFile::new_in(dir)).await?;
-        let state = State::Idle(Box::new(File {
-            file,
-            hash: Sha256::new(),
-            size: 0,
-        }));
         Ok(Self {
             inner,
-            state,
+            hash: Lane::Idle(Sha256::new()),
+            file: Lane::Idle(File {
+                file,
+                size: 0,
+                unsynced: 0,
+            }),
             batch: Vec::new(),
             batch_bytes: 0,
         })
     }
 
-    /// Waits for the batch that is under way, if any.
-    async fn idle(&mut self) -> Result<Box<File>, BlobError> {
-        let doing = "write a blob";
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(file) => Ok(file),
-            State::Busy(task) => task
-                .await
-                .map_err(|error| io_error(doing)(std::io::Error::other(error)))?
-                .map_err(io_error(doing)),
-            State::Failed => Err(io_error(doing)(std::io::Error::other("an earlier write failed"))),
-        }
+    fn take_batch(&mut self) -> Arc<[Bytes]> {
+        self.batch_bytes = 0;
+        std::mem::take(&mut self.batch).into()
     }
 }
 
@@ -88,25 +115,46 @@ impl BlobWriter for FileWriter {
         if self.batch_bytes < BATCH_BYTES {
             return Ok(());
         }
-        let mut file = self.idle().await?;
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        self.state = State::Busy(tokio::task::spawn_blocking(move || {
+        let hash = self.hash.idle().await?;
+        let mut file = self.file.idle().await?;
+        let batch = self.take_batch();
+        let same = Arc::clone(&batch);
+        self.hash.start(move || Ok(hash_all(hash, &same)));
+        self.file.start(move || {
             file.append(&batch)?;
+            if file.unsynced >= SYNC_BYTES {
+                file.sync()?;
+            }
             Ok(file)
-        }));
+        });
         Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(Digest, u64), BlobError> {
-        let mut file = self.idle().await?;
-        let batch = std::mem::take(&mut self.batch);
-        let inner = Arc::clone(&self.inner);
-        blocking("finish a blob", move || {
-            file.append(&batch)?;
-            let File { file, hash, size } = *file;
-            let digest = Digest(hash.finalize().into());
-            file.as_file().sync_data()?;
+        const DOING: &str = "finish a blob";
+        let batch = self.take_batch();
+        let same = Arc::clone(&batch);
+        let Self {
+            inner,
+            hash: mut hashing,
+            file: mut writing,
+            ..
+        } = *self;
+        let hash = async {
+            let hash = hashing.idle().await?;
+            blocking(DOING, move || Ok(Digest(hash_all(hash, &same).finalize().into()))).await
+        };
+        let file = async {
+            let mut file = writing.idle().await?;
+            let synced = move || {
+                file.append(&batch)?;
+                file.sync()?;
+                Ok(file)
+            };
+            blocking(DOING, synced).await
+        };
+        let (digest, File { file, size, .. }) = tokio::try_join!(hash, file)?;
+        blocking(DOING, move || {
             let path = inner.path(digest);
             inner.make_shard(&path)?;
             {

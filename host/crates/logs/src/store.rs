@@ -41,6 +41,8 @@ struct Live {
     /// Rises with each dispatch, so that the end of an earlier one does not end this one.
     generation: u64,
     dropped: u64,
+    /// Whether the writer has heard of it.
+    has_lines: bool,
     /// Counts what was written; dropped when the log ends.
     changed: watch::Sender<u64>,
 }
@@ -128,6 +130,7 @@ impl LogSink for FileLogStore {
                     dispatch: id.dispatch,
                     generation: 0,
                     dropped: 0,
+                    has_lines: false,
                     changed,
                 });
             }
@@ -150,6 +153,7 @@ impl LogSink for FileLogStore {
         }
         self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let dropped = std::mem::take(&mut live.dropped);
+        live.has_lines = true;
         // The writer only ends when all senders are gone.
         let _ = self.messages.send(Message::Lines {
             key,
@@ -161,9 +165,17 @@ impl LogSink for FileLogStore {
 
     fn close(&self, id: TryId) {
         let key = LogKey::of(id);
-        let generation = match self.shared.live().get(&key) {
-            Some(live) if live.dispatch == id.dispatch => live.generation,
-            _ => return,
+        let generation = {
+            let mut live = self.shared.live();
+            match live.get(&key).filter(|log| log.dispatch == id.dispatch) {
+                Some(log) if log.has_lines => log.generation,
+                // A try that said nothing is not worth waking the writer's thread for.
+                Some(_) => {
+                    live.remove(&key);
+                    return;
+                }
+                None => return,
+            }
         };
         let _ = self.messages.send(Message::Close { key, generation });
     }
@@ -284,6 +296,20 @@ mod tests {
         }
         store.close(id);
         assert_eq!(follower.await.unwrap(), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_log_without_lines_ends_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileLogStore::open(dir.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        store.open(id);
+        store.close(try_id(0));
+        assert!(store.watch(key).is_some(), "another dispatch does not end it");
+        store.close(id);
+        assert!(store.watch(key).is_none());
+        assert!(store.read(key, 0, 100).await.unwrap().ended);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

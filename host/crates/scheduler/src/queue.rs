@@ -7,7 +7,7 @@ use model::{DagRunKey, Timestamp};
 use crate::inbox::Item;
 
 /// How many items a run may hand in before it is another run's turn.
-const TURN: usize = 256;
+const TURN: usize = 16;
 
 /// The queue.
 #[derive(Default)]
@@ -119,6 +119,11 @@ impl WorkQueue {
     /// Whether there is work that should not wait.
     pub(crate) fn has_hard(&self) -> bool {
         self.hard > 0
+    }
+
+    /// How many items wait.
+    pub(crate) fn len(&self) -> usize {
+        self.hard + self.soft
     }
 
     pub(crate) fn is_empty(&self) -> bool {

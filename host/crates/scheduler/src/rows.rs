@@ -7,9 +7,15 @@ use ports::store::AuditWrite;
 use crate::audit;
 use crate::core::Core;
 use crate::inbox::{DagOp, PoolOp};
-use crate::run::{Draft, Run};
+use crate::run::{Draft, Place, Run};
 use crate::tick::{ChangeWrite, Tick};
 use crate::write::{Owner, Write};
+
+/// How many rows that may wait a tick writes for one run: a large run must not make the others wait for rows that nobody needs yet, and
+/// most are overtaken by what happens to their task instances next.
+const LAZY_ROWS: usize = 64;
+/// The same for a new run: whoever started it looks at its task instances next.
+const NEW_ROWS: usize = 1_000;
 
 impl Core {
     /// All that the tick writes.
@@ -110,11 +116,7 @@ impl Draft {
         self.collect_lazy(base, room);
         // One row a task instance: some databases refuse to write a row twice in one statement.
         let mut places = self.changed.clone();
-        places.extend(self.lazy_done.iter().copied().filter(|(task, map_index)| {
-            self.state
-                .ti(*task, *map_index)
-                .is_some_and(|ti| matches!(ti.state, TaskInstanceState::NoStatus | TaskInstanceState::Scheduled))
-        }));
+        places.extend(self.lazy_done.iter().copied().filter(|place| self.waits(*place)));
         places.sort_unstable();
         places.dedup();
         rows.task_instances.reserve(places.len());
@@ -133,9 +135,25 @@ impl Draft {
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {
+        let most = if self.new_run { NEW_ROWS } else { LAZY_ROWS };
+        let mut left = most.min(*room);
         let old = base.into_iter().flat_map(|run| run.lazy.iter().copied());
-        let done: Vec<_> = old.chain(self.lazy.iter().copied()).take(*room).collect();
-        *room -= done.len();
-        self.lazy_done = done;
+        for place in old.chain(self.lazy.iter().copied()) {
+            // What was overtaken is among the changed rows, now or before, and costs nothing here.
+            if self.waits(place) {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                *room -= 1;
+            }
+            self.lazy_done.push(place);
+        }
+    }
+
+    /// Whether the row of a task instance is still one that may be written later.
+    fn waits(&self, (task, map_index): Place) -> bool {
+        let ti = self.state.ti(task, map_index);
+        ti.is_some_and(|ti| matches!(ti.state, TaskInstanceState::NoStatus | TaskInstanceState::Scheduled))
     }
 }

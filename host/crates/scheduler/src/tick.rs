@@ -26,6 +26,9 @@ use crate::outcome;
 use crate::run::{Draft, Place, Run};
 use crate::selection::{Selection, state_matches};
 
+/// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
+const ITEMS: usize = 48;
+
 /// Work that a tick has taken, kept until its outcome is known.
 pub(crate) struct Applied {
     pub(crate) key: DagRunKey,
@@ -103,8 +106,11 @@ impl Core {
             tick.dag_changes.push(AppliedDag { op, write, new_dag });
         }
         let bound = self.shared.config.max_transitions_per_tick;
+        // Small ticks let guests work on while they are committed, and keep the wait of the next request short. Half of what waits:
+        // where commits are slow, many results come during each, and ticks grow with them.
+        let share = (self.queue.len() / 2).clamp(ITEMS.min(bound), bound);
         let mut taken = 0;
-        while tick.transitions < bound && taken < bound {
+        while tick.transitions < bound && taken < share {
             let Some((key, item)) = self.queue.pop() else { break };
             taken += 1;
             self.apply(&mut tick, key, item);

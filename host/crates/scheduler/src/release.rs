@@ -12,7 +12,7 @@ use ports::query::{PoolRow, RunRow};
 use ports::store::{DagWrite, PoolWrite};
 
 use crate::core::Core;
-use crate::inbox::{Item, RunOp};
+use crate::inbox::{DagOp, Item, RunOp};
 use crate::intent;
 use crate::live::LiveTry;
 use crate::metrics::Metrics;

@@ -3,6 +3,7 @@
 use model::dag::Param;
 use model::human::{HumanStep, OnTimeout};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TryNumber, Work};
+use ports::intent::IntentWrite;
 use ports::query::{HitlField, HitlFilter, Metadata, OrderBy, Page, TiFilter, TimeRange};
 use ports::store::{HitlAnswer, HitlRequest, TiWrite, TickWrite};
 use rstest::rstest;
@@ -213,6 +214,20 @@ async fn questions_are_kept_answered_and_found(#[values(Backend::Sqlite, Backend
         ..tick()
     };
     test.commit(&lease, gone).await;
+    assert_eq!(
+        found(HitlFilter::default()).await.len(),
+        1,
+        "they are not listed any more"
+    );
+    let rest = IntentWrite::Purge {
+        runs: vec![DagRunKey(1)],
+        rows: 16,
+    };
+    let rest = TickWrite {
+        intents: vec![rest],
+        ..tick()
+    };
+    test.commit(&lease, rest).await;
     assert!(db.hitl_detail(row.ti).await.unwrap().is_none());
     assert_eq!(found(HitlFilter::default()).await.len(), 1);
     test.db.close().await;

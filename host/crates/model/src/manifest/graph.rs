@@ -394,7 +394,9 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
                                 place(),
                                 format!("`previous.{name}` means nothing: there is no loop around both tasks"),
                             )
-                            .hint(format!("outside of a loop, name the last iteration by `xcom.{name}`"));
+                            .hint(format!(
+                                "outside of a loop, name the last iteration by `xcom[\"{name}\"]`"
+                            ));
                     }
                 }
                 _ => unknown(&used.xcom.task, place(), true, names, findings),

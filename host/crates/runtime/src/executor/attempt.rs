@@ -94,6 +94,7 @@ impl Attempt {
                 body: text("body", MAX_BODY_BYTES)?,
             },
             xcoms: Vec::new(),
+            measured: Vec::new(),
         })
     }
 

@@ -111,6 +111,8 @@ impl Default for Tables {
             dags: BTreeMap::new(),
             versions: HashMap::new(),
             runs: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            intents: Vec::new(),
             names: HashMap::new(),
             logical_dates: HashMap::new(),
             audit: Vec::new(),

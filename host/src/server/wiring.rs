@@ -102,6 +102,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     services.spawn(sweep::run(
         storage.blobs.clone(),
         database.clone(),
+        {
+            let handle = handle.clone();
+            move || handle.oldest_start()
+        },
         args.blob_sweep,
         shutdown.clone(),
     ));

@@ -36,6 +36,11 @@ impl Handle {
         }
     }
 
+    /// When the try started that has been running longest. What it wrote since then may not be referred to yet: it publishes at its end.
+    pub fn oldest_start(&self) -> Option<model::Timestamp> {
+        self.shared.active().oldest_start()
+    }
+
     /// The counters.
     pub fn metrics(&self) -> MetricsSnapshot {
         self.shared.metrics.snapshot()

@@ -121,4 +121,10 @@ impl Active {
     pub(crate) fn len(&self) -> usize {
         self.by_key.len()
     }
+
+    /// When the try started that has been running longest.
+    pub(crate) fn oldest_start(&self) -> Option<Timestamp> {
+        let oldest = |run: &Arc<LiveRun>| run.tries().values().filter_map(|live| live.started_at).min();
+        self.by_key.values().filter_map(oldest).min()
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::advance::{Look, Step};
 use super::expand::Expanded;
-use super::scope::Node;
+use super::scope::{Node, Phase};
 use crate::cause::Cause;
 use crate::dag::{MapSource, MapValues, Task, TaskKind};
 use crate::id::TaskIndex;
@@ -57,7 +57,9 @@ impl Step<'_> {
         let (Some(node), dag) = (self.run.nodes.get(at), Arc::clone(&self.run.dag)) else {
             return;
         };
-        let Some(task) = dag.task(node.task).filter(|_| node.waiting > 0) else {
+        // What is mapped over something that was made anew may get more instances, though none of them waits.
+        let is_stale = node.phase == Phase::Stale || (node.scope != 0 && self.has_stale_fan(node.scope));
+        let Some(task) = dag.task(node.task).filter(|_| node.waiting > 0 || is_stale) else {
             return;
         };
         let mut decision = decide(task, node);

@@ -45,7 +45,8 @@ impl Step<'_> {
         };
         let number = u32::try_from(at).unwrap_or(u32::MAX);
         match self.want(own, scope) {
-            Want::Never(Decision::Wait) if phase == Phase::Stale => Expanded::Settled,
+            // What is there already goes on as it is until more is known.
+            Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,
             // Nothing to do is not an instance: it is skipped as it is (Airflow).
@@ -54,6 +55,7 @@ impl Step<'_> {
                 let first_new = self.run.tis.len();
                 let surplus = self.run.expand_node(number, length);
                 self.grown(first_new, surplus);
+                self.run.reconsider_loops(scope);
                 Expanded::Grown
             }
         }
@@ -72,6 +74,16 @@ impl Step<'_> {
         found
     }
 
+    /// Whether a mapped group around a scope has to be looked at again.
+    pub(super) fn has_stale_fan(&self, scope: u32) -> bool {
+        let outer = |scope: &u32| self.run.scope(*scope).and_then(|scope| self.run.fan(scope.fan));
+        let scopes = std::iter::successors(Some(scope), |scope| Some(outer(scope)?.scope));
+        scopes
+            .into_iter()
+            .filter_map(|scope| outer(&scope))
+            .any(|fan| fan.phase == Phase::Stale)
+    }
+
     fn expand_group(&mut self, at: u32) -> Expanded {
         let dag = std::sync::Arc::clone(&self.run.dag);
         let Some(fan) = self.run.fan(at) else {
@@ -82,7 +94,7 @@ impl Step<'_> {
             return Expanded::Settled;
         };
         match self.want(mapping, scope) {
-            Want::Never(Decision::Wait) if phase == Phase::Stale => Expanded::Never(Decision::Wait),
+            Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,
             Want::Instances(0) if phase == Phase::Open => Expanded::Never(Decision::Skip),
@@ -90,6 +102,7 @@ impl Step<'_> {
                 let (first_new, first_node) = (self.run.tis.len(), self.run.nodes.len());
                 let surplus = self.run.expand_fan(at, length);
                 self.grown(first_new, surplus);
+                self.run.reconsider_loops(scope);
                 self.to_evaluate
                     .extend((first_node..self.run.nodes.len()).map(Look::Node));
                 Expanded::Grown
@@ -143,7 +156,7 @@ impl Step<'_> {
             return;
         };
         self.grown(first_new, Vec::new());
-        let nodes = self.run.nodes_inside(scope);
+        let nodes = self.run.begin_again(scope);
         for node in &nodes {
             let slots: Vec<usize> = self
                 .run
@@ -188,6 +201,7 @@ impl Step<'_> {
                     }
                 }
             }
+            self.run.reconsider(fan);
         }
     }
 }

@@ -243,13 +243,24 @@ impl RunState {
         looping
     }
 
-    /// Lets the nodes that were there before know of new task instances: of the nodes from `first` on, but not to those.
-    fn announce(&mut self, first: usize) {
+    /// Lets the nodes that were there before know of new task instances and loops: of the nodes from `first` and the fans from
+    /// `first_fan` on, but not to those nodes.
+    fn announce(&mut self, first: usize, first_fan: usize) {
         let dag = Arc::clone(&self.dag);
         for at in first..self.nodes.len() {
             let Some(node) = self.nodes.get(at) else { return };
             let (task, scope, count) = (node.task, node.scope, node.len());
             self.expect(&dag, task, scope, count, Some(first));
+        }
+        for at in first_fan..self.fans.len() {
+            let Some(fan) = self.fans.get(at).filter(|fan| fan.looping) else {
+                continue;
+            };
+            for follower in self.followers_of_scope(fan.def, fan.scope) {
+                if let Some(node) = self.nodes.get_mut(follower).filter(|_| follower < first) {
+                    node.upstream.total += 1;
+                }
+            }
         }
     }
 
@@ -309,12 +320,12 @@ impl RunState {
                 }
             }
         }
-        let first_new = self.nodes.len();
+        let (first_new, first_fan) = (self.nodes.len(), self.fans.len());
         for position in number(children.len())..length {
             self.create_scope(at, def, Some(position));
         }
         self.tally(first_new);
-        self.announce(first_new);
+        self.announce(first_new, first_fan);
         let surplus = children.iter().skip(length as usize);
         surplus
             .flat_map(|scope| self.nodes_inside(*scope))
@@ -331,10 +342,10 @@ impl RunState {
         if let Some(known) = fan.children.get(last as usize) {
             return Some(*known);
         }
-        let first_new = self.nodes.len();
+        let (first_new, first_fan) = (self.nodes.len(), self.fans.len());
         let scope = self.create_scope(at, def, Some(last));
         self.tally(first_new);
-        self.announce(first_new);
+        self.announce(first_new, first_fan);
         Some(scope)
     }
 

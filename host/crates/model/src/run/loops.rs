@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::scope::NO_FAN;
+use super::scope::{Fan, NO_FAN};
 use super::state::RunState;
 use crate::dag::{Loop, Repeat};
 use crate::state::TaskInstanceState;
@@ -24,11 +24,7 @@ impl RunState {
     pub(super) fn reconsider(&mut self, at: u32) {
         let Some(fan) = self.fan(at) else { return };
         let Some(repeat) = self.loop_of(fan.def) else { return };
-        let over = fan
-            .children
-            .get(fan.last as usize)
-            .and_then(|scope| self.scope(*scope))
-            .is_some_and(|scope| scope.unfinished == 0);
+        let over = self.is_over(fan);
         let goes_on = !over || self.wants_another(at, repeat);
         let (def, scope, looping) = (fan.def, fan.scope, fan.looping);
         if over && goes_on {
@@ -49,6 +45,25 @@ impl RunState {
                 self.woken.push(node);
             }
         }
+    }
+
+    /// Whether the iteration that a loop is in has ended: everything in it, and no loop inside has an iteration that is due.
+    fn is_over(&self, fan: &Fan) -> bool {
+        let last = fan.children.get(fan.last as usize);
+        last.is_some_and(|last| self.scope(*last).is_some_and(|scope| scope.unfinished == 0) && !self.has_due(*last))
+    }
+
+    /// Whether a loop inside an instance of a scope has an iteration that is due.
+    fn has_due(&self, scope: u32) -> bool {
+        let Some(instance) = self.scope(scope) else {
+            return false;
+        };
+        let inner = self.dag.scopes().get(instance.def).map_or(0, |def| def.children.len());
+        let fans = (0..inner).filter_map(|at| Some(instance.first_fan + u32::try_from(at).ok()?));
+        fans.filter_map(|at| Some((at, self.fan(at)?))).any(|(at, fan)| {
+            let is_due = self.loop_of(fan.def).is_some() && self.iteration_is_due(at);
+            is_due || fan.children.iter().any(|child| self.has_due(*child))
+        })
     }
 
     fn loop_of(&self, def: u32) -> Option<&Loop> {
@@ -94,7 +109,7 @@ impl RunState {
     }
 
     /// The nodes outside of a scope that follow tasks inside it, once for each edge.
-    fn followers_of_scope(&self, def: u32, around: u32) -> Vec<usize> {
+    pub(super) fn followers_of_scope(&self, def: u32, around: u32) -> Vec<usize> {
         let dag = Arc::clone(&self.dag);
         let scopes = dag.scopes();
         let mut found = Vec::new();
@@ -120,6 +135,38 @@ impl RunState {
             }
         }
         found
+    }
+
+    /// The nodes of an iteration that begins (again): its loops inside begin with their first iterations.
+    pub(super) fn begin_again(&mut self, scope: u32) -> Vec<usize> {
+        let mut nodes = Vec::new();
+        let mut open = vec![scope];
+        while let Some(at) = open.pop() {
+            let Some(instance) = self.scope(at).cloned() else {
+                continue;
+            };
+            let Some((tasks, inner)) = self
+                .dag
+                .scopes()
+                .get(instance.def)
+                .map(|def| (def.tasks.len(), def.children.len()))
+            else {
+                continue;
+            };
+            let first = instance.first_node as usize;
+            nodes.extend(first..first + tasks);
+            for fan in (0..inner).filter_map(|at| Some(instance.first_fan as usize + at)) {
+                let Some(fan) = self.fans.get_mut(fan) else { continue };
+                let is_loop = self.dag.scopes().get(fan.def).is_some_and(|def| def.is_loop);
+                if is_loop {
+                    fan.last = 0;
+                    open.extend(fan.children.first());
+                } else {
+                    open.extend(fan.children.iter());
+                }
+            }
+        }
+        nodes
     }
 
     /// The loops around a task instance with the iteration that it lies in, where later ones exist.

@@ -99,17 +99,20 @@ impl RunState {
         let Some(positions) = scopes.positions(task, own, map_index) else {
             return;
         };
-        let mut positions = positions.into_iter();
+        // Of what is stored as not expanded it is known only that what has a position other than the first was.
+        let sure = match map_index.0 {
+            0.. => positions.len(),
+            _ => positions
+                .iter()
+                .rposition(|position| *position > 0)
+                .map_or(0, |last| last + 1),
+        };
+        let mut positions = positions.into_iter().take(sure);
         let mut scope = 0;
         for step in scopes.path(crate::dag::ROOT, scopes.of_task(task).0) {
             let (Some(fan), Some(position)) = (self.fan_in(scope, step), positions.next()) else {
                 return;
             };
-            let Some(known) = self.fan(fan) else { return };
-            // Of what is stored as not expanded it is not known from here on how far it was.
-            if map_index.0 < 0 && known.phase == Phase::Open {
-                return;
-            }
             let is_loop = scopes.get(step).is_some_and(|def| def.is_loop);
             while is_loop && self.fan(fan).is_some_and(|fan| fan.last < position) && self.has_room_for(1) {
                 self.add_iteration(fan);
@@ -143,37 +146,62 @@ impl RunState {
         }
     }
 
-    /// Of what was expanded some rows may not have been written: there are as many as what it is mapped over says.
+    /// Of what was expanded some rows may not have been written: there are as many as what it is mapped over says. What that is made
+    /// anew, or was before anything ran, is looked at again.
     fn grow_to_lengths(&mut self) {
         if self.is_fixed() {
             return;
         }
         let dag = Arc::clone(&self.dag);
         let mut at = 0;
-        while let Some(fan) = u32::try_from(at).ok().and_then(|at| self.fan(at)) {
-            let (scope, have, settled) = (fan.scope, fan.children.len(), fan.phase == Phase::Settled);
-            if let Some(mapping) = dag.mapping(fan.def).filter(|_| settled)
-                && let Some(length) = self.wanted(mapping, scope)
-                && length as usize > have
-            {
-                self.expand_fan(u32::try_from(at).unwrap_or(u32::MAX), length);
+        while let Some(fan) = self.fan(at) {
+            let (scope, have, phase) = (fan.scope, fan.children.len(), fan.phase);
+            if let Some(mapping) = dag.mapping(fan.def).filter(|_| phase == Phase::Settled) {
+                let nodes = fan.children.iter().flat_map(|child| self.nodes_inside(*child));
+                let waits = self.all_wait(nodes.collect());
+                match self.wanted(mapping, scope) {
+                    Some(length) if length as usize == have => {}
+                    Some(length) if length as usize > have && !waits => drop(self.expand_fan(at, length)),
+                    _ => {
+                        if let Some(fan) = self.fans.get_mut(at as usize) {
+                            fan.phase = Phase::Stale;
+                        }
+                    }
+                }
             }
             at += 1;
         }
         let mut at = 0;
-        while let Some(node) = self.nodes.get(at) {
-            let (scope, have, settled) = (node.scope, node.len(), node.phase == Phase::Settled);
-            if let Some(own) = dag
-                .task(node.task)
-                .and_then(|task| task.expand.as_ref())
-                .filter(|_| settled)
-                && let Some(length) = self.wanted(own, scope)
-                && length > have
-            {
-                self.expand_node(u32::try_from(at).unwrap_or(u32::MAX), length);
+        while let Some(node) = self.node(at) {
+            let (scope, have, phase) = (node.scope, node.len(), node.phase);
+            let own = dag.task(node.task).and_then(|task| task.expand.as_ref());
+            if let Some(own) = own.filter(|_| phase == Phase::Settled) {
+                let waits = self.all_wait(vec![at as usize]);
+                match self.wanted(own, scope) {
+                    Some(length) if length == have => {}
+                    Some(length) if length > have && !waits => drop(self.expand_node(at, length)),
+                    _ => {
+                        if let Some(node) = self.nodes.get_mut(at as usize) {
+                            node.phase = Phase::Stale;
+                        }
+                    }
+                }
             }
             at += 1;
         }
+    }
+
+    /// Whether nothing of these nodes was let run yet.
+    fn all_wait(&self, nodes: Vec<usize>) -> bool {
+        let mut slots = nodes
+            .into_iter()
+            .filter_map(|node| self.nodes.get(node))
+            .flat_map(Node::slots);
+        slots.all(|slot| {
+            self.tis
+                .get(slot)
+                .is_some_and(|slot| slot.ti.state == TaskInstanceState::NoStatus)
+        })
     }
 
     /// Iterations that were cleared away are stored as removed: the loop is in the one before.

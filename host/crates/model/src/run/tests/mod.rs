@@ -5,6 +5,7 @@ mod human;
 mod people;
 mod properties;
 mod repeats;
+mod repeats_properties;
 mod scale;
 mod tries;
 mod waits;

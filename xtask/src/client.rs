@@ -60,6 +60,12 @@ impl Client {
         body(request.send().with_context(|| format!("cannot post to {path}"))?, path)
     }
 
+    /// Changes something.
+    pub(crate) fn patch(&self, path: &str, json: &Value) -> Result<Value> {
+        let request = self.request(reqwest::Method::PATCH, path).json(json);
+        body(request.send().with_context(|| format!("cannot patch {path}"))?, path)
+    }
+
     /// Uploads a component under a tag and waits until it can be used.
     pub(crate) fn push_component(&self, tag: &str, wasm: &Path) -> Result<Value> {
         let (name, version) = tag.split_once('@').context("a tag is name@version")?;

@@ -8,6 +8,31 @@ use airtight_sdk::prelude::*;
 #[task]
 fn noop() {}
 
+/// Does nothing with its input and returns `null`.
+#[task]
+fn ignore(input: serde_json::Value) {
+    let _ = input;
+}
+
+#[data]
+struct Count {
+    /// How many elements the list gets.
+    count: u32,
+}
+
+/// Returns the list 0, 1, 2, …
+#[task]
+fn list(input: Count) -> Vec<u32> {
+    (0..input.count).collect()
+}
+
+/// Is not ready, for an hour at a time.
+#[task]
+fn wait(input: serde_json::Value) -> Outcome<()> {
+    let _ = input;
+    Outcome::reschedule(std::time::Duration::from_secs(3600))
+}
+
 /// Returns its input.
 #[task]
 fn echo(input: serde_json::Value) -> serde_json::Value {

@@ -25,6 +25,14 @@ pub(crate) fn fan_out(count: usize) -> String {
     text
 }
 
+/// One task that lists `count` elements, and a task of the bench component mapped over them.
+pub(crate) fn mapped(task: &str, count: usize) -> String {
+    format!(
+        "dag: bench_mapped_{task}_{count}\nmax_active_tasks: 1000000\ntasks:\n  list: {{component: bench@1, task: list, input: {{count: \
+         {count}}}}}\n  each: {{component: bench@1, task: {task}, expand: {{x: \"{{{{ xcom.list }}}}\"}}, map_limit: 100000}}\n"
+    )
+}
+
 /// One no-op task.
 pub(crate) fn one() -> String {
     "dag: bench_one\nmax_active_runs: 1000\ntasks:\n  t: {component: bench@1, task: noop}\n".to_owned()

@@ -30,6 +30,9 @@ pub(crate) const ALL: &[(&str, Measurement)] = &[
     ("trigger", trigger),
     ("chain", chain),
     ("fan-out", fan_out),
+    ("mapped", mapped),
+    ("waiting", waiting),
+    ("clear", clear),
     ("blob", blob),
     ("upload", upload),
     ("busy", busy),
@@ -185,6 +188,99 @@ fn fan_out(context: &mut Context<'_>) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
+}
+
+/// Mapped tasks: what a task costs must not depend on how many there are.
+fn mapped(context: &mut Context<'_>) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (count, runs) in [(10_000, 5), (100_000, 1)] {
+        context.client.deploy(&manifest::mapped("ignore", count))?;
+        let mut samples = repeat(context.client, &format!("bench_mapped_ignore_{count}"), 0, runs)?;
+        let tasks = count as f64 * context.floors.instantiate_us / 1e3 / 2.0;
+        figures.push(Figure {
+            name: format!("mapped over {count}"),
+            value: quantile(&mut samples, 0.5),
+            unit: "ms",
+            runs,
+            floor: Some(3.0 * context.floors.commit_ms + tasks),
+            floor_is: "3 c + raw instantiate + call of all tasks on 2 cores".into(),
+            aim: Some(0.060 * count as f64),
+        });
+    }
+    Ok(figures)
+}
+
+/// Sensors that wait: they hold nothing but their row and a timer.
+fn waiting(context: &mut Context<'_>) -> Result<Vec<Figure>> {
+    const COUNT: usize = 10_000;
+    let dag_id = format!("bench_mapped_wait_{COUNT}");
+    context.client.deploy(&manifest::mapped("wait", COUNT))?;
+    let before = resident_mib(context.server.pid())?;
+    let run = context.client.trigger(&dag_id, &json!({}))?;
+    let run_id = run["dag_run_id"].as_str().context("the run has no id")?.to_owned();
+    let path = format!("/dags/{dag_id}/dagRuns/{run_id}");
+    let waiting = format!("{path}/taskInstances?state=up_for_reschedule&limit=1");
+    let begin = Instant::now();
+    while context.client.get(&waiting)?["total_entries"] != json!(COUNT) {
+        if begin.elapsed() > Duration::from_secs(120) {
+            bail!("the sensors of {dag_id} do not wait");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let busy = cpu_ms(context.server.pid())?;
+    std::thread::sleep(Duration::from_secs(20));
+    let cpu = cpu_ms(context.server.pid())? - busy;
+    let growth = (resident_mib(context.server.pid())? - before).max(0.0) * 1024.0 / COUNT as f64;
+    context.client.patch(&path, &json!({"state": "failed"}))?;
+    let figure = |name: &str, value: f64, unit: &'static str| Figure {
+        name: name.into(),
+        value,
+        unit,
+        runs: 1,
+        floor: None,
+        floor_is: String::new(),
+        aim: None,
+    };
+    Ok(vec![
+        figure("memory of a waiting sensor, of 10000", growth, "KiB"),
+        figure("CPU time of 10000 waiting sensors in 20 s", cpu, "ms"),
+    ])
+}
+
+/// Clearing a large run: answered when it is durable.
+fn clear(context: &mut Context<'_>) -> Result<Vec<Figure>> {
+    const COUNT: usize = 10_000;
+    let dag_id = format!("bench_mapped_ignore_{COUNT}");
+    context.client.deploy(&manifest::mapped("ignore", COUNT))?;
+    let run = context.client.trigger(&dag_id, &json!({}))?;
+    let run_id = run["dag_run_id"].as_str().context("the run has no id")?.to_owned();
+    context.client.wait(&dag_id, &run_id)?;
+    let body = json!({"dag_run_id": run_id, "dry_run": false, "only_failed": false, "reset_dag_runs": true});
+    let begin = Instant::now();
+    context
+        .client
+        .post(&format!("/dags/{dag_id}/clearTaskInstances"), &body)?;
+    let answered = milliseconds(begin.elapsed());
+    let state = context.client.wait(&dag_id, &run_id)?;
+    if state != "success" {
+        bail!("the cleared run {run_id} of {dag_id} ended as `{state}`");
+    }
+    let figure = |name: &str, value: f64| Figure {
+        name: name.into(),
+        value,
+        unit: "ms",
+        runs: 1,
+        floor: None,
+        floor_is: String::new(),
+        aim: None,
+    };
+    Ok(vec![
+        figure("clear of a run of 10000, durable answer", answered),
+        figure(
+            "clear of a run of 10000, until it has run again",
+            milliseconds(begin.elapsed()),
+        ),
+    ])
 }
 
 fn blob(context: &mut Context<'_>) -> Result<Vec<Figure>> {

@@ -79,7 +79,7 @@ impl InputTemplate {
             fuel,
             max: max_output,
             out: String::new(),
-            engine: None,
+            engines: [None, None],
         };
         render.node(&self.root)?;
         Ok(render.out)
@@ -91,8 +91,9 @@ struct Render<'c> {
     fuel: u64,
     max: usize,
     out: String,
-    /// Built when the first template that is more than a path is met.
-    engine: Option<(Environment<'c>, Jinja)>,
+    /// Built when the first template that is more than a path is met: for those that are strict, and for those that say what to
+    /// take instead of what is missing.
+    engines: [Option<(Environment<'c>, Jinja)>; 2],
 }
 
 impl<'c> Render<'c> {
@@ -173,18 +174,28 @@ impl<'c> Render<'c> {
         })
     }
 
-    fn engine(&mut self) -> Result<&(Environment<'c>, Jinja), RenderFault> {
-        if self.engine.is_none() {
-            self.engine = Some((environment(self.context, self.fuel, self.max), root(self.context)?));
+    /// In a template with `default(…)`, a path may lead through what is missing: `previous.step.n | default(0)`. What is missing at
+    /// the end, and anything that is done with it, is an error in both.
+    fn engine(&mut self, source: &str) -> Result<&(Environment<'c>, Jinja), RenderFault> {
+        let lenient = has_default(source);
+        let behavior = if lenient {
+            UndefinedBehavior::Chainable
+        } else {
+            UndefinedBehavior::Strict
+        };
+        let missing = || RenderFault::Failed("the template engine is missing".to_owned());
+        let engine = self.engines.get_mut(usize::from(lenient)).ok_or_else(missing)?;
+        if engine.is_none() {
+            let mut environment = environment(self.context, self.fuel, self.max);
+            environment.set_undefined_behavior(behavior);
+            *engine = Some((environment, root(self.context)?));
         }
-        self.engine
-            .as_ref()
-            .ok_or_else(|| RenderFault::Failed("the template engine is missing".to_owned()))
+        engine.as_ref().ok_or_else(missing)
     }
 
     fn expression(&mut self, source: &'c str) -> Result<(), RenderFault> {
         let max = self.max;
-        let (environment, root) = self.engine()?;
+        let (environment, root) = self.engine(source)?;
         let value = environment
             .compile_expression(source)
             .and_then(|expression| expression.eval(root.clone()))
@@ -199,7 +210,7 @@ impl<'c> Render<'c> {
     fn text(&mut self, source: &'c str) -> Result<(), RenderFault> {
         let max = self.max;
         let left = max.saturating_sub(self.out.len());
-        let (environment, root) = self.engine()?;
+        let (environment, root) = self.engine(source)?;
         let mut sink = Bounded {
             bytes: Vec::new(),
             left,
@@ -334,6 +345,15 @@ fn jinja(xcom: &XcomRef, input: &XcomInput) -> Jinja {
     })
 }
 
+/// Whether a template uses the filter `default`, or `d` for short.
+fn has_default(source: &str) -> bool {
+    source.split('|').skip(1).any(|filter| {
+        let name = filter.trim_start();
+        let rest = name.strip_prefix("default").or_else(|| name.strip_prefix('d'));
+        rest.is_some_and(|rest| rest.trim_start().starts_with('('))
+    })
+}
+
 /// What the names in a template stand for.
 fn root(context: &TemplateContext<'_>) -> Result<Jinja, RenderFault> {
     let mut names: HashMap<String, Jinja> = HashMap::new();
@@ -363,7 +383,6 @@ fn root(context: &TemplateContext<'_>) -> Result<Jinja, RenderFault> {
 fn environment<'c>(context: &TemplateContext<'_>, fuel: u64, max: usize) -> Environment<'c> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax());
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(fuel));
     environment.set_debug(false);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);

@@ -158,6 +158,26 @@ fn what_is_missing_is_an_error() {
 }
 
 #[test]
+fn a_default_stands_for_a_path_that_leads_nowhere() {
+    for (template, expected) in [
+        ("{{ previous.step.n | default(0) + 1 }}", "1"),
+        ("{{ xcom.gone.a[0].b | default(none) }}", "null"),
+        ("{{ xcom.clean.n | default(0) }}", "3"),
+        ("<{{ xcom.gone.a.b | d ('-') }}>", "\"<->\""),
+    ] {
+        assert_eq!(render(template), expected, "{template}");
+    }
+    for template in [
+        "{{ xcom.gone.a.b }}",
+        "{{ xcom.clean.n | default(0) + xcom.gone.a.b }}",
+        "{{ [xcom.gone.a.b, xcom.n | default(0)] }}",
+    ] {
+        let rendered = render(template);
+        assert!(rendered.starts_with("error: "), "{template}: {rendered}");
+    }
+}
+
+#[test]
 fn work_and_output_are_bounded() {
     let big = format!("\"{}\"", "x".repeat(600_000));
     let list = format!("[{}1]", "1,".repeat(10_000));

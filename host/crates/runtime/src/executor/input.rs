@@ -61,23 +61,7 @@ pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Res
         }
     }
     let elements = elements(request, xcoms, &mut blobs).await?;
-    let run = &request.run;
-    let position = request.position.as_deref();
-    let context = TemplateContext {
-        dag_id: run.dag_id.as_str(),
-        run_id: run.run_id.as_str(),
-        task_id: request.task.task_id.as_str(),
-        map_index: request.id.map_index().0,
-        try_number: request.id.try_number.0,
-        iteration: position.and_then(|position| position.iteration),
-        items: &elements.items,
-        logical_date: run.logical_date,
-        data_interval_start: run.data_interval_start,
-        data_interval_end: run.data_interval_end,
-        params: &run.params,
-        conf: &run.conf,
-        xcoms: &values,
-    };
+    let context = context(request, &elements.items, &values);
     let text = template
         .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
         .map_err(|error| Death::Input(error.to_string()))?;
@@ -94,6 +78,30 @@ pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Res
         blobs,
         name,
     })
+}
+
+/// What the templates of a try see.
+pub(super) fn context<'a>(
+    request: &'a TryRequest,
+    items: &'a [(String, Arc<str>)],
+    xcoms: &'a HashMap<XcomRef, XcomInput>,
+) -> TemplateContext<'a> {
+    let run = &request.run;
+    TemplateContext {
+        dag_id: run.dag_id.as_str(),
+        run_id: run.run_id.as_str(),
+        task_id: request.task.task_id.as_str(),
+        map_index: request.id.map_index().0,
+        try_number: request.id.try_number.0,
+        iteration: request.position.as_ref().and_then(|position| position.iteration),
+        items,
+        logical_date: run.logical_date,
+        data_interval_start: run.data_interval_start,
+        data_interval_end: run.data_interval_end,
+        params: &run.params,
+        conf: &run.conf,
+        xcoms,
+    }
 }
 
 async fn pull(

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use model::dag::Measured;
-use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, mapped_length};
+use model::template::{InputTemplate, XcomInput, XcomRef, mapped_length};
 use ports::executor::{TryRequest, XcomPush};
 use serde_json::Value;
 
@@ -58,23 +58,7 @@ fn truth(request: &TryRequest, push: Option<&XcomPush>, expression: &str) -> Res
             xcoms.insert(reference.clone(), XcomInput::One(push.value.clone()));
         }
     }
-    let run = &request.run;
-    let position = request.position.as_deref();
-    let context = TemplateContext {
-        dag_id: run.dag_id.as_str(),
-        run_id: run.run_id.as_str(),
-        task_id: request.task.task_id.as_str(),
-        map_index: request.id.map_index().0,
-        try_number: request.id.try_number.0,
-        iteration: position.and_then(|position| position.iteration),
-        items: &[],
-        logical_date: run.logical_date,
-        data_interval_start: run.data_interval_start,
-        data_interval_end: run.data_interval_end,
-        params: &run.params,
-        conf: &run.conf,
-        xcoms: &xcoms,
-    };
+    let context = super::input::context(request, &[], &xcoms);
     let text = template
         .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
         .map_err(|error| refused(error.to_string()))?;

@@ -42,7 +42,7 @@ fn length(push: Option<&XcomPush>, measure: &model::dag::Measure, limit: u32) ->
         Ok(length) if length <= limit => Ok(length),
         _ => Err(Death::Unmappable(format!(
             "other tasks are mapped over the XCom `{key}` of this one, and it has {length} elements; at most {limit} are allowed \
-             (raise `limit` where the mapping is declared)"
+             (raise `map_limit` where the mapping is declared)"
         ))),
     }
 }

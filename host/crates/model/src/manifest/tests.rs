@@ -212,6 +212,24 @@ tasks:
 }
 
 #[test]
+fn a_default_of_null_is_no_missing_default() {
+    let compiled = |param: &str| {
+        let source = format!(
+            "dag: d\nparams: {{p: {param}}}\ntasks:\n  load_csv: {{component: ml@1.2, input: {{source: x}}}}\n"
+        );
+        check(&source).unwrap()
+    };
+    let with = compiled("{type: [string, 'null'], default: null}");
+    let without = compiled("{type: [string, 'null']}");
+    for dag in [&with.dag, &without.dag] {
+        let text = serde_json::to_string(dag).unwrap();
+        let read: crate::Dag = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.params, dag.params, "{text}");
+    }
+    assert_ne!(with.digest, without.digest);
+}
+
+#[test]
 fn a_task_of_a_group_is_found_by_its_name_in_the_group() {
     let compiled = |name: &str| {
         let source = format!(

@@ -163,6 +163,15 @@ async fn a_cube_is_imaged_although_tries_fail_and_the_server_is_killed() {
         .xcom("radio_imaging", &run_id, "save_context", "return_value")
         .await;
     assert_eq!(saved["stages"], json!(["calibration", "imaging", "catalogue"]));
+
+    // The server that was killed still knows what need not be given; and a run goes on from what another saved.
+    let conf = json!({"context": saved["context"], "minimum": 0});
+    let next = client.trigger("radio_imaging", conf).await;
+    assert_eq!(client.wait("radio_imaging", &next).await, "success");
+    let loaded = client
+        .xcom("radio_imaging", &next, "calibration.load_context", "return_value")
+        .await;
+    assert_eq!(list(&loaded["qa"]).len(), 3, "{loaded}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

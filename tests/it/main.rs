@@ -8,5 +8,6 @@ mod fencing;
 mod hostile;
 mod human;
 mod python_client;
+mod radio;
 mod runs;
 mod support;

@@ -9,6 +9,7 @@ use super::Global;
 use crate::client::{Client, Query, Target, resolve_data_dir};
 use crate::failure::{Exit, Failure, OrFail, Result};
 use crate::ui::output::Output;
+use crate::ui::run_view::name_of;
 
 /// The options of this call and what was opened for it.
 pub(crate) struct Context {
@@ -92,6 +93,44 @@ pub(crate) async fn list(
     }
 }
 
+/// Takes apart how a task instance is called: a task id, and of one of several its map index, as in `clean[3]`. No task id has brackets.
+pub(crate) fn split_name(name: &str) -> (&str, Option<u32>) {
+    name.strip_suffix(']')
+        .and_then(|rest| rest.rsplit_once('['))
+        .and_then(|(task_id, index)| Some((task_id, Some(index.parse().ok()?))))
+        .unwrap_or((name, None))
+}
+
+/// The map index of a task instance, and its task: `--map-index` goes before the name's.
+pub(crate) fn instance(name: &str, map_index: Option<u32>) -> (String, Option<u32>) {
+    let (task_id, named) = split_name(name);
+    (task_id.to_owned(), map_index.or(named))
+}
+
+/// Says of a refusal that the task has several instances, if it has and none was named.
+pub(crate) async fn or_say_mapped<T>(
+    client: &Client,
+    instances: &[&str],
+    map_index: Option<u32>,
+    answer: Result<T>,
+) -> Result<T> {
+    let refused = match answer {
+        Err(refused) if map_index.is_none() && refused.exit() == Exit::Refused => refused,
+        answer => return answer,
+    };
+    let [before @ .., task_id] = instances else {
+        return Err(refused);
+    };
+    let query = [("task_id", (*task_id).to_owned())];
+    let Ok((found, _)) = list(client, before, "task_instances", &query, 1).await else {
+        return Err(refused);
+    };
+    Err(match found.first().map(name_of).filter(|name| name.ends_with(']')) {
+        Some(name) => refused.hint(format!("the task has several instances; name one, such as `{name}`")),
+        None => refused,
+    })
+}
+
 /// A JSON value given as text or as `@file` (`@-` is standard input).
 pub(crate) fn json_argument(what: &str, text: &str) -> Result<Value> {
     let (origin, text) = match text.strip_prefix('@') {
@@ -152,6 +191,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_instance_is_named_as_it_is_shown() {
+        assert_eq!(split_name("solve.step[30]"), ("solve.step", Some(30)));
+        for whole in ["step", "step[", "step[]", "step[x]", "step[-1]", "step[1]x"] {
+            assert_eq!(split_name(whole), (whole, None));
+        }
+        assert_eq!(instance("step[3]", Some(4)), ("step".to_owned(), Some(4)));
+    }
 
     #[test]
     fn params_are_json_or_text() {

@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::common::{Context, api, conf_argument, list};
+use super::common::{Context, api, conf_argument, instance, list, or_say_mapped};
 use crate::failure::Result;
-use crate::ui::output::{Column, Show};
+use crate::ui::output::{Column, Output, Show};
+use crate::ui::{escape, term};
 
 /// Commands about questions to people.
 #[derive(Debug, Subcommand)]
@@ -37,7 +38,7 @@ pub(crate) struct Question {
     dag_id: String,
     /// The run
     run_id: String,
-    /// The task
+    /// The task, or of a mapped task one instance as `task[3]`
     task_id: String,
     /// The index of a mapped task instance
     #[arg(long)]
@@ -69,7 +70,6 @@ const COLUMNS: &[Column] = &[
 
 const FIELDS: &[Column] = &[
     ("subject", "/subject", Show::Line),
-    ("body", "/body", Show::Text),
     ("state", "/task_instance/state", Show::State),
     ("options", "/options", Show::Text),
     ("defaults", "/defaults", Show::Text),
@@ -102,9 +102,19 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             context.output().list(&items, COLUMNS);
         }
         Command::Show(question) => {
-            let index = question.index();
-            let answer = client.get(&question.path(&index), &[]).await?;
+            let (task_id, map_index) = instance(&question.task_id, question.map_index);
+            let index = text_of(map_index);
+            let answer = client.get(&question.path(&task_id, &index), &[]).await;
+            let answer = or_say_mapped(client, &question.instances(&task_id), map_index, answer).await?;
             context.output().record(&answer, FIELDS);
+            // Markdown has lines.
+            let body = answer
+                .get("body")
+                .and_then(Value::as_str)
+                .filter(|body| !body.is_empty());
+            if let (Output::Table, Some(body)) = (context.output(), body) {
+                term::outln(&format!("\n{}", escape::block(body)));
+            }
         }
         Command::Respond(args) => {
             let RespondArgs {
@@ -116,10 +126,11 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 "chosen_options": options,
                 "params_input": conf_argument(None, &param)?,
             });
-            let index = question.index();
-            let answer = client
-                .send_json(Method::PATCH, &question.path(&index), &[], &body)
-                .await?;
+            let (task_id, map_index) = instance(&question.task_id, question.map_index);
+            let index = text_of(map_index);
+            let path = question.path(&task_id, &index);
+            let answer = client.send_json(Method::PATCH, &path, &[], &body).await;
+            let answer = or_say_mapped(client, &question.instances(&task_id), map_index, answer).await?;
             context.output().record(
                 &answer,
                 &[
@@ -134,21 +145,18 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
     Ok(())
 }
 
+fn text_of(map_index: Option<u32>) -> String {
+    map_index.map_or(-1, i64::from).to_string()
+}
+
 impl Question {
-    fn index(&self) -> String {
-        self.map_index.map_or(-1, i64::from).to_string()
+    fn instances<'a>(&'a self, task_id: &'a str) -> Vec<&'a str> {
+        api(&["dags", &self.dag_id, "dagRuns", &self.run_id, "taskInstances", task_id])
     }
 
-    fn path<'a>(&'a self, index: &'a str) -> Vec<&'a str> {
-        api(&[
-            "dags",
-            &self.dag_id,
-            "dagRuns",
-            &self.run_id,
-            "taskInstances",
-            &self.task_id,
-            index,
-            "hitlDetails",
-        ])
+    fn path<'a>(&'a self, task_id: &'a str, index: &'a str) -> Vec<&'a str> {
+        let mut path = self.instances(task_id);
+        path.extend([index, "hitlDetails"]);
+        path
     }
 }

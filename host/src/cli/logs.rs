@@ -5,7 +5,7 @@ use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::Value;
 
-use super::common::{Context, api};
+use super::common::{Context, api, instance, or_say_mapped};
 use crate::failure::{Exit, OrFail, Result};
 use crate::ui::output::Output;
 use crate::ui::run_view::log_line;
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     dag_id: String,
     /// The run
     run_id: String,
-    /// The task
+    /// The task, or of a mapped task one instance as `task[3]`
     task_id: String,
     /// The try [default: the latest]
     #[arg(long = "try", value_name = "N")]
@@ -33,21 +33,16 @@ pub(crate) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let client = context.client()?;
-    let instance = api(&[
-        "dags",
-        &args.dag_id,
-        "dagRuns",
-        &args.run_id,
-        "taskInstances",
-        &args.task_id,
-    ]);
-    let map_index = args.map_index.map(|index| index.to_string());
+    let (task_id, index) = instance(&args.task_id, args.map_index);
+    let instance = api(&["dags", &args.dag_id, "dagRuns", &args.run_id, "taskInstances", &task_id]);
+    let map_index = index.map(|index| index.to_string());
     let wanted = match args.try_number {
         Some(wanted) => wanted.to_string(),
         None => {
             let mut path = instance.clone();
             path.extend(map_index.as_deref());
-            let ti = client.get(&path, &[]).await?;
+            let ti = client.get(&path, &[]).await;
+            let ti = or_say_mapped(client, &instance, index, ti).await?;
             ti.get("try_number")
                 .and_then(Value::as_u64)
                 .unwrap_or(0)

@@ -5,13 +5,13 @@ use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, confirm, list};
+use super::common::{Context, api, confirm, list, split_name};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::escape;
 use crate::ui::events::{EventStream, Lines};
 use crate::ui::output::{Column, Output, Show};
-use crate::ui::run_view::{LiveView, TaskLine};
+use crate::ui::run_view::{LiveView, TaskLine, with_names};
 use crate::ui::term::{self, Paint};
 
 /// Commands about dag runs.
@@ -52,7 +52,7 @@ pub(crate) struct Run {
 pub(crate) struct ClearArgs {
     #[command(flatten)]
     run: Run,
-    /// Only these tasks [default: all]
+    /// Only these tasks, or of a mapped task one instance as `task[3]` [default: all]
     tasks: Vec<String>,
     /// Also everything upstream of them
     #[arg(long)]
@@ -81,7 +81,7 @@ const RUNS: &[Column] = &[
 ];
 
 const TASK_INSTANCES: &[Column] = &[
-    ("task", "/task_id", Show::Text),
+    ("task", "/name", Show::Text),
     ("state", "/state", Show::State),
     ("try", "/try_number", Show::Text),
     ("start", "/start_date", Show::Time),
@@ -140,9 +140,10 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
             &format!("clear {} of run {}?", escape::line(&what), escape::line(&run_id)),
         )?;
     }
+    let tasks: Vec<Value> = args.tasks.iter().map(|task| selected(task)).collect();
     let body = json!({
         "dag_run_id": run_id,
-        "task_ids": if args.tasks.is_empty() { Value::Null } else { json!(args.tasks) },
+        "task_ids": if tasks.is_empty() { Value::Null } else { Value::from(tasks) },
         "include_upstream": args.upstream,
         "include_downstream": args.downstream,
         "only_failed": args.only_failed,
@@ -161,10 +162,18 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
         context.output().value(&answer);
         return Ok(());
     }
-    context.output().list(instances, TASK_INSTANCES);
+    context.output().list(&with_names(instances.clone()), TASK_INSTANCES);
     let what = if args.dry_run { "would be cleared" } else { "cleared" };
     term::errln(&format!("{} task instance(s) {what}", instances.len()));
     Ok(())
+}
+
+/// A task, or one of its instances, as the API takes it.
+fn selected(name: &str) -> Value {
+    match split_name(name) {
+        (task_id, None) => json!(task_id),
+        (task_id, Some(map_index)) => json!([task_id, map_index]),
+    }
 }
 
 async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
@@ -197,7 +206,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
     );
     term::outln("");
     let (rows, left_out) = worth_showing(instances);
-    output.list(&rows, TASK_INSTANCES);
+    output.list(&with_names(rows), TASK_INSTANCES);
     if left_out > 0 {
         term::errln(&format!(
             "{left_out} more, which succeeded or were skipped; --output json shows all"

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::common::{Context, api, list};
+use super::common::{Context, api, instance, list, or_say_mapped};
 use crate::failure::Result;
 use crate::ui::output::{Output, Show};
 use crate::ui::{escape, term};
@@ -31,7 +31,7 @@ pub(crate) struct GetArgs {
     dag_id: String,
     /// The run
     run_id: String,
-    /// The task
+    /// The task, or of a mapped task one instance as `task[3]`
     task_id: String,
     /// The key
     #[arg(long, default_value = "return_value")]
@@ -52,20 +52,16 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 key,
                 map_index,
             } = args;
-            let map_index = map_index.map_or(-1, i64::from).to_string();
-            let path = api(&[
-                "dags",
-                &dag_id,
-                "dagRuns",
-                &run_id,
-                "taskInstances",
-                &task_id,
-                "xcomEntries",
-                &key,
-            ]);
-            let answer = client
-                .get(&path, &[("map_index", map_index), ("deserialize", "true".to_owned())])
-                .await?;
+            let (task_id, map_index) = instance(&task_id, map_index);
+            let instances = api(&["dags", &dag_id, "dagRuns", &run_id, "taskInstances", &task_id]);
+            let mut path = instances.clone();
+            path.extend(["xcomEntries", key.as_str()]);
+            let query = [
+                ("map_index", map_index.map_or(-1, i64::from).to_string()),
+                ("deserialize", "true".to_owned()),
+            ];
+            let answer = client.get(&path, &query).await;
+            let answer = or_say_mapped(client, &instances, map_index, answer).await?;
             match (context.output(), answer.get("value")) {
                 // Text is printed as it is, so that a shell can use it.
                 (Output::Table, Some(Value::String(text))) => term::outln(&escape::block(text)),

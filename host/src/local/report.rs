@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::session::Finished;
 use crate::ui::output::{Column, Output, Show, table};
-use crate::ui::run_view::{TaskLine, log_line};
+use crate::ui::run_view::{TaskLine, log_line, with_names};
 use crate::ui::term::{self, Paint};
 use crate::ui::{escape, format};
 
@@ -89,9 +89,9 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         return;
     }
     let paint = Paint::stdout();
-    let rows = |key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let rows = |key: &str| with_names(value.get(key).and_then(Value::as_array).cloned().unwrap_or_default());
     let columns: &[Column] = &[
-        ("task", "/task_id", Show::Text),
+        ("task", "/name", Show::Text),
         ("state", "/state", Show::State),
         ("try", "/try_number", Show::Text),
         ("duration", "/duration", Show::Seconds),
@@ -102,7 +102,7 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
     term::outln(&table(&rows("task_instances"), columns, paint));
     if !finished.xcoms.is_empty() {
         let columns: &[Column] = &[
-            ("task", "/task_id", Show::Text),
+            ("task", "/name", Show::Text),
             ("xcom", "/key", Show::Text),
             ("value", "/value", Show::Json),
         ];

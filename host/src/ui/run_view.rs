@@ -25,16 +25,32 @@ pub(crate) struct TaskLine {
     pub note: String,
 }
 
+/// What a task instance of the API is called: `clean`, or `clean[3]` where it is one of several.
+pub(crate) fn name_of(ti: &Value) -> String {
+    let task_id = ti.get("task_id").and_then(Value::as_str).unwrap_or_default();
+    match ti.get("map_index").and_then(Value::as_i64).filter(|index| *index >= 0) {
+        Some(index) => format!("{task_id}[{index}]"),
+        None => task_id.to_owned(),
+    }
+}
+
+/// Adds to each object what its task instance is called, as `name`.
+pub(crate) fn with_names(mut items: Vec<Value>) -> Vec<Value> {
+    for item in &mut items {
+        let name = name_of(item);
+        if let Some(item) = item.as_object_mut() {
+            item.insert("name".to_owned(), Value::from(name));
+        }
+    }
+    items
+}
+
 impl TaskLine {
     /// Out of a task instance of the API.
     pub(crate) fn of(ti: &Value) -> Self {
         let text = |key: &str| ti.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut name = text("task_id");
-        if let Some(index) = ti.get("map_index").and_then(Value::as_i64).filter(|index| *index >= 0) {
-            name.push_str(&format!("[{index}]"));
-        }
         Self {
-            name,
+            name: name_of(ti),
             state: text("state"),
             try_number: ti
                 .get("try_number")

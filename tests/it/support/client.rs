@@ -169,22 +169,25 @@ impl Client {
         &self.token
     }
 
-    /// The task instances of a run, by task id.
+    /// The task instances of a run by what they are called: `task`, or `task[3]` where it is one of several.
     pub(crate) async fn task_instances(&self, dag_id: &str, run_id: &str) -> serde_json::Map<String, Value> {
         let mut all = serde_json::Map::new();
+        let mut offset = 0;
         loop {
-            let path = format!(
-                "/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100&offset={}",
-                all.len()
-            );
+            let path = format!("/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100&offset={offset}");
             let page = self.get(&path).await.ok();
             let items = page["task_instances"].as_array().expect("a list").clone();
             if items.is_empty() {
                 return all;
             }
+            offset += items.len();
             for item in items {
-                let task_id = item["task_id"].as_str().expect("a task id").to_owned();
-                all.insert(task_id, item);
+                let task_id = item["task_id"].as_str().expect("a task id");
+                let name = match item["map_index"].as_i64().expect("a map index") {
+                    -1 => task_id.to_owned(),
+                    index => format!("{task_id}[{index}]"),
+                };
+                assert!(all.insert(name, item).is_none(), "each is listed once");
             }
         }
     }

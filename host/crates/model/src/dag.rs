@@ -68,8 +68,14 @@ pub struct Dag {
 pub struct Param {
     /// The JSON Schema that a value must match.
     pub schema: Value,
-    /// The value where the caller gives none; without one the parameter is required.
+    /// The value where the caller gives none; without one the parameter is required. `null` is a value.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     pub default: Option<Value>,
+}
+
+/// What is there is given, `null` too: serde alone reads it as nothing.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// One task of a DAG version.

@@ -1,7 +1,8 @@
 //! Which task instances of a run a request to clear names.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use model::dag::{ROOT, Task};
 use model::{Dag, MapIndex, TaskIndex, TaskInstanceState};
 use ports::intent::ClearWork;
 
@@ -19,70 +20,228 @@ pub(crate) fn state_matches(state: TaskInstanceState, only_failed: bool, only_ru
 
 /// The task instances that a request names under one version of the DAG.
 pub(crate) struct Selection<'w> {
+    dag: &'w Dag,
     work: &'w ClearWork,
-    /// By task index: not at all, some map indexes, all.
+    /// By task index.
     tasks: Vec<Chosen>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-enum Chosen {
-    None,
-    Some(Vec<MapIndex>),
-    All,
+/// What is selected of one task.
+#[derive(Clone, Default)]
+struct Chosen {
+    all: bool,
+    indexes: HashSet<MapIndex>,
+    /// Those that lie in the same elements and iterations as a named one; by the positions that they share, from the outside in.
+    within: HashSet<Vec<u32>>,
 }
 
 impl<'w> Selection<'w> {
-    pub(crate) fn new(dag: &Dag, work: &'w ClearWork) -> Self {
-        let mut tasks = vec![Chosen::None; dag.tasks.len()];
+    pub(crate) fn new(dag: &'w Dag, work: &'w ClearWork) -> Self {
+        let mut tasks = vec![Chosen::default(); dag.tasks.len()];
         let Some(named) = &work.tasks else {
-            tasks.fill(Chosen::All);
-            return Self { work, tasks };
+            for chosen in &mut tasks {
+                chosen.all = true;
+            }
+            return Self { dag, work, tasks };
         };
-        let mut starts = Vec::new();
+        let mut starts: HashMap<TaskIndex, Vec<Option<MapIndex>>> = HashMap::new();
         for (task, map_index) in named {
             let Some(index) = dag.index_of(task.as_str()) else {
                 continue;
             };
-            starts.push(index);
+            starts.entry(index).or_default().push(*map_index);
             if let Some(chosen) = tasks.get_mut(index.at()) {
-                match (chosen, map_index) {
-                    (chosen, None) => *chosen = Chosen::All,
-                    (Chosen::All, Some(_)) => {}
-                    (Chosen::Some(indexes), Some(index)) => indexes.push(*index),
-                    (chosen @ Chosen::None, Some(index)) => *chosen = Chosen::Some(vec![*index]),
+                match map_index {
+                    Some(map_index) => drop(chosen.indexes.insert(*map_index)),
+                    None => chosen.all = true,
                 }
             }
         }
-        let mut spread = |next: fn(&model::dag::Task) -> &[TaskIndex]| {
-            let mut open = starts.clone();
-            let mut seen: HashSet<TaskIndex> = HashSet::new();
-            while let Some(task) = open.pop() {
-                for &next in dag.task(task).map(next).unwrap_or_default() {
-                    if seen.insert(next) {
-                        open.push(next);
-                        if let Some(chosen) = tasks.get_mut(next.at()) {
-                            *chosen = Chosen::All;
+        let directions: [(bool, Next); 2] = [
+            (work.include_upstream, |task| &task.upstream),
+            (work.include_downstream, |task| &task.downstream),
+        ];
+        for (start, indexes) in &starts {
+            for (_, next) in directions.iter().filter(|(wanted, _)| *wanted) {
+                for (task, shared) in reach(dag, *start, *next) {
+                    let Some(chosen) = tasks.get_mut(task.at()) else {
+                        continue;
+                    };
+                    for index in indexes {
+                        match index.and_then(|index| positions(dag, *start, index)) {
+                            Some(positions) if shared > 0 => {
+                                chosen.within.insert(positions.into_iter().take(shared).collect());
+                            }
+                            _ => chosen.all = true,
                         }
                     }
                 }
             }
-        };
-        if work.include_upstream {
-            spread(|task| &task.upstream);
         }
-        if work.include_downstream {
-            spread(|task| &task.downstream);
-        }
-        Self { work, tasks }
+        Self { dag, work, tasks }
     }
 
     /// Whether a task instance in this state is to be cleared.
     pub(crate) fn contains(&self, task: TaskIndex, map_index: MapIndex, state: TaskInstanceState) -> bool {
-        let named = match self.tasks.get(task.at()) {
-            Some(Chosen::All) => true,
-            Some(Chosen::Some(indexes)) => indexes.contains(&map_index),
-            Some(Chosen::None) | None => false,
+        let Some(chosen) = self.tasks.get(task.at()) else {
+            return false;
         };
+        let named = chosen.all || chosen.indexes.contains(&map_index) || self.lies_within(chosen, task, map_index);
         named && state_matches(state, self.work.only_failed, self.work.only_running)
+    }
+
+    fn lies_within(&self, chosen: &Chosen, task: TaskIndex, map_index: MapIndex) -> bool {
+        if chosen.within.is_empty() {
+            return false;
+        }
+        // What is not expanded yet stands for all that it will be.
+        let Some(mut positions) = positions(self.dag, task, map_index) else {
+            return true;
+        };
+        loop {
+            if chosen.within.contains(&positions) {
+                return true;
+            }
+            if positions.pop().is_none() {
+                return false;
+            }
+        }
+    }
+}
+
+type Next = fn(&Task) -> &[TaskIndex];
+
+/// Where a task instance is, from the outside in; nothing where that is not known yet.
+fn positions(dag: &Dag, task: TaskIndex, map_index: MapIndex) -> Option<Vec<u32>> {
+    if map_index.0 < 0 {
+        return None;
+    }
+    let own = dag.task(task)?.expand.as_ref();
+    dag.scopes().positions(task, own, map_index)
+}
+
+/// The tasks that edges lead to from another one, and how many positions an instance of each has in common with the instance that
+/// one came from. On a way that leaves a repeated group and comes back all instances are met.
+fn reach(dag: &Dag, start: TaskIndex, next: Next) -> HashMap<TaskIndex, usize> {
+    let scopes = dag.scopes();
+    let mut found: HashMap<TaskIndex, usize> = HashMap::new();
+    let mut open = vec![(start, usize::MAX)];
+    while let Some((from, shared)) = open.pop() {
+        for &to in dag.task(from).map(next).unwrap_or_default() {
+            let common = scopes.common(scopes.of_task(from).0, scopes.of_task(to).0);
+            let shared = shared.min(scopes.path(ROOT, common).len());
+            let known = found.get(&to);
+            if known.is_none_or(|known| shared < *known) {
+                found.insert(to, shared);
+                open.push((to, shared));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use model::manifest::{Components, ResolvedComponent, compile, parse};
+    use serde_json::json;
+
+    use super::*;
+
+    const TASKS: &str = "
+  load: {component: C}
+  solve:
+    expand: {channel: [a, b, c]}
+    tasks:
+      clean:
+        loop: {until: '{{ xcom.step }}', max: 10}
+        tasks:
+          step: {component: C, after: [load]}
+          check: {component: C, after: [step]}
+      restore: {component: C, after: [clean]}
+  sum: {component: C, after: [solve]}
+  again:
+    expand: {channel: [a, b, c]}
+    tasks:
+      first: {component: C, after: [load]}
+      second: {component: C, after: [first, sum]}
+";
+
+    fn dag() -> Dag {
+        let digest = format!("\"sha256:{}\"", "0".repeat(64));
+        let manifest = parse(&format!("dag: d\ntasks:{}", TASKS.replace('C', &digest))).unwrap();
+        let descriptor = json!({"format": 1, "tasks": [{"name": "t", "input": true, "output": true}]});
+        let components: Components = manifest
+            .components()
+            .into_iter()
+            .map(|component| {
+                let resolved = ResolvedComponent {
+                    digest: component.value.digest().unwrap(),
+                    descriptor: serde_json::from_value(descriptor.clone()).unwrap(),
+                };
+                (component.value, Ok(resolved))
+            })
+            .collect();
+        compile(&manifest, &components).unwrap().dag
+    }
+
+    /// The instances of each task that are selected from one instance of one task, of the map indexes 0 to 29 and without one.
+    fn selected(start: (&str, i32), include_upstream: bool, include_downstream: bool) -> Vec<(String, Vec<i32>)> {
+        let dag = dag();
+        let work = ClearWork {
+            tasks: Some(vec![(start.0.parse().unwrap(), Some(MapIndex(start.1)))]),
+            include_upstream,
+            include_downstream,
+            only_failed: false,
+            only_running: false,
+        };
+        let selection = Selection::new(&dag, &work);
+        let of = |task: &Task| {
+            let index = dag.index_of(task.id.as_str()).unwrap();
+            let contains = |at: &i32| selection.contains(index, MapIndex(*at), TaskInstanceState::Success);
+            let single = index == dag.index_of("load").unwrap() || index == dag.index_of("sum").unwrap();
+            let all = if single { -1..0 } else { 0..30 };
+            (task.id.to_string(), all.filter(contains).collect())
+        };
+        let chosen = dag.tasks.iter().map(of);
+        chosen
+            .filter(|(_, indexes): &(_, Vec<i32>)| !indexes.is_empty())
+            .collect()
+    }
+
+    fn expected(of: &[(&str, &[i32])]) -> Vec<(String, Vec<i32>)> {
+        of.iter().map(|(task, at)| ((*task).to_owned(), at.to_vec())).collect()
+    }
+
+    #[test]
+    fn what_follows_an_element_is_that_element_until_its_group_ends() {
+        let all: Vec<i32> = (0..30).collect();
+        assert_eq!(
+            selected(("solve.clean.step", 12), false, true),
+            expected(&[
+                ("solve.clean.step", &[12]),
+                ("solve.clean.check", &[12]),
+                ("solve.restore", &[1]),
+                ("sum", &[-1]),
+                ("again.second", &all),
+            ])
+        );
+        assert_eq!(
+            selected(("again.first", 2), false, true),
+            expected(&[("again.first", &[2]), ("again.second", &[2])])
+        );
+    }
+
+    #[test]
+    fn what_leads_to_an_element_is_that_element_in_its_group() {
+        let iterations: Vec<i32> = (20..30).collect();
+        assert_eq!(
+            selected(("solve.restore", 2), true, false),
+            expected(&[
+                ("load", &[-1]),
+                ("solve.clean.step", &iterations),
+                ("solve.clean.check", &iterations),
+                ("solve.restore", &[2]),
+            ])
+        );
     }
 }

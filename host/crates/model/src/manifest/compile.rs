@@ -62,7 +62,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         .zip(&built_in)
         .map(|(task, built_in)| match built_in {
             Some(task) => Some(Resolved { component: None, task }),
-            None => resolve(task, components, &mut findings),
+            None => {
+                let group = task.group.and_then(|at| manifest.groups.get(at));
+                resolve(task, group.map(|group| group.id.as_str()), components, &mut findings)
+            }
         })
         .collect();
     for (at, found) in resolved.iter().enumerate() {
@@ -135,7 +138,12 @@ impl Resolved<'_> {
     }
 }
 
-fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Findings) -> Option<Resolved<'c>> {
+fn resolve<'c>(
+    task: &'c TaskDecl,
+    group: Option<&str>,
+    components: &'c Components,
+    findings: &mut Findings,
+) -> Option<Resolved<'c>> {
     let Spanned { value: reference, pos } = task.component.as_ref()?;
     let component = match components.get(reference) {
         Some(Ok(component)) => component,
@@ -178,18 +186,23 @@ fn resolve<'c>(task: &'c TaskDecl, components: &'c Components, findings: &mut Fi
         }
     };
     let names = || component.descriptor.tasks.iter().map(|task| task.name.as_str());
+    // As it stands in its group.
+    let name = group
+        .and_then(|group| task.id.as_str().strip_prefix(group)?.strip_prefix('.'))
+        .unwrap_or(task.id.as_str());
     let found = match (&task.entry, component.descriptor.tasks.as_slice()) {
         (Some(entry), _) => component.descriptor.task(&entry.value).ok_or_else(|| {
             let message = format!("component `{reference}` has no task `{}`", short(&entry.value));
             (entry.pos, message, suggest::hint(&entry.value, names()))
         }),
         (None, [only]) => Ok(only),
-        (None, _) => component.descriptor.task(task.id.as_str()).ok_or_else(|| {
+        (None, _) => component.descriptor.task(name).ok_or_else(|| {
             let message = format!(
-                "task `{}` needs the key `task`: component `{reference}` has several tasks",
-                task.id
+                "task `{}` needs the key `task`: component `{reference}` has several tasks, and none of them is named `{}`",
+                task.id,
+                short(name)
             );
-            (task.pos, message, suggest::hint(task.id.as_str(), names()))
+            (task.pos, message, suggest::hint(name, names()))
         }),
     };
     match found {

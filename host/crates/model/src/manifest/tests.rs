@@ -211,6 +211,42 @@ tasks:
     assert!(compile(&manifest, &components(&manifest)).is_ok());
 }
 
+#[test]
+fn a_default_of_null_is_no_missing_default() {
+    let compiled = |param: &str| {
+        let source = format!(
+            "dag: d\nparams: {{p: {param}}}\ntasks:\n  load_csv: {{component: ml@1.2, input: {{source: x}}}}\n"
+        );
+        check(&source).unwrap()
+    };
+    let with = compiled("{type: [string, 'null'], default: null}");
+    let without = compiled("{type: [string, 'null']}");
+    for dag in [&with.dag, &without.dag] {
+        let text = serde_json::to_string(dag).unwrap();
+        let read: crate::Dag = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.params, dag.params, "{text}");
+    }
+    assert_ne!(with.digest, without.digest);
+}
+
+#[test]
+fn a_task_of_a_group_is_found_by_its_name_in_the_group() {
+    let compiled = |name: &str| {
+        let source = format!(
+            "dag: d\ntasks:\n  outer:\n    tasks:\n      inner:\n        tasks:\n          {name}: {{component: ml@1.2, input: {{source: x}}}}\n"
+        );
+        check(&source)
+    };
+    let dag = compiled("load_csv").unwrap().dag;
+    assert_eq!(dag.tasks[0].id.as_str(), "outer.inner.load_csv");
+    assert_eq!(dag.tasks[0].work.operator_name(), "load_csv");
+    let refused = show(&compiled("load_cvs").unwrap_err());
+    assert!(
+        refused.contains("none of them is named `load_cvs`") && refused.contains("did you mean `load_csv`?"),
+        "{refused}"
+    );
+}
+
 fn yaml_files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> = fs::read_dir(fixtures().join(folder))
         .unwrap()

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use model::dag::Measured;
-use model::template::{InputTemplate, XcomInput, XcomRef, mapped_length};
+use model::template::{InputTemplate, Segment, XcomInput, XcomRef, mapped_length};
 use ports::executor::{TryRequest, XcomPush};
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ pub(super) fn all(request: &TryRequest, xcoms: &[XcomPush]) -> Result<Vec<u32>, 
 }
 
 fn length(push: Option<&XcomPush>, measure: &model::dag::Measure, limit: u32) -> Result<u32, Death> {
-    let key = &measure.key;
+    let key = place(&measure.key, &measure.path);
     let Some(push) = push else {
         return Err(Death::Unmappable(format!(
             "other tasks are mapped over the XCom `{key}` of this one, and it published none"
@@ -42,9 +42,17 @@ fn length(push: Option<&XcomPush>, measure: &model::dag::Measure, limit: u32) ->
         Ok(length) if length <= limit => Ok(length),
         _ => Err(Death::Unmappable(format!(
             "other tasks are mapped over the XCom `{key}` of this one, and it has {length} elements; at most {limit} are allowed \
-             (raise `limit` where the mapping is declared)"
+             (raise `map_limit` where the mapping is declared)"
         ))),
     }
+}
+
+/// What is measured, as a template would name it: `return_value.channels`.
+fn place(key: &str, path: &[Segment]) -> String {
+    path.iter().fold(key.to_owned(), |place, segment| match segment {
+        Segment::Key(name) => format!("{place}.{name}"),
+        Segment::Index(index) => format!("{place}[{index}]"),
+    })
 }
 
 /// Whether an expression over what the task itself returned counts as true.
@@ -63,4 +71,16 @@ fn truth(request: &TryRequest, push: Option<&XcomPush>, expression: &str) -> Res
         .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
         .map_err(|error| refused(error.to_string()))?;
     Ok(!model::json::is_falsy(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_named_with_its_path() {
+        let path = [Segment::Key("jobs".to_owned()), Segment::Index(2)];
+        assert_eq!(place("return_value", &path), "return_value.jobs[2]");
+        assert_eq!(place("rows", &[]), "rows");
+    }
 }

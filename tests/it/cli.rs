@@ -70,6 +70,58 @@ fn a_local_dag_that_fails_exits_with_1_and_shows_the_log() {
     );
 }
 
+const HIDING: &str = r#"
+dag: hiding
+tasks:
+  load: {component: ./workload.wasm, task: spin, input: {ms: 0, value: 1}, retries: 1, retry_delay: 10s}
+  clean: {component: ./workload.wasm, task: spin, input: {ms: 0, value: 2}, after: [load], trigger_rule: all_done}
+"#;
+
+#[test]
+fn a_simulation_tells_which_failures_nobody_would_notice() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    project(dir.path(), HIDING);
+    let shown = succeeds(&airtight(dir.path(), &["dags", "simulate", "dag.yaml"]));
+    for part in [
+        "success after 2.0s",
+        "FAILURES THAT NOBODY WOULD NOTICE (1)",
+        "`clean` (all_done) ends well all the same",
+        "a second, seed 1",
+    ] {
+        assert!(shown.contains(part), "`{part}` is not in:\n{shown}");
+    }
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    let strict = airtight(dir.path(), &["dags", "simulate", "dag.yaml", "--strict"]);
+    assert_eq!(strict.status.code(), Some(1), "{}", text(&strict));
+    let asked = [
+        "dags",
+        "simulate",
+        "dag.yaml",
+        "--output",
+        "json",
+        "--seed",
+        "9",
+        "--fail",
+        "load=once",
+        "--task-time",
+        "clean=1m",
+    ];
+    let json = succeeds(&airtight(dir.path(), &asked));
+    assert_eq!(
+        json,
+        succeeds(&airtight(dir.path(), &asked)),
+        "the same seed, the same answer"
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    // A second, ten to wait, a second, a minute.
+    assert_eq!(json["requested"]["run_time"], 72.0, "{json}");
+    assert_eq!(json["requested"]["task_instances"][0]["tries"], 2, "{json}");
+    assert_eq!(json["unnoticed"][0]["task_id"], "load", "{json}");
+    let wrong = airtight(dir.path(), &["dags", "simulate", "dag.yaml", "--fail", "lod=once"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(text(&wrong).contains("lod"), "{}", text(&wrong));
+}
+
 #[test]
 fn one_task_runs_without_a_server() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -140,6 +192,8 @@ async fn the_loop_of_build_deploy_trigger_read() {
     succeeds(&run(&["runs", "clear", "local", "first", "--yes"]));
     succeeds(&run(&["dags", "pause", "local"]));
     succeeds(&run(&["dags", "unpause", "local"]));
+    let simulated = succeeds(&run(&["dags", "simulate", "local"]));
+    assert!(simulated.contains("When nothing goes wrong"), "{simulated}");
     let missing = run(&["dags", "show", "nothing"]);
     assert!(!missing.status.success());
     assert!(text(&missing).contains("nothing"), "{}", text(&missing));

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::common::{Context, api, conf_argument, confirm, list};
-use super::{deploy, runs};
+use super::{deploy, runs, simulate};
 use crate::failure::{Exit, Failure, Result};
 use crate::local;
 use crate::ui::output::{Column, Output, Show};
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     },
     /// Run a whole DAG from local files in this process, without server or database
     Test(local::TestArgs),
+    /// Simulate a DAG with injected failures, without running any of it, and tell which failures nobody would notice
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Arguments of `dags trigger`.
@@ -104,6 +106,7 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Deploy(args) => deploy::deploy(context, args).await,
         Command::Check(args) => deploy::check(context, args).await,
         Command::Test(args) => local::dags_test(context.output(), args).await,
+        Command::Simulate(args) => simulate::run(context, args).await,
         Command::List { pattern, tag, limit } => {
             let mut query: Vec<_> = tag.into_iter().map(|tag| ("tags", tag)).collect();
             if let Some(pattern) = pattern {

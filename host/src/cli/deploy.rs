@@ -46,19 +46,23 @@ pub(crate) struct CheckArgs {
 /// How long a deploy waits for components that the server compiles.
 const COMPILE_PATIENCE: Duration = Duration::from_secs(600);
 
-/// A manifest that was read from a file.
-struct Source {
-    shown: String,
-    text: String,
-    manifest: Manifest,
+/// A manifest and where it came from.
+pub(super) struct Source {
+    pub(super) shown: String,
+    pub(super) text: String,
+    pub(super) manifest: Manifest,
 }
 
 impl Source {
-    fn read(file: &Path) -> Result<Self> {
+    pub(super) fn read(file: &Path) -> Result<Self> {
         let shown = file.display().to_string();
         let text = std::fs::read_to_string(file).or_fail(Exit::Invalid, || format!("cannot read `{shown}`"))?;
+        Ok(Self::of(shown, text))
+    }
+
+    pub(super) fn of(shown: String, text: String) -> Self {
         let manifest = manifest::read(&text);
-        Ok(Self { shown, text, manifest })
+        Self { shown, text, manifest }
     }
 
     /// Prints findings; on standard error, or as JSON where the output is for programs.
@@ -70,7 +74,7 @@ impl Source {
         }
     }
 
-    fn refuse(&self, found: &[Diagnostic], output: Output) -> Failure {
+    pub(super) fn refuse(&self, found: &[Diagnostic], output: Output) -> Failure {
         self.print(found, output);
         Failure::said(Exit::Invalid)
     }
@@ -228,12 +232,7 @@ pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<()> {
     let source = Source::read(&args.file)?;
     let output = context.output();
     let client = if args.offline { None } else { Some(context.client()?) };
-    let mut lookup = Lookup {
-        file: &args.file,
-        client,
-        workshop: None,
-        unchecked: HashMap::new(),
-    };
+    let mut lookup = Lookup::new(&args.file, client);
     let components = lookup.components(&source.manifest).await?;
     let checked = match lookup.pools().await? {
         Some(pools) => manifest::compile_on(&source.manifest, &components, &pools),
@@ -260,7 +259,7 @@ pub(super) async fn check(context: &Context, args: CheckArgs) -> Result<()> {
 }
 
 /// Looks components up: files here, the others on the server, if there is one.
-struct Lookup<'a> {
+pub(super) struct Lookup<'a> {
     file: &'a Path,
     client: Option<&'a Client>,
     workshop: Option<Workshop>,
@@ -268,8 +267,18 @@ struct Lookup<'a> {
     unchecked: HashMap<String, String>,
 }
 
-impl Lookup<'_> {
-    async fn components(&mut self, manifest: &Manifest) -> Result<Components> {
+impl<'a> Lookup<'a> {
+    /// Paths are beside `file`.
+    pub(super) fn new(file: &'a Path, client: Option<&'a Client>) -> Self {
+        Self {
+            file,
+            client,
+            workshop: None,
+            unchecked: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn components(&mut self, manifest: &Manifest) -> Result<Components> {
         let mut components = Components::new();
         for named in manifest.components() {
             let resolved = match &named.value {
@@ -290,7 +299,7 @@ impl Lookup<'_> {
     }
 
     /// The pools of the server, if there is one that answers.
-    async fn pools(&mut self) -> Result<Option<Pools>> {
+    pub(super) async fn pools(&mut self) -> Result<Option<Pools>> {
         let Some(client) = self.client else {
             return Ok(None);
         };

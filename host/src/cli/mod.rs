@@ -10,6 +10,7 @@ mod logs;
 mod pools;
 mod runs;
 mod session;
+mod simulate;
 mod tasks;
 mod xcom;
 

@@ -13,7 +13,8 @@ mod workshop;
 
 pub(crate) use dags_test::{TestArgs, dags_test};
 pub(crate) use digest::digest_of_file;
-pub(crate) use find::beside;
+pub(crate) use find::{Overrides, beside};
+pub(crate) use report::instance_name;
 pub(crate) use source::{Renamed, in_file};
 pub(crate) use tasks_test::{TaskTestArgs, tasks_test};
 pub(crate) use workshop::Workshop;

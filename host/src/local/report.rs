@@ -16,10 +16,15 @@ const LOG_TAIL: usize = 50;
 
 /// `task`, or `task[3]` where it is mapped.
 pub(crate) fn name(task_id: &TaskId, map_index: MapIndex) -> String {
+    instance_name(task_id.as_str(), map_index)
+}
+
+/// The same of a name.
+pub(crate) fn instance_name(task: &str, map_index: MapIndex) -> String {
     if map_index == MapIndex::UNMAPPED {
-        task_id.to_string()
+        task.to_owned()
     } else {
-        format!("{task_id}[{}]", map_index.0)
+        format!("{task}[{}]", map_index.0)
     }
 }
 

@@ -6,12 +6,14 @@
 mod case;
 mod compile;
 mod drive;
+mod simulate;
 
 use std::fmt;
 
 pub use case::Case;
 pub use compile::{Unsupported, compile};
 pub use drive::{Observed, POLICIES, Policy, drive};
+pub use simulate::simulate;
 
 /// What came of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]

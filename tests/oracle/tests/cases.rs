@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::TriggerRule;
 use model::trigger_rule::{Decision, Upstream};
-use oracle::{Verdict, check, read};
+use oracle::{Verdict, check, read, simulate};
 use serde::Deserialize;
 
 const CASES: &str = include_str!("../cases.jsonl");
@@ -40,6 +40,15 @@ fn all_cases_of_what_is_built_pass() {
         ])
     );
     assert!(skipped.is_empty(), "{skipped:?}");
+}
+
+#[test]
+fn what_a_simulation_can_express_ends_as_known_too() {
+    let cases = read(CASES).expect("the case file can be read");
+    let simulated: Vec<_> = cases.iter().filter_map(simulate).collect();
+    let mismatches: Vec<String> = simulated.iter().flatten().map(ToString::to_string).collect();
+    assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
+    assert!(simulated.len() >= 600, "only {} cases were simulated", simulated.len());
 }
 
 #[derive(Deserialize)]

@@ -17,6 +17,7 @@ pub mod retry_rule;
 pub mod run;
 pub mod schema;
 pub mod sensor;
+pub mod simulate;
 pub mod state;
 pub mod template;
 pub mod time;

@@ -173,9 +173,18 @@ impl<'c> Render<'c> {
         })
     }
 
-    fn engine(&mut self) -> Result<&(Environment<'c>, Jinja), RenderFault> {
+    /// The engine, for one template. A path that ends in a default may be missing from its first step on.
+    fn engine(&mut self, source: &str) -> Result<&(Environment<'c>, Jinja), RenderFault> {
         if self.engine.is_none() {
             self.engine = Some((environment(self.context, self.fuel, self.max), root(self.context)?));
+        }
+        let missing = if has_default(source) {
+            UndefinedBehavior::Chainable
+        } else {
+            UndefinedBehavior::Strict
+        };
+        if let Some((environment, _)) = &mut self.engine {
+            environment.set_undefined_behavior(missing);
         }
         self.engine
             .as_ref()
@@ -184,7 +193,7 @@ impl<'c> Render<'c> {
 
     fn expression(&mut self, source: &'c str) -> Result<(), RenderFault> {
         let max = self.max;
-        let (environment, root) = self.engine()?;
+        let (environment, root) = self.engine(source)?;
         let value = environment
             .compile_expression(source)
             .and_then(|expression| expression.eval(root.clone()))
@@ -199,7 +208,7 @@ impl<'c> Render<'c> {
     fn text(&mut self, source: &'c str) -> Result<(), RenderFault> {
         let max = self.max;
         let left = max.saturating_sub(self.out.len());
-        let (environment, root) = self.engine()?;
+        let (environment, root) = self.engine(source)?;
         let mut sink = Bounded {
             bytes: Vec::new(),
             left,
@@ -219,6 +228,17 @@ impl<'c> Render<'c> {
         }
         Ok(())
     }
+}
+
+/// Whether a template uses the filter `default`, or its short name `d`.
+fn has_default(source: &str) -> bool {
+    source.split('|').skip(1).any(|filter| {
+        let name = filter.trim_start();
+        let end = name
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(name.len());
+        matches!(name.get(..end), Some("default" | "d"))
+    })
 }
 
 /// Takes at most so many bytes.
@@ -363,7 +383,6 @@ fn root(context: &TemplateContext<'_>) -> Result<Jinja, RenderFault> {
 fn environment<'c>(context: &TemplateContext<'_>, fuel: u64, max: usize) -> Environment<'c> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax());
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(fuel));
     environment.set_debug(false);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);

@@ -5,7 +5,7 @@ use model::human::{HumanStep, OnTimeout};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TryNumber, Work};
 use ports::intent::IntentWrite;
 use ports::query::{HitlField, HitlFilter, Metadata, OrderBy, Page, TiFilter, TimeRange};
-use ports::store::{HitlAnswer, HitlRequest, TiWrite, TickWrite};
+use ports::store::{DagWrite, HitlAnswer, HitlRequest, TiWrite, TickWrite};
 use rstest::rstest;
 use serde_json::json;
 
@@ -224,7 +224,7 @@ async fn questions_are_kept_answered_and_found(#[values(Backend::Sqlite, Backend
         rows: 16,
     };
     let rest = TickWrite {
-        intents: vec![rest],
+        dags: vec![DagWrite::Intent(rest)],
         ..tick()
     };
     test.commit(&lease, rest).await;

@@ -335,6 +335,7 @@ impl Core {
                 RunOp::Clear { reply, .. }
                 | RunOp::CarryOut { reply, .. }
                 | RunOp::SetState { reply, .. }
+                | RunOp::SetTaskInstanceState { reply, .. }
                 | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
                 | RunOp::Delete { reply, .. },

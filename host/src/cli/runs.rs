@@ -322,6 +322,7 @@ async fn follow(client: &Client, dag_id: &str, run_id: &str, view: &mut LiveView
             if event.get("missed").is_some() {
                 return Ok(false);
             }
+            view.take_expanded(&event);
             if let Some(line) = lines.take(&event) {
                 view.update(line);
             }

@@ -82,6 +82,8 @@ impl Tally {
 pub(super) struct Many {
     instances: HashMap<String, TaskLine>,
     tally: Tally,
+    /// How many there are at least: those that wait are not all told of.
+    expected: usize,
     /// How many had ended when it was said last.
     said: usize,
 }
@@ -100,18 +102,34 @@ impl Many {
         true
     }
 
+    /// There are so many.
+    pub(super) fn expect(&mut self, instances: usize) {
+        self.expected = self.expected.max(instances);
+    }
+
+    fn all(&self) -> Tally {
+        let mut all = self.tally.clone();
+        let unseen = self.expected.saturating_sub(self.instances.len());
+        if unseen > 0 {
+            *all.0.entry("scheduled".to_owned()).or_default() += unseen;
+        }
+        all
+    }
+
     /// All of them as one line.
     pub(super) fn line(&self, task: &str) -> TaskLine {
+        let all = self.all();
         TaskLine {
-            name: format!("{task} {}", self.tally.render()),
-            state: self.tally.state().to_owned(),
+            name: format!("{task} {}", all.render()),
+            state: all.state().to_owned(),
             ..TaskLine::default()
         }
     }
 
     /// Whether another tenth of them has ended, or the last one, since this was asked.
     pub(super) fn is_news(&mut self) -> bool {
-        let (done, total) = (self.tally.done(), self.tally.total());
+        let all = self.all();
+        let (done, total) = (all.done(), all.total());
         self.said = self.said.min(done);
         let news = done >= self.said + (total / 10).max(1) || (done == total && done > self.said);
         if news {
@@ -250,7 +268,18 @@ mod tests {
             };
             many.take(&line).then(|| (many.line("clean").name, many.is_news()))
         };
-        for index in 0..100 {
+        take(0, "running");
+        many.expect(100);
+        let mut take = |index: usize, state: &str| {
+            let line = TaskLine {
+                name: format!("clean[{index}]"),
+                state: state.to_owned(),
+                try_number: 1,
+                ..TaskLine::default()
+            };
+            many.take(&line).then(|| (many.line("clean").name, many.is_news()))
+        };
+        for index in 1..50 {
             take(index, "running");
         }
         assert_eq!(take(3, "queued"), None, "what was overtaken is no news");

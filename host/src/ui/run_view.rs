@@ -196,6 +196,20 @@ impl LiveView {
         }
     }
 
+    /// A task has so many instances, of which not all are told of.
+    pub(crate) fn expect(&mut self, task: &str, instances: usize) {
+        self.many.entry(task.to_owned()).or_default().expect(instances);
+    }
+
+    /// Takes an event that is about no single task instance.
+    pub(crate) fn take_expanded(&mut self, event: &Value) {
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        let instances = event.get("instances").and_then(Value::as_u64);
+        if let (Some("expanded"), Some(task), Some(instances)) = (text("event"), text("task_id"), instances) {
+            self.expect(task, usize::try_from(instances).unwrap_or(usize::MAX));
+        }
+    }
+
     fn update_one(&mut self, line: TaskLine) {
         let shown = self.rows.iter().find(|row| row.key == line.name).map(|row| &row.shown);
         if shown.is_some_and(|shown| *shown == line || is_older(&line, shown)) {

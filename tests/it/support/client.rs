@@ -169,19 +169,18 @@ impl Client {
         &self.token
     }
 
-    /// The task instances of a run, by task id.
+    /// The task instances of a run, by task id; of a task with many the last one.
     pub(crate) async fn task_instances(&self, dag_id: &str, run_id: &str) -> serde_json::Map<String, Value> {
         let mut all = serde_json::Map::new();
+        let mut read = 0;
         loop {
-            let path = format!(
-                "/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100&offset={}",
-                all.len()
-            );
+            let path = format!("/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100&offset={read}");
             let page = self.get(&path).await.ok();
             let items = page["task_instances"].as_array().expect("a list").clone();
             if items.is_empty() {
                 return all;
             }
+            read += items.len();
             for item in items {
                 let task_id = item["task_id"].as_str().expect("a task id").to_owned();
                 all.insert(task_id, item);

@@ -246,6 +246,17 @@ pub enum RunEvent {
         /// When.
         at: Timestamp,
     },
+    /// A task got many instances at once, which are too many to be told one by one.
+    Expanded {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// The task.
+        task_id: TaskId,
+        /// How many there are now.
+        instances: usize,
+    },
     /// A guest reported its progress. Not durable.
     Progress {
         /// The DAG.

@@ -268,6 +268,11 @@ tasks:
     assert_eq!(client.wait("marks", &run_id).await, "success");
     assert_eq!(state("/next").await, "success");
 
+    // Upstream first: what follows is not cleared by what is set before it.
+    let body = json!({"new_state": "failed", "include_downstream": true});
+    assert_eq!(patch("/odd", body).await.ok()["total_entries"], 3);
+    assert_eq!(state("/next").await, "failed");
+
     patch("/odd", json!({"new_state": "running"})).await.expect(422);
     patch("/odd", json!({})).await.expect(422);
     patch("/odd/9", json!({"new_state": "failed"})).await.expect(404);
@@ -276,7 +281,7 @@ tasks:
     let marks = log["event_logs"].as_array().expect("a list").iter();
     assert_eq!(
         marks.filter(|line| line["event"] == "patch_task_instance").count(),
-        2,
+        3,
         "{log}"
     );
 }

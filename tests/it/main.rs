@@ -7,6 +7,7 @@ mod errors;
 mod fencing;
 mod hostile;
 mod human;
+mod mapped;
 mod python_client;
 mod radio;
 mod runs;

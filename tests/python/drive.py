@@ -25,6 +25,7 @@ from airflow_client.client.models.dag_patch_body import DAGPatchBody
 from airflow_client.client.models.dag_run_clear_body import DAGRunClearBody
 from airflow_client.client.models.dag_run_patch_body import DAGRunPatchBody
 from airflow_client.client.models.dag_runs_batch_body import DAGRunsBatchBody
+from airflow_client.client.models.patch_task_instance_body import PatchTaskInstanceBody
 from airflow_client.client.models.task_instances_batch_body import TaskInstancesBatchBody
 from airflow_client.client.models.trigger_dag_run_post_body import TriggerDAGRunPostBody
 
@@ -527,6 +528,25 @@ def sets_state_and_note_of_a_run(session: Session) -> None:
     refused(
         404, lambda: session.runs.patch_dag_run(session.dag_id, "no-such-run", DAGRunPatchBody(state="failed"))
     )
+
+
+@check
+def sets_the_state_of_a_task_instance(session: Session) -> None:
+    run = session.trigger(dag_run_id=f"marked-{uuid.uuid4()}")
+    session.finished(run.dag_run_id)
+    listed = session.tis.get_task_instances(session.dag_id, run.dag_run_id, state=["success"]).task_instances
+    name = (session.dag_id, run.dag_run_id, next(ti.task_id for ti in listed if ti.map_index == -1))
+    body = PatchTaskInstanceBody(new_state="skipped")
+    would = session.tis.patch_task_instance_dry_run(*name, body)
+    equal([(ti.task_id, ti.state.value) for ti in would.task_instances], [(name[2], "success")])
+    equal(session.tis.get_task_instance(*name).state.value, "success", "a dry run changes nothing")
+    changed = session.tis.patch_task_instance(*name, body)
+    equal([(ti.task_id, ti.state.value) for ti in changed.task_instances], [(name[2], "skipped")])
+    equal(session.tis.get_task_instance(*name).state.value, "skipped")
+    refused(409, lambda: session.tis.patch_task_instance(*name, body))
+    refused(404, lambda: session.tis.patch_task_instance(session.dag_id, run.dag_run_id, "no-such-task", body))
+    refused(404, lambda: session.tis.get_mapped_task_instances(*name))
+    equal(session.tis.get_task_instance_dependencies(*name).dependencies, [])
 
 
 # Pools, audit log

@@ -5,14 +5,14 @@ use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, confirm, list, split_name};
+use super::common::{Context, api, confirm, instance, list};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
-use crate::ui::escape;
 use crate::ui::events::{EventStream, Lines};
 use crate::ui::output::{Column, Output, Show};
-use crate::ui::run_view::{LiveView, TaskLine, with_names};
+use crate::ui::run_view::{LiveView, TaskLine};
 use crate::ui::term::{self, Paint};
+use crate::ui::{escape, mapped};
 
 /// Commands about dag runs.
 #[derive(Debug, Subcommand)]
@@ -28,8 +28,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 25)]
         limit: usize,
     },
-    /// Show a dag run and its task instances
-    Show(Run),
+    /// Show a dag run and its task instances; those of a mapped task on one line
+    Show(ShowArgs),
     /// Follow a dag run until it ends; exits with 1 if it failed
     Watch(Run),
     /// Stop a dag run: what runs is stopped, the run ends as failed
@@ -47,6 +47,19 @@ pub(crate) struct Run {
     run_id: String,
 }
 
+/// Arguments of `runs show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    run: Run,
+    /// Only this task, each of its instances on a line of its own
+    #[arg(long, value_name = "TASK_ID")]
+    task: Option<String>,
+    /// Only the instance of the task with this index
+    #[arg(long, value_name = "N", requires = "task")]
+    map_index: Option<u32>,
+}
+
 /// Arguments of `runs clear`.
 #[derive(Debug, Args)]
 pub(crate) struct ClearArgs {
@@ -54,6 +67,9 @@ pub(crate) struct ClearArgs {
     run: Run,
     /// Only these tasks, or of a mapped task one instance as `task[3]` [default: all]
     tasks: Vec<String>,
+    /// Only the instances of these tasks with this index
+    #[arg(long, value_name = "N", requires = "tasks")]
+    map_index: Option<u32>,
     /// Also everything upstream of them
     #[arg(long)]
     upstream: bool,
@@ -80,8 +96,9 @@ const RUNS: &[Column] = &[
     ("duration", "/duration", Show::Seconds),
 ];
 
-const TASK_INSTANCES: &[Column] = &[
-    ("task", "/name", Show::Text),
+/// The columns of a task instance.
+pub(super) const TASK_INSTANCES: &[Column] = &[
+    ("task", "/task_id", Show::Text),
     ("state", "/state", Show::State),
     ("try", "/try_number", Show::Text),
     ("start", "/start_date", Show::Time),
@@ -101,8 +118,21 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             context.output().list(&items, RUNS);
             Ok(())
         }
-        Command::Show(Run { dag_id, run_id }) => {
+        Command::Show(args) => {
+            let Run { dag_id, run_id } = args.run;
             let run = client.get(&api(&["dags", &dag_id, "dagRuns", &run_id]), &[]).await?;
+            if let Some(task) = args.task {
+                let mut query = vec![("task_id", task)];
+                query.extend(args.map_index.map(|index| ("map_index", index.to_string())));
+                let path = api(&["dags", &dag_id, "dagRuns", &run_id, "taskInstances"]);
+                let (instances, _) = list(client, &path, "task_instances", &query, 20_000).await?;
+                if context.output() != Output::Table {
+                    context.output().list(&instances, TASK_INSTANCES);
+                    return Ok(());
+                }
+                print_table(context.output(), mapped::named(instances));
+                return Ok(());
+            }
             let instances = task_instances(client, &dag_id, &run_id).await?;
             show(context.output(), run, instances);
             Ok(())
@@ -140,10 +170,9 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
             &format!("clear {} of run {}?", escape::line(&what), escape::line(&run_id)),
         )?;
     }
-    let tasks: Vec<Value> = args.tasks.iter().map(|task| selected(task)).collect();
     let body = json!({
         "dag_run_id": run_id,
-        "task_ids": if tasks.is_empty() { Value::Null } else { Value::from(tasks) },
+        "task_ids": if args.tasks.is_empty() { Value::Null } else { tasks(&args.tasks, args.map_index) },
         "include_upstream": args.upstream,
         "include_downstream": args.downstream,
         "only_failed": args.only_failed,
@@ -162,18 +191,21 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
         context.output().value(&answer);
         return Ok(());
     }
-    context.output().list(&with_names(instances.clone()), TASK_INSTANCES);
+    context
+        .output()
+        .list(&mapped::collapse(instances.clone()), TASK_INSTANCES);
     let what = if args.dry_run { "would be cleared" } else { "cleared" };
     term::errln(&format!("{} task instance(s) {what}", instances.len()));
     Ok(())
 }
 
-/// A task, or one of its instances, as the API takes it.
-fn selected(name: &str) -> Value {
-    match split_name(name) {
+/// Tasks as the API names them: by their ids, or by pairs of an id and a map index, which `--map-index` or the name gives.
+fn tasks(tasks: &[String], map_index: Option<u32>) -> Value {
+    let named = |name: &String| match instance(name, map_index) {
         (task_id, None) => json!(task_id),
-        (task_id, Some(map_index)) => json!([task_id, map_index]),
-    }
+        (task_id, Some(index)) => json!([task_id, index]),
+    };
+    tasks.iter().map(named).collect()
 }
 
 async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
@@ -205,8 +237,12 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
         ],
     );
     term::outln("");
-    let (rows, left_out) = worth_showing(instances);
-    output.list(&with_names(rows), TASK_INSTANCES);
+    print_table(output, mapped::collapse(instances));
+}
+
+fn print_table(output: Output, rows: Vec<Value>) {
+    let (rows, left_out) = worth_showing(rows);
+    output.list(&rows, TASK_INSTANCES);
     if left_out > 0 {
         term::errln(&format!(
             "{left_out} more, which succeeded or were skipped; --output json shows all"
@@ -287,6 +323,7 @@ async fn follow(client: &Client, dag_id: &str, run_id: &str, view: &mut LiveView
             if event.get("missed").is_some() {
                 return Ok(false);
             }
+            view.take_expanded(&event);
             if let Some(line) = lines.take(&event) {
                 view.update(line);
             }

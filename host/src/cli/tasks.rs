@@ -1,20 +1,103 @@
 //! `airtight tasks …`
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
 
-use super::common::Context;
-use crate::failure::Result;
+use super::common::{Context, api, confirm};
+use super::runs::TASK_INSTANCES;
+use crate::failure::{Exit, Failure, Result};
 use crate::local;
+use crate::ui::output::Output;
+use crate::ui::{escape, mapped, term};
 
 /// Commands about single tasks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run one task of a local `.wasm` in this process, without server or manifest
     Test(local::TaskTestArgs),
+    /// Set the state of a task instance: what follows goes on from there
+    SetState(SetStateArgs),
+}
+
+/// Arguments of `tasks set-state`.
+#[derive(Debug, Args)]
+pub(crate) struct SetStateArgs {
+    /// The DAG
+    dag_id: String,
+    /// The run
+    run_id: String,
+    /// The task
+    task_id: String,
+    /// The state
+    #[arg(value_parser = ["success", "failed", "skipped"])]
+    state: String,
+    /// Only the instance of a mapped task with this index [default: all]
+    #[arg(long, value_name = "N")]
+    map_index: Option<u32>,
+    /// Also everything upstream of it
+    #[arg(long)]
+    upstream: bool,
+    /// Also everything downstream of it
+    #[arg(long)]
+    downstream: bool,
+    /// Show what would be changed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Test(args) => local::tasks_test(context.output(), args).await,
+        Command::SetState(args) => set_state(context, args).await,
     }
+}
+
+async fn set_state(context: &Context, args: SetStateArgs) -> Result<()> {
+    if !args.dry_run {
+        let index = args.map_index.map(|index| format!("[{index}]")).unwrap_or_default();
+        let question = format!(
+            "set task {}{index} of run {} to {}?",
+            escape::line(&args.task_id),
+            escape::line(&args.run_id),
+            args.state
+        );
+        confirm(args.yes, &question)?;
+    }
+    let map_index = args.map_index.map(|index| index.to_string());
+    let mut path = api(&[
+        "dags",
+        &args.dag_id,
+        "dagRuns",
+        &args.run_id,
+        "taskInstances",
+        &args.task_id,
+    ]);
+    path.extend(map_index.as_deref());
+    path.extend(args.dry_run.then_some("dry_run"));
+    let body = json!({
+        "new_state": args.state,
+        "include_upstream": args.upstream,
+        "include_downstream": args.downstream,
+    });
+    let answer = context.client()?.send_json(Method::PATCH, &path, &[], &body).await?;
+    let Some(instances) = answer.get("task_instances").and_then(Value::as_array) else {
+        return Err(Failure::new(
+            Exit::Broken,
+            "the server's answer holds no `task_instances`",
+        ));
+    };
+    if context.output() != Output::Table {
+        context.output().value(&answer);
+        return Ok(());
+    }
+    context
+        .output()
+        .list(&mapped::collapse(instances.clone()), TASK_INSTANCES);
+    let what = if args.dry_run { "would be changed" } else { "changed" };
+    term::errln(&format!("{} task instance(s) {what}", instances.len()));
+    Ok(())
 }

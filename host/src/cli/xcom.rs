@@ -21,6 +21,9 @@ pub(crate) enum Command {
         run_id: String,
         /// Only this task
         task_id: Option<String>,
+        /// Only instances of mapped tasks with this index
+        #[arg(long, value_name = "N")]
+        map_index: Option<u32>,
     },
 }
 
@@ -73,7 +76,12 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             dag_id,
             run_id,
             task_id,
+            map_index,
         } => {
+            let query: Vec<_> = map_index
+                .map(|index| ("map_index", index.to_string()))
+                .into_iter()
+                .collect();
             let task = task_id.as_deref().unwrap_or("~");
             let path = api(&[
                 "dags",
@@ -84,7 +92,7 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 task,
                 "xcomEntries",
             ]);
-            let (items, _) = list(client, &path, "xcom_entries", &[], 10_000).await?;
+            let (items, _) = list(client, &path, "xcom_entries", &query, 10_000).await?;
             context.output().list(
                 &items,
                 &[

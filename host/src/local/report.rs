@@ -9,10 +9,15 @@ use super::session::Finished;
 use crate::ui::output::{Column, Output, Show, table};
 use crate::ui::run_view::{TaskLine, log_line, with_names};
 use crate::ui::term::{self, Paint};
-use crate::ui::{escape, format};
+use crate::ui::{escape, format, mapped};
 
 /// Log lines of a failed task that are shown; the last ones.
 const LOG_TAIL: usize = 50;
+
+/// Logs of failed task instances that are shown.
+const MAX_LOGS: usize = 20;
+/// XComs of the instances of one mapped task that are shown.
+const MAX_XCOMS: usize = 10;
 
 /// `task`, or `task[3]` where it is mapped.
 pub(crate) fn name(task_id: &TaskId, map_index: MapIndex) -> String {
@@ -32,6 +37,7 @@ pub(crate) fn instance_name(task: &str, map_index: MapIndex) -> String {
 pub(crate) fn line(ti: &TiRow) -> TaskLine {
     TaskLine {
         name: name(&ti.task_id, ti.key.map_index),
+        of_many: (ti.key.map_index.0 >= 0).then(|| ti.task_id.to_string()),
         state: if ti.state == TaskInstanceState::NoStatus {
             String::new()
         } else {
@@ -53,6 +59,7 @@ pub(crate) fn value(finished: &Finished) -> Value {
             json!({
                 "task_id": ti.task_id,
                 "map_index": ti.key.map_index,
+                "rendered_map_index": ti.rendered_map_index,
                 "state": (ti.state != TaskInstanceState::NoStatus).then_some(ti.state),
                 "try_number": ti.try_number,
                 "start_date": ti.start_date,
@@ -104,19 +111,22 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         ("cause", "/cause", Show::Text),
         ("message", "/message", Show::Line),
     ];
-    term::outln(&table(&rows("task_instances"), columns, paint));
+    term::outln(&table(&mapped::collapse(rows("task_instances")), columns, paint));
     if !finished.xcoms.is_empty() {
         let columns: &[Column] = &[
             ("task", "/name", Show::Text),
             ("xcom", "/key", Show::Text),
             ("value", "/value", Show::Json),
         ];
-        term::outln(&format!("\n{}", table(&rows("xcoms"), columns, paint)));
+        term::outln(&format!(
+            "\n{}",
+            table(&xcoms_worth_showing(rows("xcoms")), columns, paint)
+        ));
     }
-    for ti in &finished.task_instances {
-        if ti.state == TaskInstanceState::Failed {
-            print_log(ti, logs, paint).await;
-        }
+    let failed = finished.task_instances.iter();
+    let failed = failed.filter(|ti| ti.state == TaskInstanceState::Failed);
+    for ti in failed.take(MAX_LOGS) {
+        print_log(ti, logs, paint).await;
     }
     let took = finished
         .run
@@ -132,6 +142,20 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         escape::line(finished.run.dag_id.as_str()),
         paint.state(&state)
     ));
+}
+
+/// The XComs, by the names of their task instances; the first ones of a task with many.
+fn xcoms_worth_showing(xcoms: Vec<Value>) -> Vec<Value> {
+    let mut shown = Vec::new();
+    for of_task in xcoms.chunk_by(|left, right| left.get("task_id") == right.get("task_id")) {
+        shown.extend(mapped::named(of_task.iter().take(MAX_XCOMS).cloned().collect()));
+        if let Some(more) = of_task.len().checked_sub(MAX_XCOMS).filter(|more| *more > 0) {
+            let task = of_task.first().and_then(|xcom| xcom.get("task_id")?.as_str());
+            let name = format!("{}[…]", task.unwrap_or_default());
+            shown.push(json!({"task_id": name, "key": format!("{more} more")}));
+        }
+    }
+    shown
 }
 
 async fn print_log(ti: &TiRow, logs: &dyn LogReader, paint: Paint) {

@@ -138,6 +138,7 @@ impl Session {
                 Ok(event) => {
                     if let Some(view) = view.as_deref_mut() {
                         let event = serde_json::to_value(&event).unwrap_or_default();
+                        view.take_expanded(&event);
                         if let Some(line) = lines.take(&event) {
                             view.update(line);
                         }

@@ -22,14 +22,15 @@ impl Lines {
             return None;
         }
         let index = event.get("map_index").and_then(Value::as_i64).unwrap_or(-1);
-        let name = if index < 0 {
-            text("task_id").to_owned()
-        } else {
-            format!("{}[{index}]", text("task_id"))
+        let task = text("task_id").to_owned();
+        let (name, of_many) = match index {
+            ..0 => (task, None),
+            _ => (format!("{task}[{index}]"), Some(task)),
         };
         let (line, started) = self.known.entry(name.clone()).or_insert_with(|| {
             let line = TaskLine {
                 name,
+                of_many,
                 ..TaskLine::default()
             };
             (line, None)

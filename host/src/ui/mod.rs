@@ -4,6 +4,7 @@ pub(crate) mod diagnostics;
 pub(crate) mod escape;
 pub(crate) mod events;
 pub(crate) mod format;
+pub(crate) mod mapped;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod run_view;

@@ -1,10 +1,12 @@
 //! A run on the screen: its task instances, live while it goes on and as a table at the end; log lines.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+use super::mapped::Many;
 use super::term::{self, Paint};
 use super::{escape, format};
 
@@ -13,6 +15,8 @@ use super::{escape, format};
 pub(crate) struct TaskLine {
     /// Task id, with the map index where it has one.
     pub name: String,
+    /// The task, where this is one of its many instances.
+    pub of_many: Option<String>,
     /// Its state; empty where it has none yet.
     pub state: String,
     /// The try.
@@ -49,8 +53,10 @@ impl TaskLine {
     /// Out of a task instance of the API.
     pub(crate) fn of(ti: &Value) -> Self {
         let text = |key: &str| ti.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let index = ti.get("map_index").and_then(Value::as_i64).filter(|index| *index >= 0);
         Self {
             name: name_of(ti),
+            of_many: index.map(|_| text("task_id")),
             state: text("state"),
             try_number: ti
                 .get("try_number")
@@ -106,10 +112,18 @@ impl TaskLine {
     }
 }
 
+struct Row {
+    key: String,
+    shown: TaskLine,
+    bar: Option<ProgressBar>,
+}
+
 /// Shows task instances while they change: a tree that redraws on a terminal, one line a change elsewhere. On standard error.
 pub(crate) struct LiveView {
     bars: Option<MultiProgress>,
-    rows: Vec<(TaskLine, Option<ProgressBar>)>,
+    rows: Vec<Row>,
+    /// Tasks with many instances, each one row.
+    many: HashMap<String, Many>,
     width: usize,
     paint: Paint,
 }
@@ -132,7 +146,7 @@ fn run_clock(bar: &ProgressBar, runs: bool) {
 
 /// Whether a line says what was so before what is shown. An executor may say that a try runs before the scheduler has told
 /// everybody that it was queued, and what was read may be newer than the next event.
-fn is_older(line: &TaskLine, shown: &TaskLine) -> bool {
+pub(super) fn is_older(line: &TaskLine, shown: &TaskLine) -> bool {
     let rank = |state: &str| match state {
         "" | "scheduled" => 0,
         "queued" => 1,
@@ -156,54 +170,87 @@ impl LiveView {
         let mut view = Self {
             bars: live.then(MultiProgress::new),
             rows: Vec::new(),
+            many: HashMap::new(),
             width: names.iter().map(|name| name.chars().count()).max().unwrap_or(0),
             paint: Paint::stderr(),
         };
         for name in names {
-            view.add(TaskLine {
+            let line = TaskLine {
                 name: name.clone(),
                 ..TaskLine::default()
-            });
+            };
+            view.add(name.clone(), line);
         }
         view
     }
 
-    fn add(&mut self, line: TaskLine) {
+    fn add(&mut self, key: String, line: TaskLine) {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner().with_style(still()));
             bar.set_message(line.render(self.width, self.paint));
             bar.tick();
             bar
         });
-        self.rows.push((line, bar));
+        self.rows.push(Row { key, shown: line, bar });
     }
 
     /// A task instance is like this now.
     pub(crate) fn update(&mut self, line: TaskLine) {
-        let Some((shown, bar)) = self.rows.iter_mut().find(|(shown, _)| shown.name == line.name) else {
-            if self.bars.is_none() {
-                term::errln(&line.render(self.width, self.paint));
-            }
-            self.add(line);
-            return;
+        let Some(task) = line.of_many.clone() else {
+            return self.update_one(line);
         };
-        if *shown == line || is_older(&line, shown) {
+        let many = self.many.entry(task.clone()).or_default();
+        if !many.take(&line) {
             return;
         }
-        match bar {
-            Some(bar) => {
-                if (line.state == "running") != (shown.state == "running") {
-                    run_clock(bar, line.state == "running");
-                }
-                bar.set_message(line.render(self.width, self.paint));
-            }
-            // A change of nothing but the running time is not worth a line.
-            None if (&shown.state, shown.try_number) != (&line.state, line.try_number) => {
-                term::errln(&line.render(self.width, self.paint));
-            }
-            None => {}
+        let (all, is_news) = (many.line(&task), many.is_news());
+        self.put(&task, all, is_news);
+        let is_shown = self.rows.iter().any(|row| row.key == line.name);
+        if is_shown || (line.state == "failed" && self.rows.len() < MAX_LIVE_ROWS) {
+            self.update_one(line);
         }
-        *shown = line;
+    }
+
+    /// A task has so many instances, of which not all are told of.
+    pub(crate) fn expect(&mut self, task: &str, instances: usize) {
+        self.many.entry(task.to_owned()).or_default().expect(instances);
+    }
+
+    /// Takes an event that is about no single task instance.
+    pub(crate) fn take_expanded(&mut self, event: &Value) {
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        let instances = event.get("instances").and_then(Value::as_u64);
+        if let (Some("expanded"), Some(task), Some(instances)) = (text("event"), text("task_id"), instances) {
+            self.expect(task, usize::try_from(instances).unwrap_or(usize::MAX));
+        }
+    }
+
+    fn update_one(&mut self, line: TaskLine) {
+        let shown = self.rows.iter().find(|row| row.key == line.name).map(|row| &row.shown);
+        if shown.is_some_and(|shown| *shown == line || is_older(&line, shown)) {
+            return;
+        }
+        // A change of nothing but the running time is not worth a line.
+        let is_news = shown.is_none_or(|shown| (&shown.state, shown.try_number) != (&line.state, line.try_number));
+        let key = line.name.clone();
+        self.put(&key, line, is_news);
+    }
+
+    /// A row shows this from now on. Without a terminal it is printed if it is news.
+    fn put(&mut self, key: &str, line: TaskLine, is_news: bool) {
+        if self.bars.is_none() && is_news {
+            term::errln(&line.render(self.width, self.paint));
+        }
+        let Some(row) = self.rows.iter_mut().find(|row| row.key == key) else {
+            return self.add(key.to_owned(), line);
+        };
+        if let Some(bar) = &row.bar {
+            if (line.state == "running") != (row.shown.state == "running") {
+                run_clock(bar, line.state == "running");
+            }
+            bar.set_message(line.render(self.width, self.paint));
+        }
+        row.shown = line;
     }
 
     /// Leaves the screen to somebody who types.
@@ -223,10 +270,8 @@ impl LiveView {
 
     /// Takes it off the screen, for a table in its place.
     pub(crate) fn clear(self) {
-        for (_, bar) in &self.rows {
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
+        for bar in self.rows.iter().filter_map(|row| row.bar.as_ref()) {
+            bar.finish_and_clear();
         }
     }
 }

@@ -80,6 +80,8 @@ codes! {
     TaskNotFound = "task_not_found", NOT_FOUND;
     /// No such task instance.
     TaskInstanceNotFound = "task_instance_not_found", NOT_FOUND;
+    /// The task has one instance in a run.
+    TaskNotMapped = "task_not_mapped", NOT_FOUND;
     /// No such try.
     TryNotFound = "try_not_found", NOT_FOUND;
     /// The task instance asks nobody, or has not asked yet.
@@ -307,6 +309,7 @@ impl From<ControlError> for ApiError {
             ControlError::DagNotFound(_) => Self::new(Code::DagNotFound, text),
             ControlError::RunNotFound { .. } => Self::new(Code::DagRunNotFound, text),
             ControlError::TaskNotFound { .. } => Self::new(Code::TaskNotFound, text),
+            ControlError::TaskInstanceNotFound(_) => Self::new(Code::TaskInstanceNotFound, text),
             ControlError::PoolNotFound(_) => Self::new(Code::PoolNotFound, text),
             ControlError::PoolExists(_) => Self::new(Code::PoolExists, text),
             ControlError::PoolInUse { .. } => Self::new(Code::PoolInUse, text),

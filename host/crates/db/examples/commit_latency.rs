@@ -320,6 +320,7 @@ fn ti(run: i64, task: u32, state: TaskInstanceState, try_number: u32) -> TiWrite
         retry_rule: None,
         raised_memory_kib: None,
         usage: state.is_finished().then_some(TryUsage::default()),
+        rendered_map_index: None,
         facts: None,
     }
 }

@@ -391,6 +391,18 @@ impl Dag {
         }
     }
 
+    /// Whether a task is mapped: itself, or a group around it.
+    pub fn is_mapped(&self, index: TaskIndex) -> bool {
+        let around = self.scopes().path(scopes::ROOT, self.scopes().of_task(index).0);
+        self.task(index).is_some_and(|task| task.expand.is_some())
+            || around.into_iter().any(|scope| self.mapping(scope).is_some())
+    }
+
+    /// Whether a task may have several instances in a run: it is mapped, or goes round in a loop.
+    pub fn is_repeated(&self, index: TaskIndex) -> bool {
+        self.task(index).is_some_and(|task| task.expand.is_some()) || self.scopes().of_task(index).0 != scopes::ROOT
+    }
+
     /// Every mapping: of groups, then of tasks.
     pub fn expansions(&self) -> impl Iterator<Item = &Expansion> {
         let groups = self.groups.iter().filter_map(|group| match &group.repeat {

@@ -36,6 +36,9 @@ pub enum ControlError {
         /// The task.
         task_id: String,
     },
+    /// The run has no such task instance.
+    #[error("{0}")]
+    TaskInstanceNotFound(String),
     /// There is no such pool.
     #[error("pool `{0}` does not exist")]
     PoolNotFound(String),
@@ -134,6 +137,27 @@ pub struct ClearRequest {
     pub user: String,
 }
 
+/// Which task instances of a run get another state from a person.
+#[derive(Clone, Debug)]
+pub struct SetStateRequest {
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The tasks (all map indexes, or one each).
+    pub tasks: Vec<(TaskId, Option<MapIndex>)>,
+    /// Also everything upstream of them.
+    pub include_upstream: bool,
+    /// Also everything downstream of them.
+    pub include_downstream: bool,
+    /// `success`, `failed` or `skipped`.
+    pub state: TaskInstanceState,
+    /// Change nothing; answer what would be changed.
+    pub dry_run: bool,
+    /// Who asks.
+    pub user: String,
+}
+
 /// A person's answer to a task instance that waits for it.
 #[derive(Clone, Debug)]
 pub struct RespondRequest {
@@ -222,6 +246,17 @@ pub enum RunEvent {
         /// When.
         at: Timestamp,
     },
+    /// A task got many instances at once, which are too many to be told one by one.
+    Expanded {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// The task.
+        task_id: TaskId,
+        /// How many there are now.
+        instances: usize,
+    },
     /// A guest reported its progress. Not durable.
     Progress {
         /// The DAG.
@@ -278,6 +313,9 @@ pub trait Control: Send + Sync + 'static {
         state: DagRunState,
         user: &str,
     ) -> Result<RunRow, ControlError>;
+    /// Sets the state of task instances of one run; answers those that got it, as they are (dry run: as they were). What failed
+    /// or could not run further down is cleared. Refuses where all have that state already.
+    async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError>;
     /// Answers a task instance that waits for a person; tells when that was. Refuses one that does not wait (any more).
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError>;
     /// Changes the note of a run.

@@ -265,6 +265,8 @@ pub struct TiRow {
     pub memory_limit_bytes: u64,
     /// What the last try used.
     pub usage: Option<TryUsage>,
+    /// What its `map_index_template` calls it.
+    pub rendered_map_index: Option<String>,
     /// Its pool.
     pub pool: String,
     /// Slots in the pool.
@@ -363,6 +365,8 @@ pub struct TiFilter {
     pub task_id_pattern: Option<String>,
     /// With this map index.
     pub map_index: Option<MapIndex>,
+    /// Only instances of what is repeated: not those that wait to be expanded.
+    pub only_mapped: bool,
     /// In any of these states.
     pub states: Vec<TaskInstanceState>,
     /// Whose last try ended for any of these causes.
@@ -408,6 +412,8 @@ pub enum TiField {
     LogicalDate,
     /// `try_number`.
     TryNumber,
+    /// `rendered_map_index`.
+    RenderedMapIndex,
 }
 
 /// An XCom.

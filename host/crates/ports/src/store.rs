@@ -280,6 +280,8 @@ pub struct TiWrite {
     pub usage: Option<TryUsage>,
     /// What its success said that later decisions depend on; needed to recover.
     pub facts: Option<model::run::Facts>,
+    /// See [`TiRow::rendered_map_index`].
+    pub rendered_map_index: Option<String>,
 }
 
 /// An XCom to store.

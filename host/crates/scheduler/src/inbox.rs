@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::human::Answer;
-use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, Timestamp};
 use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
@@ -115,6 +115,12 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
+    SetTaskInstanceState {
+        work: Arc<ClearWork>,
+        state: TaskInstanceState,
+        user: String,
+        reply: Reply<()>,
+    },
     Respond {
         task: TaskIndex,
         map_index: MapIndex,
@@ -141,6 +147,7 @@ impl RunOp {
         let (Self::Clear { reply, .. }
         | Self::CarryOut { reply, .. }
         | Self::SetState { reply, .. }
+        | Self::SetTaskInstanceState { reply, .. }
         | Self::Respond { reply, .. }
         | Self::Note { reply, .. }
         | Self::Delete { reply, .. }) = self;

@@ -26,6 +26,7 @@ mod keys;
 mod lease;
 mod ledger;
 mod live;
+mod mark;
 mod memory;
 mod metrics;
 mod names;

@@ -13,12 +13,14 @@ pub(crate) struct Details {
     pub(crate) code: Option<String>,
     pub(crate) details: Option<String>,
     pub(crate) usage: Option<TryUsage>,
+    pub(crate) rendered_map_index: Option<String>,
 }
 
 /// The end of a try, its details, and whether what it published counts.
 pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
     let mut details = Details {
         usage: Some(report.usage),
+        rendered_map_index: report.rendered_map_index.clone(),
         ..Details::default()
     };
     let is_branch = dag

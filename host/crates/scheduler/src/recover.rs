@@ -266,6 +266,7 @@ fn details_of(ti: &TiWrite) -> Details {
         code: ti.code.clone(),
         details: ti.details.clone(),
         usage: ti.usage,
+        rendered_map_index: ti.rendered_map_index.clone(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! After the commit: drafts replace their runs, and effects are released — first what running tries may ask for, then
 //! dispatches and cancels, then answers and events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, TiKey};
+use model::{DagRunKey, DagRunState, DispatchNumber, TaskIndex, TaskInstanceState, TiKey};
 use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::intent::IntentWrite;
@@ -335,6 +336,7 @@ impl Core {
                 RunOp::Clear { reply, .. }
                 | RunOp::CarryOut { reply, .. }
                 | RunOp::SetState { reply, .. }
+                | RunOp::SetTaskInstanceState { reply, .. }
                 | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
                 | RunOp::Delete { reply, .. },
@@ -354,6 +356,29 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
     let context = &draft.live.context;
     let dag = draft.live.version.dag();
     // Thousands of tasks that become ready at once are no news.
+    if draft.lazy.len() > SCHEDULED {
+        let mut instances: BTreeMap<TaskIndex, usize> = BTreeMap::new();
+        for (task, map_index) in &draft.lazy {
+            if map_index.0 >= 0 {
+                instances.entry(*task).or_default();
+            }
+        }
+        for (task, map_index, _) in draft.state.tis() {
+            if map_index.0 >= 0
+                && let Some(count) = instances.get_mut(&task)
+            {
+                *count += 1;
+            }
+        }
+        events.extend(instances.into_iter().filter_map(|(task, instances)| {
+            Some(RunEvent::Expanded {
+                dag_id: context.dag_id.clone(),
+                run_id: context.run_id.clone(),
+                task_id: dag.task(task)?.id.clone(),
+                instances,
+            })
+        }));
+    }
     let ready = draft.lazy.iter().take(SCHEDULED).filter(|(task, map_index)| {
         draft
             .state

@@ -197,6 +197,7 @@ impl Draft {
             raised_memory_kib: ti.raised_memory_kib,
             usage: details.usage,
             facts: ti.facts.as_deref().cloned(),
+            rendered_map_index: details.rendered_map_index.clone(),
         })
     }
 

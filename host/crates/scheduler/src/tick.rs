@@ -21,6 +21,7 @@ use crate::dags::DagEntry;
 use crate::human;
 use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
 use crate::live::LiveRun;
+use crate::mark;
 use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
@@ -373,6 +374,10 @@ impl Core {
         if let RunOp::Respond { task, map_index, .. } = op {
             human::check_waits(draft, (*task, *map_index))?;
         }
+        let to_mark = match op {
+            RunOp::SetTaskInstanceState { work, state, .. } => mark::select(draft, work, *state)?,
+            _ => Vec::new(),
+        };
         // Whatever a person does to a run that was set aside gives it another chance.
         if draft.meta.set_aside.take().is_some() {
             draft.run_changed = true;
@@ -422,6 +427,13 @@ impl Core {
                     .audit
                     .push(audit::run("patch_dag_run", user, &context, Some(extra)));
                 self.step(tick, key, Event::SetRunState { state: *state });
+            }
+            RunOp::SetTaskInstanceState { work, state, user, .. } => {
+                let extra = mark::audit_extra(work, *state, to_mark.len());
+                draft
+                    .audit
+                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
+                self.mark(tick, key, &to_mark, *state);
             }
             RunOp::Respond {
                 task,

@@ -32,6 +32,44 @@ fn sum(input: Values) -> i64 {
 }
 
 #[data]
+struct Count {
+    count: i64,
+}
+
+/// Lists the numbers from 0 on.
+#[task]
+fn numbers(input: Count) -> Vec<i64> {
+    (0..input.count).collect()
+}
+
+#[data]
+struct Climb {
+    /// Where the last iteration came to.
+    from: i64,
+    by: i64,
+    to: i64,
+    ms: u64,
+}
+
+#[data]
+struct Height {
+    value: i64,
+    done: bool,
+}
+
+/// Goes one step on, and says whether that was far enough.
+#[task]
+fn climb(input: Climb) -> Height {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(input.ms) {}
+    let value = input.from + input.by;
+    Height {
+        value,
+        done: value >= input.to,
+    }
+}
+
+#[data]
 struct Fail {
     message: String,
     fatal: bool,

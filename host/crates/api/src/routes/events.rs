@@ -51,6 +51,7 @@ impl Selection {
         let (dag_id, run_id) = match event {
             RunEvent::DagRun { dag_id, run_id, .. }
             | RunEvent::TaskInstance { dag_id, run_id, .. }
+            | RunEvent::Expanded { dag_id, run_id, .. }
             | RunEvent::Progress { dag_id, run_id, .. } => (dag_id, Some(run_id)),
             RunEvent::Dag { dag_id, .. } => (dag_id, None),
         };
@@ -63,6 +64,7 @@ const fn name(event: &RunEvent) -> &'static str {
     match event {
         RunEvent::DagRun { .. } => "dag_run",
         RunEvent::TaskInstance { .. } => "task_instance",
+        RunEvent::Expanded { .. } => "expanded",
         RunEvent::Progress { .. } => "progress",
         RunEvent::Dag { .. } => "dag",
     }

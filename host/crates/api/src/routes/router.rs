@@ -50,6 +50,8 @@ pub(crate) fn routes() -> Routes {
     let routes = super::wait::add(routes);
     let routes = super::clear::add(routes);
     let routes = super::task_instances::add(routes);
+    let routes = super::set_state::add(routes);
+    let routes = super::dependencies::add(routes);
     let routes = super::tries::add(routes);
     let routes = super::hitl::add(routes);
     let routes = super::logs::add(routes);

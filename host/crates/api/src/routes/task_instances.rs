@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use model::{MapIndex, TaskInstanceState};
-use ports::query::{Listed, Page, TiRow};
+use model::{Dag, MapIndex, TaskInstanceState};
+use ports::query::{Listed, Page, RunRow, TiRow};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -112,7 +112,8 @@ pub(super) struct TaskInstanceResponse {
     executor: Null,
     executor_config: &'static str,
     note: Null,
-    rendered_map_index: Null,
+    /// What its `map_index_template` calls it.
+    rendered_map_index: Option<String>,
     #[schema(value_type = Value)]
     rendered_fields: Map<String, Value>,
     trigger: Null,
@@ -190,7 +191,7 @@ impl TaskInstanceResponse {
             executor: Null,
             executor_config: "{}",
             note: Null,
-            rendered_map_index: Null,
+            rendered_map_index: row.rendered_map_index,
             rendered_fields: Map::new(),
             trigger: Null,
             triggerer_job: Null,
@@ -285,21 +286,39 @@ async fn list_mapped(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (page, _) = query.page_or_cursor()?;
     let row = dag_runs::find(&app, &path).await?;
+    let task_id = path.task_id()?;
+    let dag = dag_of(&app, &row).await?;
+    let task = dag.index_of(task_id.as_str()).ok_or_else(|| {
+        ApiError::new(
+            Code::TaskNotFound,
+            format!("DAG `{}` has no task `{task_id}`", row.dag_id),
+        )
+    })?;
+    if !dag.is_repeated(task) {
+        return Err(ApiError::new(
+            Code::TaskNotMapped,
+            format!("task `{task_id}` is not mapped: it has one instance in a run"),
+        ));
+    }
     let selection = TiSelection::from_query(
         Some(row.dag_id.clone()),
         Some(row.run_id.clone()),
-        Some(path.task_id()?),
+        Some(task_id),
         &mut query,
     )?;
-    let listed = selection.rows(&app, page).await?;
-    // Airflow lists instances of mapped tasks only here.
-    let mapped: Vec<TiRow> = listed
-        .items
-        .into_iter()
-        .filter(|row| row.key.map_index.0 >= 0)
-        .collect();
-    let total = if mapped.is_empty() { 0 } else { listed.total };
-    collection(&app, Listed { items: mapped, total }, page).await
+    collection(&app, selection.mapped().rows(&app, page).await?, page).await
+}
+
+/// The DAG as the run knows it.
+pub(super) async fn dag_of(app: &App, run: &RunRow) -> Result<Arc<Dag>, ApiError> {
+    let version = app.metadata.dag_version(&run.dag_id, run.version_number).await?;
+    let version = version.ok_or_else(|| {
+        ApiError::new(
+            Code::DagVersionNotFound,
+            format!("DAG `{}` has no version {}", run.dag_id, run.version_number),
+        )
+    })?;
+    Ok(version.dag)
 }
 
 async fn list_batch(
@@ -323,14 +342,20 @@ pub(super) async fn find(app: &App, path: &PathArgs, map_index: MapIndex) -> Res
         .await?
     else {
         // The error of an unknown DAG or run says so.
-        dag_runs::find(app, path).await?;
-        return Err(ApiError::new(
-            Code::TaskInstanceNotFound,
+        let run = dag_runs::find(app, path).await?;
+        let is_repeated = map_index == MapIndex::UNMAPPED && {
+            let dag = dag_of(app, &run).await?;
+            dag.index_of(task_id.as_str()).is_some_and(|task| dag.is_repeated(task))
+        };
+        let why = if is_repeated {
+            format!("task `{task_id}` is mapped: add a map index to the path; `listMapped` lists its instances")
+        } else {
             format!(
                 "run `{run_id}` of DAG `{dag_id}` has no task instance `{task_id}` with map index {}",
                 map_index.0
-            ),
-        ));
+            )
+        };
+        return Err(ApiError::new(Code::TaskInstanceNotFound, why));
     };
     overlay(app, std::slice::from_mut(&mut row));
     Ok(row)

@@ -93,6 +93,8 @@ struct TaskResponse {
     #[schema(value_type = Value)]
     class_ref: Value,
     is_mapped: bool,
+    /// The task group that it lies in.
+    task_group_id: Option<String>,
     extra_links: Vec<String>,
     /// The component as the manifest names it; `null` for a built-in step.
     component: Option<String>,
@@ -115,7 +117,7 @@ struct TaskResponse {
 }
 
 impl TaskResponse {
-    fn new(dag: &Dag, task: &Task) -> Self {
+    fn new(dag: &Dag, index: TaskIndex, task: &Task) -> Self {
         let ids = |indices: &[TaskIndex]| -> Vec<String> {
             let ids = indices.iter().filter_map(|index| dag.task(*index));
             let mut ids: Vec<String> = ids.map(|task| task.id.to_string()).collect();
@@ -157,7 +159,11 @@ impl TaskResponse {
             operator_name: task.work.operator_name().to_owned(),
             params: json!({}),
             class_ref: json!({ "module_path": task.work.operator(), "class_name": task.work.operator_name() }),
-            is_mapped: false,
+            is_mapped: dag.is_mapped(index),
+            task_group_id: task
+                .group
+                .and_then(|group| dag.groups.get(group.at()))
+                .map(|group| group.id.to_string()),
             extra_links: Vec::new(),
             component: component.map(|component| component.reference.clone()),
             component_digest: component.map(|component| component.digest.to_string()),
@@ -210,9 +216,9 @@ async fn list(
     let order = order::parse(&query.texts("order_by"), &allowed)?;
     let row = dags::find(&app, &path).await?;
     let dag = &row.version.dag;
-    let mut tasks: Vec<&Task> = dag.tasks.iter().collect();
-    tasks.sort_by(|left, right| left.id.cmp(&right.id));
-    order::sort(&mut tasks, &order, |column, left, right| match column {
+    let mut tasks: Vec<(TaskIndex, &Task)> = (0..).map(TaskIndex).zip(&dag.tasks).collect();
+    tasks.sort_by(|(_, left), (_, right)| left.id.cmp(&right.id));
+    order::sort(&mut tasks, &order, |column, (_, left), (_, right)| match column {
         Column::Id => left.id.cmp(&right.id),
         Column::TriggerRule => left.trigger_rule.as_str().cmp(right.trigger_rule.as_str()),
         Column::Pool => left.pool.cmp(&right.pool),
@@ -222,7 +228,10 @@ async fn list(
     });
     Ok(Json(TaskCollectionResponse {
         total_entries: tasks.len() as u64,
-        tasks: tasks.into_iter().map(|task| TaskResponse::new(dag, task)).collect(),
+        tasks: tasks
+            .into_iter()
+            .map(|(index, task)| TaskResponse::new(dag, index, task))
+            .collect(),
     }))
 }
 
@@ -230,12 +239,14 @@ async fn get(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskRes
     let row = dags::find(&app, &path).await?;
     let task_id = path.task_id()?;
     let dag = &row.version.dag;
-    let task = dag.index_of(task_id.as_str()).and_then(|index| dag.task(index));
-    let task = task.ok_or_else(|| {
+    let found = dag
+        .index_of(task_id.as_str())
+        .and_then(|index| Some((index, dag.task(index)?)));
+    let (index, task) = found.ok_or_else(|| {
         ApiError::new(
             Code::TaskNotFound,
             format!("DAG `{}` has no task `{task_id}`", row.dag_id),
         )
     })?;
-    Ok(Json(TaskResponse::new(dag, task)))
+    Ok(Json(TaskResponse::new(dag, index, task)))
 }

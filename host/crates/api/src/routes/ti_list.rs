@@ -52,7 +52,7 @@ const COLUMNS: &[(&str, Option<TiField>)] = &[
     ("logical_date", Some(TiField::LogicalDate)),
     ("run_after", Some(TiField::RunAfter)),
     ("try_number", Some(TiField::TryNumber)),
-    ("rendered_map_index", None),
+    ("rendered_map_index", Some(TiField::RenderedMapIndex)),
 ];
 
 /// Which task instances: what the database filters by, and the rest.
@@ -65,6 +65,10 @@ pub(super) struct TiSelection {
     versions: Vec<u32>,
     operators: Vec<String>,
     duration: NumberRange,
+    /// Only tasks of this group, however deep.
+    group: Option<String>,
+    /// What instances of mapped tasks are called.
+    names: Patterns,
     tasks: Patterns,
     dags: Patterns,
     runs: Patterns,
@@ -108,14 +112,11 @@ impl TiSelection {
             }
         }
         let given = |name: &str| query.text(name).is_some_and(|text| !text.is_empty());
-        let mut impossible = [
-            "executor",
-            "task_group_id",
-            "rendered_map_index_pattern",
-            "rendered_map_index_prefix_pattern",
-        ]
-        .into_iter()
-        .any(given);
+        let mut impossible = given("executor");
+        let group = query
+            .text("task_group_id")
+            .filter(|group| !group.is_empty())
+            .map(str::to_owned);
         if let Some(task_id) = query.text("task_id").filter(|text| !text.is_empty()) {
             match TaskId::new(task_id) {
                 Ok(task_id) => filter.task_ids = vec![task_id],
@@ -126,6 +127,8 @@ impl TiSelection {
             versions: query.counts("version_number"),
             operators: query.texts("operator"),
             duration: query.numbers("duration"),
+            group,
+            names: query.patterns("rendered_map_index"),
             dags: query.patterns("dag_id"),
             runs: query.patterns("run_id"),
             pools: query.patterns("pool_name"),
@@ -199,9 +202,16 @@ impl TiSelection {
         Ok(self)
     }
 
+    /// Only instances of what is repeated: Airflow lists what waits to be expanded among the others.
+    pub(super) fn mapped(mut self) -> Self {
+        self.filter.only_mapped = true;
+        self
+    }
+
     fn database_suffices(&self) -> bool {
         let patterns = [
             &self.tasks,
+            &self.names,
             &self.dags,
             &self.runs,
             &self.pools,
@@ -209,6 +219,7 @@ impl TiSelection {
             &self.queue_names,
         ];
         self.dag_ids.is_none()
+            && self.group.is_none()
             && self.run_ids.is_none()
             && self.map_indices.is_empty()
             && self.versions.is_empty()
@@ -225,6 +236,12 @@ impl TiSelection {
             && (self.versions.is_empty() || self.versions.contains(&row.version_number))
             && (self.operators.is_empty() || self.operators.contains(&row.operator))
             && self.duration.holds(duration(row.start_date, row.end_date))
+            && self.group.as_deref().is_none_or(|group| in_group(&row.task_id, group))
+            && (self.names.is_empty()
+                || row
+                    .rendered_map_index
+                    .as_deref()
+                    .is_some_and(|name| self.names.matches(name)))
             && self.tasks.matches(row.task_id.as_str())
             && self.dags.matches(row.dag_id.as_str())
             && self.runs.matches(row.run_id.as_str())
@@ -251,6 +268,12 @@ impl TiSelection {
         overlay(app, &mut listed.items);
         Ok(listed)
     }
+}
+
+/// Whether a task lies in a group: its id begins with that of the group.
+pub(super) fn in_group(task_id: &TaskId, group: &str) -> bool {
+    let rest = task_id.as_str().strip_prefix(group);
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Lays what memory knows over rows of any runs.

@@ -99,6 +99,8 @@ pub(super) struct TaskInstanceHistoryResponse {
     failure_code: Option<String>,
     /// The details that the task gave its failure.
     failure_details: Option<RawJson>,
+    /// What its `map_index_template` calls it.
+    rendered_map_index: Option<String>,
     /// What the task's `retry_policy` decided about the try.
     retry_reason: Option<String>,
     /// The memory limit of the try.
@@ -139,6 +141,7 @@ impl TaskInstanceHistoryResponse {
             cause_message: row.message,
             failure_code: row.code,
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
+            rendered_map_index: row.rendered_map_index,
             retry_reason: row.retry_reason,
             memory_limit_bytes: row.memory_limit_bytes,
         })

@@ -17,7 +17,7 @@ use model::{
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    TriggerRequest,
+    SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, DagVersion, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
@@ -252,6 +252,7 @@ impl Control for Fake {
                 retry_reason: None,
                 memory_limit_bytes: task.limits.memory_bytes,
                 usage: None,
+                rendered_map_index: None,
                 pool: task.pool.clone(),
                 pool_slots: 1,
                 priority_weight: 1,
@@ -309,6 +310,23 @@ impl Control for Fake {
             run.state = state;
         }
         self.find(dag_id, run_id)
+    }
+
+    async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError> {
+        let mut changed = Vec::new();
+        for ti in &mut self.data().tis {
+            let named = request.tasks.iter().any(|(task, _)| *task == ti.task_id);
+            if named && ti.run_id == request.run_id && ti.state != request.state {
+                if !request.dry_run {
+                    ti.state = request.state;
+                }
+                changed.push(ti.clone());
+            }
+        }
+        if changed.is_empty() && !request.dry_run {
+            return Err(ControlError::Conflict("there is nothing to change".to_owned()));
+        }
+        Ok(changed)
     }
 
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError> {

@@ -136,6 +136,7 @@ CREATE TABLE task_instance (
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
     facts TEXT COLLATE "C",
+    rendered_map_index TEXT,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
 ) WITH (fillfactor = 70);
@@ -167,6 +168,7 @@ CREATE TABLE task_instance_try (
     peak_memory_bytes BIGINT,
     log_bytes BIGINT,
     facts TEXT COLLATE "C",
+    rendered_map_index TEXT,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 );

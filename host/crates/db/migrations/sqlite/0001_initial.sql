@@ -132,6 +132,7 @@ CREATE TABLE task_instance (
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
     facts TEXT,
+    rendered_map_index TEXT,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index)
 ) STRICT, WITHOUT ROWID;
@@ -163,6 +164,7 @@ CREATE TABLE task_instance_try (
     peak_memory_bytes INTEGER,
     log_bytes INTEGER,
     facts TEXT,
+    rendered_map_index TEXT,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;

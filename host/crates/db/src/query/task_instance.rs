@@ -22,6 +22,7 @@ fn column(field: TiField) -> &'static str {
         TiField::RunAfter => "r.run_after",
         TiField::LogicalDate => "r.logical_date",
         TiField::TryNumber => "t.try_number",
+        TiField::RenderedMapIndex => "t.rendered_map_index",
     }
 }
 
@@ -33,6 +34,7 @@ pub(super) fn conditions(filter: &TiFilter, from: &'static str, dialect: Dialect
         task_ids,
         task_id_pattern,
         map_index,
+        only_mapped,
         states,
         causes,
         pools,
@@ -51,6 +53,9 @@ pub(super) fn conditions(filter: &TiFilter, from: &'static str, dialect: Dialect
     conditions.one_of("t.task_id", task_ids.iter().map(TaskId::as_str));
     conditions.like("t.task_id", task_id_pattern.as_ref());
     conditions.equals("t.map_index", map_index.map(|index| index.0));
+    if *only_mapped {
+        conditions.and().push("t.map_index >= 0");
+    }
     conditions.one_of("t.state", states.iter().map(|state| state.as_str()));
     conditions.one_of("t.cause", causes.iter().map(|cause| cause.as_str()));
     if !pools.is_empty() {

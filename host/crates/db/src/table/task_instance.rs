@@ -39,6 +39,7 @@ const WRITTEN: &[(&str, Kind)] = &[
     ("peak_memory_bytes", Kind::Int),
     ("log_bytes", Kind::Int),
     ("facts", Kind::Text),
+    ("rendered_map_index", Kind::Text),
 ];
 
 static CURRENT: Upsert = Upsert::new("task_instance", WRITTEN, 3);
@@ -79,6 +80,7 @@ fn write(table: &'static Upsert, dialect: Dialect, rows: &[&TiWrite], now: Times
         batch.int(usage.map(|usage| saturate(usage.log_bytes)));
         let facts = row.facts.as_ref().and_then(|facts| serde_json::to_string(facts).ok());
         batch.text(facts.as_deref());
+        batch.text(row.rendered_map_index.as_deref());
     }
     table.statement(batch)
 }
@@ -126,12 +128,12 @@ pub(crate) fn delete_by_key(delete: &'static str, dialect: Dialect, keys: &[TiKe
 /// The columns of [`read`]; `t` is the task instance.
 const COLUMNS: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts";
+    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, t.rendered_map_index";
 
 /// The columns of [`read_shown`]; `t` is the task instance or the try, and `r` its run.
 pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
-    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, \
+    t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, t.rendered_map_index, \
     r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
@@ -173,6 +175,7 @@ fn read_columns(columns: &mut Columns<'_>) -> Result<TiWrite, sqlx::Error> {
             })
         },
         facts: columns.opt_json()?,
+        rendered_map_index: columns.opt_text()?,
     })
 }
 
@@ -269,6 +272,7 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         retry_reason: ti.retry_rule.and_then(|rule| task.retry.reason(rule)),
         memory_limit_bytes: raised_memory_bytes(ti.raised_memory_kib).unwrap_or(task.limits.memory_bytes),
         usage: ti.usage,
+        rendered_map_index: ti.rendered_map_index,
         pool: task.pool.clone(),
         pool_slots: task.pool_slots,
         priority_weight: task.queueing.weight,

@@ -317,6 +317,7 @@ async fn task_instances_are_filtered_and_ordered(#[values(Backend::Sqlite, Backe
     );
     assert_eq!(filtered!(task_id_pattern: Some("%OR%".into())), [(1, 2)]);
     assert_eq!(filtered!(map_index: Some(MapIndex(5))), [(2, 0)]);
+    assert_eq!(filtered!(only_mapped: true), [(2, 0)]);
     let states = vec![TaskInstanceState::Failed, TaskInstanceState::NoStatus];
     assert_eq!(filtered!(states: states), [(1, 1), (1, 2)]);
     assert_eq!(filtered!(causes: vec![Cause::TimedOut]), [(1, 1)]);
@@ -338,6 +339,7 @@ async fn task_instances_are_filtered_and_ordered(#[values(Backend::Sqlite, Backe
         TiField::RunAfter,
         TiField::LogicalDate,
         TiField::TryNumber,
+        TiField::RenderedMapIndex,
     ] {
         assert_eq!(filtered!(order_by: vec![by(field, true)]).len(), 4);
     }

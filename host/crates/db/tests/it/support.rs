@@ -266,6 +266,7 @@ pub(crate) fn ti(key: TiKey, name: &str, state: TaskInstanceState) -> TiWrite {
         retry_rule: None,
         raised_memory_kib: None,
         usage: None,
+        rendered_map_index: None,
         facts: None,
     }
 }

@@ -41,6 +41,7 @@ fn full(mut row: TiWrite) -> TiWrite {
         chosen: Some(vec![0, 4, 2]),
         measured: vec![7],
     });
+    row.rendered_map_index = Some("file \u{1F980}.csv".into());
     row
 }
 
@@ -99,8 +100,53 @@ async fn a_run_comes_back_as_it_was_written(#[values(Backend::Sqlite, Backend::P
     );
     assert_eq!((shown.pool.as_str(), shown.version_number), ("default_pool", 1));
     assert_eq!(shown.usage, rows[0].usage);
+    assert_eq!(shown.rendered_map_index, rows[0].rendered_map_index);
     test.db.close().await;
     db.close().await;
+}
+
+/// What was one task instance becomes many: the row with −1 goes, those with indexes come, and a tick may do both to one key.
+#[rstest]
+#[tokio::test]
+async fn renumbered_task_instances_leave_no_row(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("etl", 1, &["load", "train"]);
+    let lease = test.with_dag(&version).await;
+    let at = |task: u32, map_index: i32, state| {
+        let mut row = ti(key(1, task), if task == 0 { "load" } else { "train" }, state);
+        row.key.map_index = MapIndex(map_index);
+        row
+    };
+    let waiting = TaskInstanceState::NoStatus;
+    test.commit(
+        &lease,
+        TickWrite {
+            new_runs: vec![new_run(&version, 1)],
+            runs: vec![run_write(1, DagRunState::Running)],
+            task_instances: vec![at(0, -1, waiting), at(1, -1, waiting)],
+            ..tick()
+        },
+    )
+    .await;
+    let ready = TaskInstanceState::Scheduled;
+    test.commit(
+        &lease,
+        TickWrite {
+            task_instance_deletes: vec![at(1, -1, waiting).key, at(1, 7, waiting).key],
+            task_instances: vec![at(1, 0, ready), at(1, 1, ready), at(1, 7, ready)],
+            ..tick()
+        },
+    )
+    .await;
+    let stored = test.db.load_run(DagRunKey(1)).await.unwrap().unwrap();
+    let rows: Vec<_> = stored
+        .task_instances
+        .iter()
+        .map(|ti| (ti.key.task.0, ti.key.map_index.0, ti.state))
+        .collect();
+    assert_eq!(rows, [(0, -1, waiting), (1, 0, ready), (1, 1, ready), (1, 7, ready)]);
 }
 
 #[rstest]

@@ -79,7 +79,7 @@ impl InputTemplate {
             fuel,
             max: max_output,
             out: String::new(),
-            engines: [None, None],
+            engine: None,
         };
         render.node(&self.root)?;
         Ok(render.out)
@@ -91,9 +91,8 @@ struct Render<'c> {
     fuel: u64,
     max: usize,
     out: String,
-    /// Built when the first template that is more than a path is met: for those that are strict, and for those that say what to
-    /// take instead of what is missing.
-    engines: [Option<(Environment<'c>, Jinja)>; 2],
+    /// Built when the first template that is more than a path is met.
+    engine: Option<(Environment<'c>, Jinja)>,
 }
 
 impl<'c> Render<'c> {
@@ -174,23 +173,22 @@ impl<'c> Render<'c> {
         })
     }
 
-    /// In a template with `default(…)`, a path may lead through what is missing: `previous.step.n | default(0)`. What is missing at
-    /// the end, and anything that is done with it, is an error in both.
+    /// The engine, for one template. A path that ends in a default may be missing from its first step on.
     fn engine(&mut self, source: &str) -> Result<&(Environment<'c>, Jinja), RenderFault> {
-        let lenient = has_default(source);
-        let behavior = if lenient {
+        if self.engine.is_none() {
+            self.engine = Some((environment(self.context, self.fuel, self.max), root(self.context)?));
+        }
+        let missing = if has_default(source) {
             UndefinedBehavior::Chainable
         } else {
             UndefinedBehavior::Strict
         };
-        let missing = || RenderFault::Failed("the template engine is missing".to_owned());
-        let engine = self.engines.get_mut(usize::from(lenient)).ok_or_else(missing)?;
-        if engine.is_none() {
-            let mut environment = environment(self.context, self.fuel, self.max);
-            environment.set_undefined_behavior(behavior);
-            *engine = Some((environment, root(self.context)?));
+        if let Some((environment, _)) = &mut self.engine {
+            environment.set_undefined_behavior(missing);
         }
-        engine.as_ref().ok_or_else(missing)
+        self.engine
+            .as_ref()
+            .ok_or_else(|| RenderFault::Failed("the template engine is missing".to_owned()))
     }
 
     fn expression(&mut self, source: &'c str) -> Result<(), RenderFault> {
@@ -230,6 +228,17 @@ impl<'c> Render<'c> {
         }
         Ok(())
     }
+}
+
+/// Whether a template uses the filter `default`, or its short name `d`.
+fn has_default(source: &str) -> bool {
+    source.split('|').skip(1).any(|filter| {
+        let name = filter.trim_start();
+        let end = name
+            .find(|c: char| !c.is_alphanumeric() && c != '_')
+            .unwrap_or(name.len());
+        matches!(name.get(..end), Some("default" | "d"))
+    })
 }
 
 /// Takes at most so many bytes.
@@ -342,15 +351,6 @@ fn jinja(xcom: &XcomRef, input: &XcomInput) -> Jinja {
             ErrorKind::InvalidOperation,
             format!("cannot read `{}`: {why}", name_of(xcom)),
         ))
-    })
-}
-
-/// Whether a template uses the filter `default`, or `d` for short.
-fn has_default(source: &str) -> bool {
-    source.split('|').skip(1).any(|filter| {
-        let name = filter.trim_start();
-        let rest = name.strip_prefix("default").or_else(|| name.strip_prefix('d'));
-        rest.is_some_and(|rest| rest.trim_start().starts_with('('))
     })
 }
 

@@ -95,6 +95,10 @@ fn one_expression_keeps_its_type() {
     assert_eq!(render("{{ xcom.clean.tags | map('upper') | list }}"), r#"["A","B"]"#);
     assert_eq!(render("{{ xcom.clean.missing | default(7) }}"), "7");
     assert_eq!(render("{{ xcom.nowhere | default([]) }}"), "[]");
+    // What was not published at all is missing with all that would be in it.
+    assert_eq!(render("{{ xcom.nowhere.rows[0] | default(none) }}"), "null");
+    assert_eq!(render("{{ previous.nowhere.count|d(1) + 1 }}"), "2");
+    assert_eq!(render("<{{ xcom.nowhere.a.b | default('x') }}>"), "\"<x>\"");
     assert_eq!(render("{{ xcom.clean.tags | join('-') }}"), "\"a-b\"");
     assert_eq!(render("{{ 'x' if xcom.clean.n is odd else 'y' }}"), "\"x\"");
 }
@@ -138,6 +142,11 @@ fn what_is_missing_is_an_error() {
             "{{ xcom.clean.nothing + 1 }}",
             "error: cannot render the input: invalid operation: tried to use + operator",
         ),
+        (
+            "<{{ xcom.clean.nothing }}{{ xcom.clean.nothing | default(1) }}>",
+            "error: cannot render the input: undefined value",
+        ),
+        ("<{{ xcom.gone.a }}>", "error: cannot render the input: undefined value"),
         (
             "<{{ xcom.clean.nothing }}>",
             "error: cannot render the input: undefined value",

@@ -73,7 +73,7 @@ pub(super) async fn clear(
     clear_runs(shared, dag_id, rows, work, user).await
 }
 
-fn check_tasks(dag: &Dag, work: &ClearWork) -> Result<(), ControlError> {
+pub(super) fn check_tasks(dag: &Dag, work: &ClearWork) -> Result<(), ControlError> {
     for (task, _) in work.tasks.iter().flatten() {
         if dag.index_of(task.as_str()).is_none() {
             return Err(ControlError::TaskNotFound {

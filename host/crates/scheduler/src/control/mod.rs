@@ -11,6 +11,7 @@ mod respond;
 mod set_paused;
 mod set_run_note;
 mod set_run_state;
+mod set_task_instance_state;
 mod show;
 mod trigger;
 mod wait;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, RunUuid, TaskId};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    TriggerRequest,
+    SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, Deployed};
 use ports::query::{PoolRow, RunRow, TiRow};
@@ -51,6 +52,10 @@ impl Control for Handle {
         user: &str,
     ) -> Result<RunRow, ControlError> {
         set_run_state::set_run_state(&self.shared, dag_id, run_id, state, user).await
+    }
+
+    async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError> {
+        set_task_instance_state::set_task_instance_state(&self.shared, request).await
     }
 
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError> {

@@ -60,7 +60,7 @@ pub(super) async fn respond(shared: &Arc<Shared>, request: RespondRequest) -> Re
     Ok(Responded { at, answer })
 }
 
-async fn dag_of(shared: &Arc<Shared>, dag_id: &DagId, run_id: &RunId) -> Result<Arc<Dag>, ControlError> {
+pub(super) async fn dag_of(shared: &Arc<Shared>, dag_id: &DagId, run_id: &RunId) -> Result<Arc<Dag>, ControlError> {
     if let Some(run) = shared.active().find(dag_id, run_id) {
         return Ok(Arc::clone(run.version.dag()));
     }

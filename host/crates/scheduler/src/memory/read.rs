@@ -152,6 +152,7 @@ impl Tables {
                     retry_reason: ti.retry_rule.and_then(|rule| task.retry.reason(rule)),
                     memory_limit_bytes: raised_memory_bytes(ti.raised_memory_kib).unwrap_or(task.limits.memory_bytes),
                     usage: ti.usage,
+                    rendered_map_index: ti.rendered_map_index.clone(),
                     pool: task.pool.clone(),
                     pool_slots: task.pool_slots,
                     priority_weight: task.queueing.weight,

@@ -1,0 +1,155 @@
+//! Setting the state of task instances by hand.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use model::{MapIndex, TaskInstanceState};
+use ports::control::SetStateRequest;
+use utoipa::ToSchema;
+
+use super::dag_runs::MAX_NOTE;
+use super::task_instances::{TaskInstanceCollectionResponse, find, whole};
+use super::{dag_runs, under};
+use crate::auth::User;
+use crate::error::{ApiError, Code};
+use crate::openapi::{Kind, Op, Routes};
+use crate::request::{JsonObject, PathArgs, Query};
+use crate::state::App;
+
+pub(crate) fn add(routes: Routes) -> Routes {
+    let op = |id, summary| {
+        Op::new("task_instance", id, summary)
+            .query(&[("update_mask", Kind::Texts)])
+            .body::<PatchTaskInstanceBody>()
+            .ok::<TaskInstanceCollectionResponse>()
+    };
+    let map_index = &[("map_index", Kind::Int)];
+    routes
+        .patch(
+            under!(ti ""),
+            patch,
+            op(
+                "patch_task_instance",
+                "Set the state of a task instance, or of all instances of a mapped task",
+            )
+            .query(map_index),
+        )
+        .patch(
+            under!(ti "/{map_index}"),
+            patch,
+            op(
+                "patch_task_instance_by_map_index",
+                "Set the state of one instance of a mapped task",
+            ),
+        )
+        .patch(
+            under!(ti "/dry_run"),
+            dry_run,
+            op("patch_task_instance_dry_run", "What setting the state would change").query(map_index),
+        )
+        .patch(
+            under!(ti "/{map_index}/dry_run"),
+            dry_run,
+            op(
+                "patch_task_instance_dry_run_by_map_index",
+                "What setting the state of one instance of a mapped task would change",
+            ),
+        )
+}
+
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body in the OpenAPI document; the members are read one by one"
+)]
+struct PatchTaskInstanceBody {
+    /// `success`, `failed` or `skipped`.
+    new_state: Option<String>,
+    note: Option<String>,
+    include_upstream: Option<bool>,
+    include_downstream: Option<bool>,
+    include_future: Option<bool>,
+    include_past: Option<bool>,
+}
+
+async fn patch(
+    State(app): State<Arc<App>>,
+    user: User,
+    path: PathArgs,
+    query: Query,
+    body: JsonObject,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    set(&app, &user, &path, query, body, false).await
+}
+
+async fn dry_run(
+    State(app): State<Arc<App>>,
+    user: User,
+    path: PathArgs,
+    query: Query,
+    body: JsonObject,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    set(&app, &user, &path, query, body, true).await
+}
+
+async fn set(
+    app: &App,
+    user: &User,
+    path: &PathArgs,
+    mut query: Query,
+    mut body: JsonObject,
+    dry_run: bool,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    let state = body.named::<TaskInstanceState>("new_state");
+    let settable = [
+        TaskInstanceState::Success,
+        TaskInstanceState::Failed,
+        TaskInstanceState::Skipped,
+    ];
+    if state.is_some_and(|state| !settable.contains(&state)) {
+        body.violate(
+            "new_state",
+            "enum",
+            "a task instance can be set to `success`, `failed` or `skipped`",
+        );
+    }
+    let note = body.short_text("note", MAX_NOTE);
+    let include_upstream = body.flag("include_upstream").unwrap_or(false);
+    let include_downstream = body.flag("include_downstream").unwrap_or(false);
+    let other_runs = [body.flag("include_future"), body.flag("include_past")].contains(&Some(true));
+    let mask = query.texts("update_mask");
+    let unmasked = |name: &str| mask.is_empty() || mask.iter().any(|given| given == name);
+    let state = state.filter(|_| unmasked("new_state"));
+    let note = note.filter(|note| unmasked("note") && !note.is_empty());
+    if state.is_none() && note.is_none() {
+        body.violate("new_state", "missing", "there is nothing to change");
+    }
+    let in_query = query.map_index("map_index");
+    query.finish()?;
+    body.finish()?;
+    let unsupported = |why: &str| Err(ApiError::new(Code::NotSupported, why));
+    let Some(state) = state.filter(|_| note.is_none()) else {
+        return unsupported("notes belong to runs here, not to task instances");
+    };
+    if other_runs {
+        return unsupported("the state of task instances is set for one run at a time");
+    }
+    let row = dag_runs::find(app, path).await?;
+    let map_index = path.map_index()?.or(in_query);
+    if let Some(map_index) = map_index.filter(|index| *index != MapIndex::UNMAPPED) {
+        find(app, path, map_index).await?;
+    }
+    let request = SetStateRequest {
+        dag_id: row.dag_id,
+        run_id: row.run_id,
+        tasks: vec![(path.task_id()?, map_index)],
+        include_upstream,
+        include_downstream,
+        state,
+        dry_run,
+        user: user.name().to_owned(),
+    };
+    let rows = app.control.set_task_instance_state(request).await?;
+    Ok(Json(whole(app, rows).await?))
+}

@@ -1,0 +1,96 @@
+//! Task instances that get their state from a person.
+
+use model::run::Event;
+use model::{DagRunKey, TaskIndex, TaskInstanceState};
+use ports::control::ControlError;
+use ports::intent::ClearWork;
+
+use crate::core::Core;
+use crate::run::{Draft, Place};
+use crate::selection::Selection;
+use crate::tick::Tick;
+
+/// What a request names and does not have the state yet: upstream first, since a new state clears what failed further down.
+pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) -> Result<Vec<Place>, ControlError> {
+    let dag = draft.live.version.dag();
+    let selection = Selection::new(dag, work);
+    let named: Vec<(Place, TaskInstanceState)> = draft
+        .state
+        .tis()
+        .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state))
+        .map(|(task, map_index, ti)| ((task, map_index), ti.state))
+        .collect();
+    if named.is_empty() {
+        return Err(ControlError::TaskInstanceNotFound(
+            "the run has no such task instance".to_owned(),
+        ));
+    }
+    let places = named
+        .into_iter()
+        .filter(|(_, now)| !matches!(now, TaskInstanceState::Removed));
+    let mut places: Vec<Place> = places
+        .filter(|(_, now)| *now != state)
+        .map(|(place, _)| place)
+        .collect();
+    if places.is_empty() {
+        return Err(ControlError::Conflict(format!(
+            "there is nothing to change: the state is `{state}` already, or the task instance was removed"
+        )));
+    }
+    let mut depths: Vec<Option<usize>> = vec![None; dag.tasks.len()];
+    let mut depth = |task: TaskIndex| {
+        depths
+            .get_mut(task.at())
+            .map(|known| *known.get_or_insert_with(|| dag.ancestors(&[task]).len()))
+    };
+    places.sort_by_cached_key(|(task, map_index)| (depth(*task), *task, *map_index));
+    Ok(places)
+}
+
+/// What the audit log says of it.
+pub(crate) fn audit_extra(work: &ClearWork, state: TaskInstanceState, changed: usize) -> String {
+    let tasks: Vec<_> = work
+        .tasks
+        .iter()
+        .flatten()
+        .map(|(task, map_index)| serde_json::json!({"task_id": task, "map_index": map_index}))
+        .collect();
+    serde_json::json!({"tasks": tasks, "new_state": state, "task_instances": changed}).to_string()
+}
+
+fn could_not_run(state: TaskInstanceState) -> bool {
+    matches!(state, TaskInstanceState::Failed | TaskInstanceState::UpstreamFailed)
+}
+
+impl Core {
+    pub(crate) fn mark(&mut self, tick: &mut Tick, key: DagRunKey, places: &[Place], state: TaskInstanceState) {
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        let failed: Vec<Place> = draft
+            .state
+            .tis()
+            .filter(|(.., ti)| could_not_run(ti.state))
+            .map(|(task, map_index, _)| (task, map_index))
+            .collect();
+        for (task, map_index) in places {
+            let event = Event::SetTaskInstanceState {
+                task: *task,
+                map_index: *map_index,
+                state,
+            };
+            self.step(tick, key, event);
+        }
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        // What runs again begins anew, as after clearing.
+        for place in failed {
+            let ended = |ti: &model::run::Ti| ti.state.is_finished();
+            if !draft.state.ti(place.0, place.1).is_some_and(ended) {
+                let ti = draft.ti(place);
+                draft.checkpoint_deletes.push(ti);
+            }
+        }
+    }
+}

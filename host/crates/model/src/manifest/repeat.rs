@@ -6,6 +6,7 @@ use super::declared::{ExpandDecl, Input, Manifest, SourceDecl, TaskDecl};
 use super::diagnostic::Findings;
 use super::read;
 use super::section::{Section, short};
+use super::suggest;
 use super::tree::{Kind, Node};
 use crate::dag::{Combine, DEFAULT_MAP_LIMIT, TaskRole, length};
 use crate::template::{Source, TemplateRoot};
@@ -226,6 +227,29 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
                     format!("`{root}` means nothing: {missing}"),
                 )
                 .hint(hint);
+        }
+        let groups = around.iter().filter_map(|group| group.expand.as_ref());
+        let mappings: Vec<&ExpandDecl> = task.expand.iter().chain(groups).collect();
+        // What objects of `expand_kwargs` hold is known when they are there.
+        if mappings.is_empty() || mappings.iter().any(|mapping| mapping.how == Combine::Kwargs) {
+            continue;
+        }
+        let names = || {
+            mappings
+                .iter()
+                .flat_map(|mapping| &mapping.sources)
+                .map(|source| &*source.name)
+        };
+        for (pointer, offset, name) in template.item_uses() {
+            if !names().any(|known| known == name) {
+                findings
+                    .error(
+                        "manifest_expand",
+                        manifest.locate(&task.input, pointer, offset),
+                        format!("nothing is mapped over as `{}`", short(name)),
+                    )
+                    .maybe_hint(suggest::hint(name, names()));
+            }
         }
     }
     for (at, group) in manifest.groups.iter().enumerate() {

@@ -55,6 +55,7 @@ pub struct InputTemplate {
     refs: Vec<XcomRef>,
     uses: Vec<XcomUse>,
     param_uses: Vec<(String, usize, String)>,
+    item_uses: Vec<(String, usize, String)>,
     root_uses: Vec<(String, usize, TemplateRoot)>,
 }
 
@@ -142,6 +143,7 @@ impl InputTemplate {
             refs,
             uses: reader.uses,
             param_uses: reader.param_uses,
+            item_uses: reader.item_uses,
             root_uses: reader.root_uses,
         })
     }
@@ -168,6 +170,13 @@ impl InputTemplate {
         self.root_uses
             .iter()
             .map(|(path, offset, root)| (path.as_str(), *offset, *root))
+    }
+
+    /// Where it names elements: JSON pointer of the string, offset in it, name.
+    pub fn item_uses(&self) -> impl Iterator<Item = (&str, usize, &str)> {
+        self.item_uses
+            .iter()
+            .map(|(path, offset, name)| (path.as_str(), *offset, name.as_str()))
     }
 
     /// Where it names parameters: JSON pointer of the string, offset in it, name.
@@ -224,6 +233,7 @@ pub(super) struct Reader {
     pub(super) errors: Vec<TemplateError>,
     pub(super) uses: Vec<XcomUse>,
     pub(super) param_uses: Vec<(String, usize, String)>,
+    pub(super) item_uses: Vec<(String, usize, String)>,
     pub(super) root_uses: Vec<(String, usize, TemplateRoot)>,
 }
 

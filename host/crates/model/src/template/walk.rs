@@ -215,6 +215,7 @@ impl Walk<'_> {
                     self.named(var.span(), var.id, attr.name.to_owned(), RETURN_VALUE);
                 }
                 Expr::Var(var) if var.id == "params" => self.param(var.span(), attr.name),
+                Expr::Var(var) if var.id == "item" => self.item(var.span(), attr.name),
                 base => self.expression(base),
             },
             Expr::GetItem(item) => match (&item.expr, constant_text(&item.subscript_expr)) {
@@ -227,6 +228,7 @@ impl Walk<'_> {
                     Some("write the task id in quotes: `xcom[\"load\"]`".to_owned()),
                 ),
                 (Expr::Var(var), Some(name)) if var.id == "params" => self.param(var.span(), &name),
+                (Expr::Var(var), Some(name)) if var.id == "item" => self.item(var.span(), &name),
                 (base, _) => {
                     self.expression(base);
                     self.expression(&item.subscript_expr);
@@ -311,6 +313,13 @@ impl Walk<'_> {
         self.reader
             .root_uses
             .push((self.pointer.to_owned(), span.start_offset as usize, root));
+    }
+
+    fn item(&mut self, span: Span, name: &str) {
+        self.repeated(span, TemplateRoot::Item);
+        self.reader
+            .item_uses
+            .push((self.pointer.to_owned(), span.start_offset as usize, name.to_owned()));
     }
 
     fn param(&mut self, span: Span, name: &str) {

@@ -185,6 +185,9 @@ async fn the_loop_of_build_deploy_trigger_read() {
     succeeds(&run(&["logs", "local", "first", "two"]));
     succeeds(&run(&["components", "list"]));
     succeeds(&run(&["components", "push", "workload.wasm", "mine@1"]));
+    std::fs::write(dir.join("tagged.yaml"), GOOD.replace("./workload.wasm", "mine@1")).expect("it can be written");
+    let checked = run(&["dags", "check", "tagged.yaml"]);
+    assert!(text(&checked).contains("2 tasks, no errors"), "{}", text(&checked));
     let inspected = succeeds(&run(&["components", "inspect", "mine@1"]));
     assert!(
         inspected.contains("spin") && inspected.contains("sha256:"),

@@ -390,7 +390,7 @@ async fn found_component(
         )));
     }
     let broken = || "the server's answer about a component is not understood".to_owned();
-    let descriptor = json!({"format": 1, "sdk": component.get("sdk"), "tasks": component.get("tasks")});
+    let descriptor = component.get("descriptor").cloned().unwrap_or_default();
     let descriptor: Descriptor = serde_json::from_value(descriptor).or_fail(Exit::Broken, broken)?;
     let digest = text("/digest")
         .unwrap_or_default()

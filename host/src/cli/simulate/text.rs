@@ -1,7 +1,5 @@
 //! The report for people, made for 100 columns.
 
-use std::time::Duration;
-
 use model::simulate::{Hang, Outcome, Scenario, Single};
 use model::{TaskIndex, TaskInstanceState};
 use unicode_width::UnicodeWidthStr;
@@ -199,7 +197,7 @@ impl Page<'_> {
                 None => groups.push(vec![single]),
             }
         }
-        let titles = ["TASK", "FAILURE", "TASK", "RUN", "TRIES", "RUN TIME", "DOES NOT RUN"];
+        let titles = ["TASK", "FAILURE", "ENDS AS", "RUN", "TRIES", "RUN TIME", "DOES NOT RUN"];
         let titles = titles.map(|title| self.paint.dim(title)).to_vec();
         let mut rows = Vec::new();
         let mut last = None;
@@ -208,20 +206,21 @@ impl Page<'_> {
             let name = if last == Some(first.task) {
                 String::new()
             } else {
-                escape::shorten(&self.simulated.name(first.task), 20).into_owned()
+                escape::shorten(&self.simulated.name(first.task), 18).into_owned()
             };
             last = Some(first.task);
-            let words: Vec<String> = group.iter().map(|single| single.fault.word()).collect();
+            let mut faults = lines_of(group.iter().map(|single| single.fault.word())).into_iter();
             let task_state = first.task_state.map_or("", TaskInstanceState::as_str);
             rows.push(vec![
                 name,
-                words.join(", "),
+                faults.next().unwrap_or_default(),
                 self.paint.state(task_state),
                 self.paint.state(state(first.played.state, first.played.hang.is_some())),
                 range(group.iter().map(|single| single.tries), |tries| tries.to_string()),
                 range(group.iter().map(|single| single.played.run_time), format::duration),
-                self.some_names(&first.played.not_run, 22),
+                self.some_names(&first.played.not_run, 20),
             ]);
+            rows.extend(faults.map(|more| vec![String::new(), more]));
         }
         let table = plain_table(titles, rows);
         self.line(&table);
@@ -336,8 +335,8 @@ impl Page<'_> {
         let random = &report.random;
         if random.count > 0 {
             self.heading("Several failures at a time");
-            self.line(&format!(
-                "  {} random scenarios: {} failed, {} succeeded ({} of them with a failure that nobody would notice){}",
+            let text = format!(
+                "{} random scenarios: {} failed, {} succeeded ({} of them with a failure that nobody would notice){}",
                 random.count,
                 random.failed,
                 random.success,
@@ -347,7 +346,8 @@ impl Page<'_> {
                 } else {
                     String::new()
                 },
-            ));
+            );
+            self.wrapped("  ", &text);
         }
         let rate = report.played as f64 / simulated.took.as_secs_f64().max(1e-6);
         let left_out = match report.left_out {
@@ -370,6 +370,22 @@ impl Page<'_> {
 fn comes_to_the_same(one: &Single, other: &Single) -> bool {
     let what = |single: &Single| (single.task, single.task_state, single.played.state, single.played.hang);
     what(one) == what(other) && one.played.not_run == other.played.not_run
+}
+
+/// The words in lines that a narrow column has room for.
+fn lines_of(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() <= 20 => line.push_str(&format!(", {word}")),
+            Some(line) => {
+                line.push(',');
+                lines.push(word);
+            }
+            None => lines.push(word),
+        }
+    }
+    lines
 }
 
 /// `3`, or `1–3`.

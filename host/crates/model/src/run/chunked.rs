@@ -47,7 +47,7 @@ impl<T> Default for Chunked<T> {
 }
 
 /// The task instances of a run, with a summary of each chunk, so that the few that matter are found without a look at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TiTable {
     chunks: Vec<TiChunk>,
 }
@@ -76,12 +76,6 @@ fn is_dispatched(ti: &Ti) -> bool {
 
 fn is_unfinished(ti: &Ti) -> bool {
     !ti.state.is_finished()
-}
-
-impl Default for TiTable {
-    fn default() -> Self {
-        Self { chunks: Vec::new() }
-    }
 }
 
 impl TiTable {

@@ -155,7 +155,7 @@ impl RunState {
             };
             let first = instance.first_node as usize;
             nodes.extend(first..first + tasks);
-            for fan in (0..inner).filter_map(|at| Some(instance.first_fan as usize + at)) {
+            for fan in (0..inner).map(|at| instance.first_fan as usize + at) {
                 let Some(fan) = self.fans.get_mut(fan) else { continue };
                 let is_loop = self.dag.scopes().get(fan.def).is_some_and(|def| def.is_loop);
                 if is_loop {

@@ -15,12 +15,21 @@ use clap::Parser;
 use crate::cli::{Cli, Command};
 use crate::failure::{Exit, OrFail, Result};
 
-/// It gives memory back after a large run; glibc keeps an arena of its high tide for each of a dozen threads. (jemalloc gives back
-/// still more, but needs `make` to be built.)
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// glibc gives each thread an arena of its own, and each keeps its high tide: after a large run that is several times what is in use.
+#[cfg(target_env = "gnu")]
+fn share_arenas() {
+    #[expect(unsafe_code, reason = "glibc has no other way to be told")]
+    // SAFETY: it sets a number, before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_arenas() {}
 
 fn main() -> ExitCode {
+    share_arenas();
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == runtime::INTERNAL_COMPILE) {
         return runtime::compile_child_main(args);

@@ -175,7 +175,7 @@ impl RunState {
                     self.sum(seen, &mut upstream);
                     not_chosen += self.refusals(seen, task);
                 }
-                upstream.total += self.loops_between(scope, task, *of);
+                upstream.total += self.loops_between(scope, *of);
             }
             let mut setups = Upstream::default();
             for of in dag.setups_of(task) {
@@ -222,10 +222,14 @@ impl RunState {
         number(node.slots().filter(refuses).count())
     }
 
-    /// How many loops that may still go on lie between a node and the instances of `of` that it sees: it waits for each.
-    fn loops_between(&self, scope: u32, task: TaskIndex, of: TaskIndex) -> u32 {
+    /// How many loops that may still go on lie between a scope's instance and the instances of `of` that are seen from it: what
+    /// follows waits for each.
+    pub(super) fn loops_between(&self, scope: u32, of: TaskIndex) -> u32 {
         let scopes = self.dag.scopes();
-        let (to, from) = (scopes.of_task(task).0, scopes.of_task(of).0);
+        let Some(to) = self.scope(scope).map(|scope| scope.def) else {
+            return 0;
+        };
+        let from = scopes.of_task(of).0;
         let common = scopes.common(to, from);
         let Some(outer) = self.around(scope, common) else {
             return 0;

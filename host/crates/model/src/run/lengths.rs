@@ -75,6 +75,10 @@ impl RunState {
     }
 
     fn published_length(&self, task: TaskIndex, measure: u32, scope: u32) -> Result<u32, Length> {
+        // What the last iteration publishes counts, and it is not known which one that is.
+        if self.loops_between(scope, task) > 0 {
+            return Err(Length::Pending);
+        }
         let slots = self.visible_slots(scope, task);
         let many = self.is_many(scope, task);
         let mut sum = 0_u32;

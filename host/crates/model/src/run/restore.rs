@@ -73,8 +73,12 @@ impl RunState {
                 run.edit(at, |place| *place = ti);
             }
         }
-        run.grow_to_lengths();
+        // Which iteration is the last decides what is mapped over; what is mapped decides whether an iteration is over.
         run.find_last_iterations();
+        run.grow_to_lengths();
+        for fan in 0..u32::try_from(run.fans.len()).unwrap_or(u32::MAX) {
+            run.reconsider(fan);
+        }
         run.woken.clear();
         run.due_loops.clear();
         run.renumbered.clear();

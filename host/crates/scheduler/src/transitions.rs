@@ -23,7 +23,8 @@ impl Draft {
             } => self.note_state((task, map_index), from, to, now, slots),
             Transition::Renumbered { task, from, to } => {
                 self.renumbered.push(self.ti((task, from)));
-                self.lazy.push((task, to));
+                // It may have ended already: as what could not run, or was skipped, before anybody knew how many there are.
+                self.changed.push((task, to));
             }
             Transition::Dispatch {
                 task,

@@ -62,6 +62,9 @@ impl Step<'_> {
         let Some(task) = dag.task(node.task).filter(|_| node.waiting > 0 || is_stale) else {
             return;
         };
+        if node.scope != 0 && self.run.is_taken_back(node.scope) {
+            return;
+        }
         let mut decision = decide(task, node);
         if decision == Decision::Run {
             decision = match self.expand(at, task) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::scope::{Fan, NO_FAN};
+use super::scope::{Fan, NO_FAN, Phase};
 use super::state::RunState;
 use crate::dag::{Loop, Repeat};
 use crate::state::TaskInstanceState;
@@ -41,10 +41,42 @@ impl RunState {
                 let total = counted.upstream.total;
                 counted.upstream.total = if goes_on { total + 1 } else { total.saturating_sub(1) };
             }
-            if !goes_on {
+            if goes_on {
+                self.mark_mappings_stale(node, scope);
+            } else {
                 self.woken.push(node);
             }
         }
+    }
+
+    /// A loop that was over goes on: what was mapped over its last iteration is looked at again when it is over for good. So are
+    /// the mapped groups around the node, as far as they lie in `within`.
+    fn mark_mappings_stale(&mut self, node: usize, within: u32) {
+        let Some(node) = self.nodes.get_mut(node) else { return };
+        if self.dag.task(node.task).is_some_and(|task| task.expand.is_some()) && node.phase == Phase::Settled {
+            node.phase = Phase::Stale;
+        }
+        let mut at = node.scope;
+        let shared = self.scopes_around(within);
+        while !shared.contains(&at)
+            && let Some(fan) = self.scopes.get(at as usize).map(|instance| instance.fan)
+            && let Some(fan) = self.fans.get_mut(fan as usize)
+        {
+            if self.dag.mapping(fan.def).is_some() && fan.phase == Phase::Settled {
+                fan.phase = Phase::Stale;
+            }
+            at = fan.scope;
+        }
+    }
+
+    /// An instance of a scope, and those around it.
+    fn scopes_around(&self, scope: u32) -> Vec<u32> {
+        let around = |at: &u32| {
+            self.scope(*at)
+                .and_then(|scope| self.fan(scope.fan))
+                .map(|fan| fan.scope)
+        };
+        std::iter::successors(Some(scope), around).collect()
     }
 
     /// Whether the iteration that a loop is in has ended: everything in it, and no loop inside has an iteration that is due.
@@ -167,6 +199,21 @@ impl RunState {
             }
         }
         nodes
+    }
+
+    /// Whether a scope's instance lies in an iteration that was taken back: an earlier one is run again.
+    pub(super) fn is_taken_back(&self, scope: u32) -> bool {
+        let mut at = scope;
+        while let Some(instance) = self.scope(at)
+            && let Some(fan) = self.fan(instance.fan)
+        {
+            let later = |position: u32| position > fan.last;
+            if self.loop_of(fan.def).is_some() && instance.position.is_some_and(later) {
+                return true;
+            }
+            at = fan.scope;
+        }
+        false
     }
 
     /// The loops around a task instance with the iteration that it lies in, where later ones exist.

@@ -60,6 +60,13 @@ impl MemoryStore {
             .unwrap_or_default()
     }
 
+    /// A task instance as it is stored.
+    pub fn task_instance(&self, ti: TiKey) -> Option<TiWrite> {
+        let tables = self.tables();
+        let rows = &tables.runs.get(&ti.run)?.task_instances;
+        rows.get(&(ti.task, ti.map_index)).cloned()
+    }
+
     /// The ended tries of a run, by task instance and try.
     pub fn tries(&self, run: DagRunKey) -> Vec<TiWrite> {
         let tables = self.tables();

@@ -11,6 +11,7 @@ mod failures;
 mod fencing;
 mod human;
 mod intents;
+mod mixed;
 mod payloads;
 mod pools;
 mod recovery;

@@ -3,127 +3,18 @@
 //! dispatched (see `FaultyStore`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use model::{Cause, Clock, DagRunKey, DagRunState, TaskInstanceState, TiKey};
+use model::{Cause, DagRunKey, DagRunState, TaskInstanceState, TiKey};
 use ports::control::{Control as _, ControlError, NewPool, PoolPatch};
-use ports::executor::{
-    Executor, ExecutorEvent, ExecutorEvents, TryId, TryOutcome, TryReport, TryRequest, TryUsage, XcomPush,
-};
+use ports::executor::{TryOutcome, TryRequest};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use scheduler::{Config, MemoryStore, Scheduler};
 use uuid::Uuid;
 
-use crate::support::{DagBuilder, Fault, FaultyStore, TokioClock, failure, request};
-
-/// Delays, duplicates, reorders and loses messages. Tasks named `flaky` fail their first try.
-struct UnreliableExecutor {
-    me: Weak<Self>,
-    events: OnceLock<Arc<dyn ExecutorEvents>>,
-    clock: Arc<TokioClock>,
-    random: Mutex<StdRng>,
-    /// Whether messages may get lost for good; then only a restart helps.
-    lossy: bool,
-    /// Reports of the past, to be sent again.
-    past: Mutex<Vec<TryReport>>,
-}
-
-impl UnreliableExecutor {
-    fn new(seed: u64, clock: Arc<TokioClock>, lossy: bool) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
-            me: Weak::clone(me),
-            events: OnceLock::new(),
-            clock,
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
-            lossy,
-            past: Mutex::default(),
-        })
-    }
-
-    fn chance(&self, percent: u32) -> bool {
-        self.random.lock().unwrap().random_range(0..100) < percent
-    }
-
-    async fn delay(&self) {
-        let millis = self.random.lock().unwrap().random_range(0..40);
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn send(&self, event: ExecutorEvent) {
-        self.events.get().unwrap().send(event);
-    }
-
-    async fn play(self: Arc<Self>, request: TryRequest) {
-        let id = request.id;
-        let started_at = self.clock.now();
-        if self.lossy && self.chance(3) {
-            return;
-        }
-        let started = ExecutorEvent::Started { id, at: started_at };
-        let late_start = self.chance(20);
-        if !late_start && self.chance(90) {
-            self.send(started.clone());
-        }
-        self.delay().await;
-        if self.lossy && self.chance(3) {
-            return;
-        }
-        let outcome = if request.task.task_id.as_str() == "flaky" && id.try_number.0 == 1 {
-            failure(Cause::Failed, false)
-        } else {
-            TryOutcome::Done { falsy: false }
-        };
-        let report = TryReport {
-            id,
-            outcome,
-            xcoms: vec![XcomPush {
-                key: "dispatch".to_owned(),
-                value: id.dispatch.0.to_string().into(),
-                blobs: Vec::new(),
-            }],
-            measured: Vec::new(),
-            rendered_map_index: None,
-            started_at,
-            ended_at: self.clock.now(),
-            usage: TryUsage::default(),
-        };
-        self.send(ExecutorEvent::Finished(Box::new(report.clone())));
-        if self.chance(20) {
-            self.send(ExecutorEvent::Finished(Box::new(report.clone())));
-        }
-        if late_start {
-            self.send(started);
-        }
-        self.past.lock().unwrap().push(report);
-        if self.chance(10) {
-            let old = {
-                let past = self.past.lock().unwrap();
-                let at = self.random.lock().unwrap().random_range(0..past.len());
-                past[at].clone()
-            };
-            self.send(ExecutorEvent::Finished(Box::new(old)));
-        }
-    }
-}
-
-#[async_trait]
-impl Executor for UnreliableExecutor {
-    fn dispatch(&self, request: TryRequest) {
-        let me = self.me.upgrade().expect("called on itself");
-        tokio::spawn(me.play(request));
-    }
-
-    fn cancel(&self, _id: TryId) {}
-
-    fn slots(&self) -> u32 {
-        8
-    }
-
-    async fn shutdown(&self, _grace: Duration) {}
-}
+use crate::support::{DagBuilder, Fault, FaultyStore, TokioClock, UnreliableExecutor, failure, request};
 
 /// Results by what they end, as they were committed.
 #[derive(Default)]
@@ -145,6 +36,15 @@ impl Ledger {
             }
         }
         ledger
+    }
+}
+
+/// Tasks named `flaky` fail their first try.
+fn flaky(request: &TryRequest) -> TryOutcome {
+    if request.task.task_id.as_str() == "flaky" && request.id.try_number.0 == 1 {
+        failure(Cause::Failed, false)
+    } else {
+        TryOutcome::Done { falsy: false }
     }
 }
 
@@ -181,8 +81,14 @@ async fn simulate(seed: u64) -> Seen {
         config.run_key_block = 4;
         let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
         let handle = scheduler.handle();
-        let executor = UnreliableExecutor::new(seed + u64::from(life), Arc::clone(&clock), !last);
-        assert!(executor.events.set(Arc::new(handle.clone())).is_ok());
+        let executor = UnreliableExecutor::new(
+            seed + u64::from(life),
+            Arc::clone(&clock),
+            Arc::clone(&memory),
+            !last,
+            |request, _| (flaky(request), Vec::new()),
+        );
+        executor.attach(Arc::new(handle.clone()));
         let running = scheduler.start(executor).await.unwrap();
         let mut crashed = store.crashed.subscribe();
 

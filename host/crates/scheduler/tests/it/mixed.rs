@@ -1,0 +1,462 @@
+//! Random DAGs with everything that a run can have, under operators who clear, mark, answer, stop and delete, on an unreliable
+//! executor, with crashes and failing commits: replayable by the seed. Whatever happens: effects come after their commit, a try
+//! ends once, nothing that was acknowledged is lost, every run ends as the leaf rule says, and the pools count what is dispatched.
+//!
+//! `AIRTIGHT_SEEDS=FROM..TO` plays other seeds than the usual ones (`cargo xtask soak` plays many).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::dag::Measured;
+use model::{Cause, Dag, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Work};
+use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
+use ports::executor::{TryOutcome, TryRequest};
+use ports::query::RunRow;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use scheduler::{Config, Handle, MemoryStore, Scheduler};
+use uuid::Uuid;
+
+use crate::support::{Fault, FaultyStore, NARROW, TokioClock, UnreliableExecutor, failure, random_dag, request};
+
+/// After this much time nothing is left to happen by itself: retries, pokes, questions and timeouts are shorter together.
+const LONG: Duration = Duration::from_secs(3_600);
+
+fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
+    let name = request.task.task_id.as_str();
+    if matches!(request.task.work, Work::Human(_)) {
+        let asked = TryOutcome::AwaitInput {
+            subject: "Go on?".to_owned(),
+            body: None,
+        };
+        return (asked, Vec::new());
+    }
+    let outcome = match random.random_range(0..100) {
+        0..10 => {
+            let cause = [Cause::Failed, Cause::Trapped, Cause::OutOfMemory, Cause::TimedOut];
+            failure(*cause.choose(random).unwrap(), random.random_bool(0.2))
+        }
+        10..15 => TryOutcome::Skip {
+            reason: "nothing to do".to_owned(),
+        },
+        15..20 => TryOutcome::Reschedule {
+            after: Duration::from_secs(random.random_range(0..3)),
+        },
+        20..60 if name.starts_with("sensor") => TryOutcome::Reschedule {
+            after: Duration::from_secs(1),
+        },
+        _ if name.starts_with("branch") => {
+            let labels = ["some", "none"].into_iter().filter(|_| random.random_bool(0.6));
+            TryOutcome::Branch {
+                labels: labels.map(str::to_owned).collect(),
+            }
+        }
+        _ => TryOutcome::Done {
+            falsy: random.random_bool(0.3),
+        },
+    };
+    let succeeded = matches!(outcome, TryOutcome::Done { .. } | TryOutcome::Branch { .. });
+    let measures = request.task.measures.iter().filter(|_| succeeded);
+    let measured = measures.map(|measure| match measure.what {
+        Measured::Length { .. } => random.random_range(0..4),
+        Measured::Present => u32::from(random.random_bool(0.8)),
+        Measured::Truth { .. } => u32::from(random.random_bool(0.4)),
+    });
+    (outcome, measured.collect())
+}
+
+/// What people were told, over all lives.
+#[derive(Default)]
+struct Told {
+    runs: Vec<DagRunKey>,
+    /// Somebody asked for it, heard of it or not.
+    deleted: BTreeSet<DagRunKey>,
+    /// Runs whose state may be what a person said.
+    marked: BTreeSet<DagRunKey>,
+    /// Events of the audit log that were acknowledged.
+    audited: HashMap<&'static str, usize>,
+}
+
+impl Told {
+    /// An answer that is no surprise: it was done, or refused for a reason that can be.
+    fn take<T>(&mut self, seed: u64, event: &'static str, answer: Result<T, ControlError>) -> Option<T> {
+        match answer {
+            Ok(done) => {
+                *self.audited.entry(event).or_default() += 1;
+                Some(done)
+            }
+            Err(
+                ControlError::Unavailable
+                | ControlError::Stopping
+                | ControlError::Conflict(_)
+                | ControlError::DagNotFound(_)
+                | ControlError::RunNotFound { .. }
+                | ControlError::TaskInstanceNotFound(_)
+                | ControlError::NotAsked(_)
+                | ControlError::PoolExists(_)
+                | ControlError::PoolNotFound(_),
+            ) => None,
+            Err(error) => panic!("seed {seed}: {event}: {error:?}"),
+        }
+    }
+}
+
+/// One thing that somebody does.
+async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &MemoryStore, dag: &Dag, told: &mut Told) {
+    let user = "tester";
+    let runs = memory.runs();
+    let action = random.random_range(0..10);
+    let Some(run) = runs.choose(random).filter(|_| action > 1) else {
+        let answer = handle.trigger(request(dag.id.as_str())).await;
+        let run = told.take(seed, "trigger", answer);
+        told.runs.extend(run.map(|run| run.key));
+        return;
+    };
+    let task = dag.tasks.choose(random).map(|task| task.id.clone()).unwrap();
+    match action {
+        2..5 => {
+            let clear = ClearRequest {
+                run_id: random.random_bool(0.7).then(|| run.run_id.clone()),
+                tasks: random.random_bool(0.8).then(|| vec![(task, None)]),
+                include_upstream: random.random_bool(0.2),
+                include_downstream: random.random_bool(0.7),
+                only_failed: random.random_bool(0.3),
+                user: user.to_owned(),
+                ..ClearRequest::default()
+            };
+            let answer = handle.clear(&dag.id, clear).await;
+            told.take(seed, "clear", answer);
+        }
+        5 => {
+            told.marked.insert(run.key);
+            let states = [DagRunState::Queued, DagRunState::Success, DagRunState::Failed];
+            let state = *states.choose(random).unwrap();
+            let answer = handle.set_run_state(&dag.id, &run.run_id, state, user).await;
+            told.take(seed, "set_run_state", answer);
+        }
+        6 => {
+            let states = [
+                TaskInstanceState::Success,
+                TaskInstanceState::Failed,
+                TaskInstanceState::Skipped,
+            ];
+            told.marked.insert(run.key);
+            let set = SetStateRequest {
+                dag_id: dag.id.clone(),
+                run_id: run.run_id.clone(),
+                tasks: vec![(task, None)],
+                include_upstream: false,
+                include_downstream: random.random_bool(0.3),
+                state: *states.choose(random).unwrap(),
+                dry_run: false,
+                user: user.to_owned(),
+            };
+            let answer = handle.set_task_instance_state(set).await;
+            told.take(seed, "set_task_instance_state", answer);
+        }
+        7 if random.random_bool(0.3) => {
+            told.deleted.insert(run.key);
+            let answer = handle.delete_run(&dag.id, &run.run_id, user).await;
+            told.take(seed, "delete_run", answer);
+        }
+        8 => {
+            let slots = random.random_range(2..6);
+            memory.set_slots(NARROW, slots);
+        }
+        _ => answer_question(seed, random, handle, memory, run, dag, told).await,
+    }
+}
+
+async fn answer_question(
+    seed: u64,
+    random: &mut StdRng,
+    handle: &Handle,
+    memory: &MemoryStore,
+    run: &RunRow,
+    dag: &Dag,
+    told: &mut Told,
+) {
+    let questions = memory.hitl_of(run.key);
+    let open: Vec<TiKey> = questions
+        .iter()
+        .filter(|(_, answer)| answer.is_none())
+        .map(|(asked, _)| asked.ti)
+        .collect();
+    let Some(ti) = open.choose(random) else { return };
+    let respond = RespondRequest {
+        dag_id: dag.id.clone(),
+        run_id: run.run_id.clone(),
+        task_id: dag.task(ti.task).map(|task| task.id.clone()).unwrap(),
+        map_index: ti.map_index,
+        chosen_options: vec![["yes", "no"].choose(random).map(|option| (*option).to_owned()).unwrap()],
+        params_input: serde_json::Map::new(),
+        user: "tester".to_owned(),
+    };
+    let answer = handle.respond(respond).await;
+    told.take(seed, "respond", answer);
+}
+
+async fn simulate(seed: u64) -> Seen {
+    let mut seen = Seen::default();
+    let memory = Arc::new(MemoryStore::new());
+    let clock = Arc::new(TokioClock::new());
+    let manifest = random_dag("d", seed).manifest("1");
+    let dag = Arc::clone(&manifest.dag);
+    let mut random = StdRng::seed_from_u64(seed ^ 0x6d69_7865);
+    let mut stores = Vec::new();
+    let mut told = Told::default();
+    let lives = random.random_range(0..4_u64);
+    for life in 0..=lives {
+        let last = life == lives;
+        let mut plan = StdRng::seed_from_u64(seed ^ life << 32);
+        let crash_at = plan.random_range(1..40_u64);
+        let store = FaultyStore::new(Arc::clone(&memory), move |attempt, _| {
+            if !last && attempt == crash_at {
+                return *[Fault::CrashBefore, Fault::CrashAfter].choose(&mut plan).unwrap();
+            }
+            match plan.random_range(0..100) {
+                0..4 => Fault::Passing,
+                4..6 => Fault::UnknownLost,
+                6..8 => Fault::UnknownWritten,
+                _ => Fault::None,
+            }
+        });
+        stores.push(Arc::clone(&store));
+        let mut config = Config::new(Uuid::from_u128(1));
+        config.run_key_block = 4;
+        let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
+        let handle = scheduler.handle();
+        let executor = UnreliableExecutor::new(seed + life, Arc::clone(&clock), Arc::clone(&memory), !last, play);
+        executor.attach(Arc::new(handle.clone()));
+        let running = scheduler.start(executor).await.unwrap();
+        let mut crashed = store.crashed.subscribe();
+        let work = async {
+            let narrow = NewPool {
+                name: NARROW.to_owned(),
+                slots: 4,
+                description: None,
+                include_deferred: false,
+            };
+            told.take(seed, "create_pool", handle.create_pool(narrow, "tester").await);
+            told.take(seed, "deploy", handle.deploy(manifest.clone(), true, "tester").await);
+            for _ in 0..random.random_range(4..12) {
+                meddle(seed, &mut random, &handle, &memory, &dag, &mut told).await;
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
+            }
+            tokio::time::sleep(LONG).await;
+        };
+        tokio::select! {
+            () = work => {}
+            _ = crashed.wait_for(|crashed| *crashed) => seen.crashes += 1,
+        }
+        let metrics = handle.metrics();
+        seen.losses += metrics.infrastructure_losses;
+        seen.failed_commits += metrics.commits_failed_passing + metrics.commits_unknown;
+        running.abort();
+        let _ = running.await;
+    }
+    check(seed, &memory, &dag, &told, &stores, &mut seen);
+    seen
+}
+
+/// What was committed about a run, for whoever looks into a seed.
+fn history(stores: &[Arc<FaultyStore>], run: DagRunKey) -> String {
+    let mut lines = Vec::new();
+    for tick in stores.iter().flat_map(|store| store.committed()) {
+        lines.extend(
+            tick.audit
+                .iter()
+                .map(|line| format!("{}: {} {:?}", line.event, line.user, line.extra)),
+        );
+        let of_run = tick.runs.iter().filter(|write| write.key == run);
+        lines.extend(of_run.map(|write| format!("run: {:?}", write.state)));
+        for ti in tick.task_instances.iter().filter(|ti| ti.key.run == run) {
+            let place = format!("{}[{}]", ti.task_id, ti.key.map_index.0);
+            lines.push(format!(
+                "{place} {} try {} dispatch {}",
+                ti.state, ti.try_number.0, ti.dispatch.0
+            ));
+        }
+        lines.push("--".to_owned());
+    }
+    lines.dedup();
+    lines.join("\n")
+}
+
+fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<FaultyStore>], seen: &mut Seen) {
+    let runs = memory.runs();
+    for key in &told.runs {
+        let is_there = runs.iter().any(|run| run.key == *key);
+        assert!(is_there || told.deleted.contains(key), "seed {seed}: run {key} is gone");
+    }
+    for run in &runs {
+        let rows = memory.task_instances(run.key);
+        let states = || -> Vec<String> {
+            let one = |ti: &ports::store::TiWrite| format!("{}[{}]={}", ti.task_id, ti.key.map_index.0, ti.state);
+            rows.iter().map(one).collect()
+        };
+        assert!(
+            matches!(run.state, DagRunState::Success | DagRunState::Failed),
+            "seed {seed}: run {} is {}: {:?}",
+            run.key,
+            run.state,
+            states()
+        );
+        let all_ended = rows.iter().all(|ti| ti.state.is_finished());
+        // A run that cannot go on is failed as it is; a person may say of such a run that it succeeded, and teardowns stay as they are.
+        assert!(
+            all_ended || run.state == DagRunState::Failed || told.marked.contains(&run.key),
+            "seed {seed}: run {}: {:?}",
+            run.key,
+            states()
+        );
+        assert!(
+            rows.iter().all(|ti| !ti.state.is_dispatched()),
+            "seed {seed}: {:?}",
+            states()
+        );
+        if all_ended && dag.dagrun_timeout.is_none() && !told.marked.contains(&run.key) {
+            let failed = rows.iter().any(|ti| {
+                dag.is_leaf(ti.key.task)
+                    && matches!(ti.state, TaskInstanceState::Failed | TaskInstanceState::UpstreamFailed)
+            });
+            assert_eq!(
+                run.state == DagRunState::Failed,
+                failed,
+                "seed {seed}: run {}: {:?}\n{}",
+                run.key,
+                states(),
+                history(stores, run.key)
+            );
+        }
+        for ti in rows {
+            *seen.states.entry(ti.state).or_default() += 1;
+            seen.mapped += u64::from(ti.key.map_index > MapIndex(0));
+        }
+    }
+    for pool in memory.all_pools() {
+        assert_eq!(pool.used, 0, "seed {seed}: pool `{}`", pool.name);
+    }
+    let mut ended: HashMap<(TiKey, u32), u32> = HashMap::new();
+    let mut published: HashMap<(TiKey, String), u32> = HashMap::new();
+    for tick in stores.iter().flat_map(|store| store.committed()) {
+        for write in &tick.tries {
+            *ended.entry((write.key, write.try_number.0)).or_default() += 1;
+        }
+        for xcom in tick.xcoms.iter().filter(|xcom| xcom.key == "dispatch") {
+            *published.entry((xcom.ti, xcom.value.value.to_string())).or_default() += 1;
+        }
+    }
+    for ((ti, try_number), times) in &ended {
+        assert_eq!(*times, 1, "seed {seed}: try {try_number} of {ti:?} ended {times} times");
+    }
+    for ((ti, dispatch), times) in &published {
+        assert_eq!(
+            *times, 1,
+            "seed {seed}: dispatch {dispatch} of {ti:?} was taken {times} times"
+        );
+    }
+    let audit = memory.audit_log();
+    let acknowledged: usize = ["set_run_state", "delete_run", "respond"]
+        .iter()
+        .filter_map(|event| told.audited.get(event))
+        .sum();
+    assert!(
+        audit.len() >= acknowledged,
+        "seed {seed}: {} lines for {acknowledged} operations",
+        audit.len()
+    );
+    seen.runs += runs.len() as u64;
+    seen.operations += told.audited.values().sum::<usize>() as u64;
+}
+
+/// What happened, to be sure that enough did.
+#[derive(Debug, Default)]
+struct Seen {
+    runs: u64,
+    crashes: u64,
+    losses: u64,
+    failed_commits: u64,
+    operations: u64,
+    mapped: u64,
+    states: HashMap<TaskInstanceState, u64>,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.crashes += other.crashes;
+        self.losses += other.losses;
+        self.failed_commits += other.failed_commits;
+        self.operations += other.operations;
+        self.mapped += other.mapped;
+        for (state, count) in other.states {
+            *self.states.entry(state).or_default() += count;
+        }
+    }
+}
+
+/// Plays seeds, each on a runtime of its own: the seed decides everything.
+fn play_seeds(seeds: std::ops::Range<u64>) -> Seen {
+    let mut all = Seen::default();
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(simulate(seed))));
+        match seen {
+            Ok(seen) => all.add(seen),
+            Err(panic) => {
+                eprintln!("seed {seed} failed; AIRTIGHT_SEEDS={seed}..{} plays it again", seed + 1);
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    all
+}
+
+/// The seeds that the environment asks for.
+fn asked() -> Option<std::ops::Range<u64>> {
+    let text = std::env::var("AIRTIGHT_SEEDS").ok()?;
+    let (from, to) = text.split_once("..").expect("AIRTIGHT_SEEDS is FROM..TO");
+    Some(from.parse().expect("a number")..to.parse().expect("a number"))
+}
+
+fn check_enough(seen: &Seen) {
+    let per_mille = |count: u64| count * 1_000 / seen.runs.max(1);
+    assert!(seen.runs > 1_000 && seen.operations > 3_000, "{seen:?}");
+    assert!(
+        seen.crashes > 500 && seen.losses > 500 && seen.failed_commits > 500,
+        "{seen:?}"
+    );
+    assert!(per_mille(seen.mapped) > 500, "{seen:?}");
+    for state in [
+        TaskInstanceState::Success,
+        TaskInstanceState::Failed,
+        TaskInstanceState::Skipped,
+        TaskInstanceState::UpstreamFailed,
+        TaskInstanceState::Removed,
+    ] {
+        assert!(seen.states.get(&state).copied().unwrap_or(0) > 100, "{state}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_thousand_seeds_end_well() {
+    let seen = play_seeds(asked().unwrap_or(0..1_000));
+    eprintln!("{seen:?}");
+    if asked().is_none() {
+        check_enough(&seen);
+    }
+}
+
+#[test]
+fn another_thousand_seeds_end_well() {
+    if asked().is_none() {
+        check_enough(&play_seeds(1_000..2_000));
+    }
+}

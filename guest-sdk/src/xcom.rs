@@ -19,6 +19,8 @@
 //! # assert_eq!(host.pushed("report"), Some(json!({"missing": 3})));
 //! ```
 
+use std::marker::PhantomData;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,6 +49,91 @@ pub fn pull_return<T: DeserializeOwned>(task: &str) -> Result<Option<T>, Error> 
 /// What one instance of a mapped upstream task published.
 pub fn pull_mapped<T: DeserializeOwned>(task: &str, key: &str, map_index: u32) -> Result<Option<T>, Error> {
     pull_at(task, key, Some(map_index))
+}
+
+/// How many values [`items`] gives.
+pub fn count(task: &str, key: &str) -> Result<u32, Error> {
+    host::xcom_count(task, key)
+}
+
+/// What the instances of a mapped upstream task published under a key, one after another in index order, with their map indexes. The
+/// values are fetched as they are needed, some at a time: there may be more of them than fit into the task's memory. A task that is
+/// not mapped gives its one value.
+///
+/// ```
+/// use airtight_sdk::prelude::*;
+///
+/// /// Adds up what a mapped task counted.
+/// #[task]
+/// fn total() -> Result<u64> {
+///     let mut sum = 0;
+///     for item in xcom::items::<u64>("count", xcom::RETURN_VALUE) {
+///         let (_map_index, value) = item?;
+///         sum += value;
+///     }
+///     Ok(sum)
+/// }
+/// # use airtight_sdk::testing::TestHost;
+/// # let host = TestHost::new().upstream_mapped("count", "return_value", 0, 3).upstream_mapped("count", "return_value", 4, 5).install();
+/// # assert_eq!(total()?, 8);
+/// # Ok::<(), Failure>(())
+/// ```
+pub fn items<T: DeserializeOwned>(task: &str, key: &str) -> Items<T> {
+    Items {
+        task: task.to_owned(),
+        key: key.to_owned(),
+        fetched: Vec::new().into_iter(),
+        after: None,
+        over: false,
+        values: PhantomData,
+    }
+}
+
+/// How many values are asked for at a time; the host may hand over fewer.
+const PART: u32 = 1_024;
+
+/// Values of many task instances, from [`items`]. An error ends it.
+#[derive(Debug)]
+pub struct Items<T> {
+    task: String,
+    key: String,
+    fetched: std::vec::IntoIter<(Option<u32>, String)>,
+    after: Option<u32>,
+    over: bool,
+    values: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Items<T> {
+    fn next_text(&mut self) -> Result<Option<(Option<u32>, String)>, Error> {
+        if let Some(item) = self.fetched.next() {
+            return Ok(Some(item));
+        }
+        if self.over {
+            return Ok(None);
+        }
+        let part = host::xcom_pull_items(&self.task, &self.key, self.after, PART)?;
+        // A task that is not mapped has one value, and no index to go on after.
+        self.after = part.last().and_then(|(index, _)| *index);
+        self.over = self.after.is_none();
+        self.fetched = part.into_iter();
+        Ok(self.fetched.next())
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for Items<T> {
+    type Item = Result<(Option<u32>, T), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next_text().transpose()?.and_then(|(index, json)| {
+            let value = decode(&json, || format!("XCom `{}` of `{}`", self.key, self.task))?;
+            Ok((index, value))
+        });
+        if item.is_err() {
+            self.over = true;
+            self.fetched = Vec::new().into_iter();
+        }
+        Some(item)
+    }
 }
 
 fn pull_at<T: DeserializeOwned>(task: &str, key: &str, map_index: Option<u32>) -> Result<Option<T>, Error> {

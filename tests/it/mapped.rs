@@ -20,12 +20,14 @@ tasks:
     map_index_template: "number {{ item.value }}"
   again: {component: workload@1, task: spin, input: {ms: 0, value: "{{ item.each * 10 }}"}, expand: {each: "{{ xcom.square }}"}}
   total: {component: workload@1, task: sum, input: {values: "{{ xcom.again }}"}}
+  lazily: {component: workload@1, task: sum_items, input: {task: again}, after: [again]}
   each:
     expand: {base: "{{ xcom.numbers }}"}
     tasks:
       first: {component: workload@1, task: spin, input: {ms: 0, value: "{{ item.base + 100 }}"}}
       second: {component: workload@1, task: spin, input: {ms: 0, value: "{{ xcom.first + 1000 }}"}}
   all: {component: workload@1, task: sum, input: {values: "{{ xcom['each.second'] }}"}}
+  all_lazily: {component: workload@1, task: sum_items, input: {task: each.second}, after: [each]}
   solve:
     loop: {until: "{{ xcom.step.done }}", max: 50}
     tasks:
@@ -91,10 +93,16 @@ async fn values_arrive(database: Database) {
         {"value": 1, "done": false}, {"value": 3, "done": false}, {"value": 6, "done": false}, {"value": 10, "done": true}
     ]);
     assert_eq!(json!(steps), expected);
-    for (task, value) in [("total", 60), ("all", 4406), ("publish", 10)] {
+    for (task, value) in [
+        ("total", json!(60)),
+        ("lazily", json!([4, 60])),
+        ("all", json!(4406)),
+        ("all_lazily", json!([4, 4406])),
+        ("publish", json!(10)),
+    ] {
         assert_eq!(
             client.xcom("shapes", &run_id, task, "return_value").await,
-            json!(value),
+            value,
             "{task}"
         );
     }

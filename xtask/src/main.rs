@@ -7,6 +7,7 @@ mod oracle;
 mod process;
 mod server;
 mod setup;
+mod soak;
 mod suite;
 
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Command {
     Guests,
     /// Measure, each figure beside its floor.
     Bench(bench::Options),
+    /// Play many random runs through the scheduler and the run state machine; takes long.
+    Soak(soak::Options),
     /// Run a file of cases with known results through the run state machine.
     Oracle {
         /// One JSON object a line, see `tests/oracle/README.md`.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
                 }
             }),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Oracle { file } => oracle::main(&file),
     };
     match result {

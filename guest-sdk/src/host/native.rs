@@ -136,6 +136,38 @@ pub(crate) fn xcom_pull(task: &str, key: &str, map_index: Option<u32>) -> Result
     })
 }
 
+/// What the instances of an upstream task published under a key, in index order.
+fn items(state: &State, task: &str, key: &str) -> Result<Vec<(Option<u32>, String)>, Error> {
+    if !state.upstream.keys().any(|(name, _, _)| name == task) {
+        return Err(Error::NotUpstream(task.to_owned()));
+    }
+    let of_key = state
+        .upstream
+        .iter()
+        .filter(|((name, k, _), _)| name == task && k == key);
+    let mut items: Vec<_> = of_key
+        .map(|((_, _, index), value)| (*index, value.to_string()))
+        .collect();
+    items.sort_by_key(|(index, _)| *index);
+    Ok(items)
+}
+
+pub(crate) fn xcom_count(task: &str, key: &str) -> Result<u32, Error> {
+    let items = with(|state| items(state, task, key))?;
+    Ok(u32::try_from(items.len()).unwrap_or(u32::MAX))
+}
+
+pub(crate) fn xcom_pull_items(
+    task: &str,
+    key: &str,
+    after: Option<u32>,
+    max: u32,
+) -> Result<Vec<(Option<u32>, String)>, Error> {
+    let items = with(|state| items(state, task, key))?.into_iter();
+    let later = items.filter(|(index, _)| after.is_none() || *index > after);
+    Ok(later.take(max as usize).collect())
+}
+
 pub(crate) fn checkpoint_load() -> Result<Option<Vec<u8>>, Error> {
     Ok(with(|state| state.checkpoint.clone()))
 }

@@ -52,6 +52,20 @@ pub(crate) fn xcom_pull(task: &str, key: &str, map_index: Option<u32>) -> Result
     Ok(xcom::pull(task, key, map_index)?)
 }
 
+pub(crate) fn xcom_count(task: &str, key: &str) -> Result<u32, Error> {
+    Ok(xcom::count(task, key)?)
+}
+
+pub(crate) fn xcom_pull_items(
+    task: &str,
+    key: &str,
+    after: Option<u32>,
+    max: u32,
+) -> Result<Vec<(Option<u32>, String)>, Error> {
+    let items = xcom::pull_items(task, key, after, max)?;
+    Ok(items.into_iter().map(|item| (item.map_index, item.value)).collect())
+}
+
 pub(crate) fn checkpoint_load() -> Result<Option<Vec<u8>>, Error> {
     Ok(checkpoint::load()?)
 }

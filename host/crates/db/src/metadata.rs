@@ -186,7 +186,8 @@ impl Metadata for Db {
         let Some(mut row) = self.first(one, query::xcom::read).await? else {
             return Ok(None);
         };
-        let values = xcom::values(&self.database, row.ti.run, row.ti.task, Some(row.ti.map_index), key);
+        let index = row.ti.map_index..=row.ti.map_index;
+        let values = xcom::values(&self.database, row.ti.run, row.ti.task, &index, key);
         let values = values.await.map_err(query_error)?;
         row.value = values.into_iter().next().map(|(_, value)| value);
         // It may have been deleted since the first statement.

@@ -1,5 +1,6 @@
 //! What the scheduler needs: leases, ticks, recovery.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -161,12 +162,27 @@ impl SchedulerStore for Db {
         &self,
         run: DagRunKey,
         task: TaskIndex,
-        map_index: Option<MapIndex>,
+        indexes: RangeInclusive<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        xcom::values(&self.database, run, task, map_index, key)
+        xcom::values(&self.database, run, task, &indexes, key)
             .await
             .map_err(query_error)
+    }
+
+    async fn xcom_sizes(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        indexes: RangeInclusive<MapIndex>,
+        key: &str,
+        limit: u32,
+    ) -> Result<Vec<(MapIndex, u64)>, QueryError> {
+        self.all(xcom::sizes(run, task, &indexes, key, limit), |row| {
+            let mut columns = row.columns();
+            Ok((MapIndex(columns.number()?), columns.number()?))
+        })
+        .await
     }
 
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {

@@ -28,6 +28,12 @@ pub enum Pulled {
     Mapped(Vec<(MapIndex, XcomValue)>),
 }
 
+/// What all values of a list that is pulled whole may have, in bytes. What is larger is pulled in parts.
+pub const MAX_LIST_BYTES: u64 = 64 << 20;
+
+/// About how much one part has, in bytes.
+pub const PART_BYTES: u64 = 1 << 20;
+
 /// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum XcomError {
@@ -37,6 +43,15 @@ pub enum XcomError {
     /// The try is no longer current.
     #[error("this try is no longer the current one of its task instance")]
     Stale,
+    /// The values of all instances are too many to be pulled at once.
+    #[error(
+        "the values that the instances of task `{task}` published have more than {MAX_LIST_BYTES} bytes together; pull them in parts, \
+         or let the task return Blobs"
+    )]
+    TooLarge {
+        /// The task.
+        task: TaskId,
+    },
     /// The database did not answer.
     #[error("cannot read XComs")]
     Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -47,8 +62,23 @@ pub enum XcomError {
 pub trait XcomBackend: Send + Sync + 'static {
     /// What `task` published under `key`. `task` must be a direct or transitive upstream of the try's task.
     /// A task of a group is named as in its group. Of a task that is repeated only what the try's own part of the run sees is found.
+    /// All values of a repeated task have at most [`MAX_LIST_BYTES`].
     async fn pull(&self, id: TryId, task: &TaskId, key: &str, map_index: Option<MapIndex>)
     -> Result<Pulled, XcomError>;
+
+    /// How many values [`Self::pull_items`] finds in all.
+    async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError>;
+
+    /// The next values of a repeated task after a map index: at most `max`, and at most [`PART_BYTES`] unless the first one alone has
+    /// more. Nothing: there are no more. A task that is not repeated has one value, without a map index.
+    async fn pull_items(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        after: Option<MapIndex>,
+        max: u32,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError>;
 
     /// What `task` published in the iteration before, in a loop around both.
     async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError>;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU32};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -411,14 +412,23 @@ pub trait SchedulerStore: Send + Sync + 'static {
         end: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError>;
-    /// Committed XComs of a task in a run, in the order of the map index; of one task instance where an index is given.
+    /// Committed XComs of a task in a run, from one map index to another, in their order.
     async fn xcoms(
         &self,
         run: DagRunKey,
         task: model::TaskIndex,
-        map_index: Option<model::MapIndex>,
+        indexes: RangeInclusive<model::MapIndex>,
         key: &str,
     ) -> Result<Vec<(model::MapIndex, XcomValue)>, QueryError>;
+    /// How large committed XComs are, in bytes: of at most `limit`, in the order of the map index.
+    async fn xcom_sizes(
+        &self,
+        run: DagRunKey,
+        task: model::TaskIndex,
+        indexes: RangeInclusive<model::MapIndex>,
+        key: &str,
+        limit: u32,
+    ) -> Result<Vec<(model::MapIndex, u64)>, QueryError>;
     /// The checkpoint of a task instance.
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
     /// Replaces (or removes) a checkpoint with its references, in one transaction, if `dispatch` is still the task instance's

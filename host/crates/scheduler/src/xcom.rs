@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::dag::ROOT;
 use model::run::is_many;
 use model::template::{Segment, split};
 use model::{MapIndex, TaskId, TaskIndex, TiKey};
 use ports::executor::TryId;
-use ports::payload::{Pulled, XcomBackend, XcomError, XcomValue};
+use ports::payload::{MAX_LIST_BYTES, PART_BYTES, Pulled, XcomBackend, XcomError, XcomValue};
 
 use crate::handle::Handle;
 use crate::live::LiveRun;
@@ -38,6 +37,52 @@ impl XcomBackend for Handle {
             return Ok(found.map_or(Pulled::Missing, Pulled::One));
         }
         self.seen(&run, id, upstream, key, sight).await
+    }
+
+    async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError> {
+        let run = self.current(&id).ok_or(XcomError::Stale)?;
+        let upstream = upstream(&run, id, task)?;
+        let sight = sight(&run, id, |sight| sight.now.get(&upstream).cloned());
+        if !sees_many(&run, id, upstream) {
+            let found = self.only(id, upstream, key, sight.as_deref()).await?;
+            return Ok(u32::from(found.is_some()));
+        }
+        let items = items(id, upstream, key, sight);
+        let all = MapIndex(0)..=MapIndex(i32::MAX);
+        let sizes = self
+            .shared
+            .store
+            .xcom_sizes(id.ti.run, upstream, all, key, u32::MAX)
+            .await;
+        let seen = sizes
+            .map_err(failed)?
+            .into_iter()
+            .filter(|(index, _)| items.sees(*index))
+            .count();
+        Ok(u32::try_from(seen).unwrap_or(u32::MAX))
+    }
+
+    async fn pull_items(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        after: Option<MapIndex>,
+        max: u32,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError> {
+        let run = self.current(&id).ok_or(XcomError::Stale)?;
+        let upstream = upstream(&run, id, task)?;
+        let sight = sight(&run, id, |sight| sight.now.get(&upstream).cloned());
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        if !sees_many(&run, id, upstream) {
+            let found = self.only(id, upstream, key, sight.as_deref()).await?;
+            return Ok(found.into_iter().filter(|_| after.is_none()).collect());
+        }
+        let mut items = items(id, upstream, key, sight);
+        items.next = after.map_or(0, |after| after.0.saturating_add(1)).max(0);
+        self.part(&mut items, max).await
     }
 
     async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
@@ -98,6 +143,27 @@ impl XcomBackend for Handle {
     }
 }
 
+/// Of how many values the sizes are read at a time.
+const PART_ROWS: u32 = 16_384;
+
+/// Values of many instances that a try sees, to be read one part after the other.
+struct Items<'k> {
+    id: TryId,
+    task: TaskIndex,
+    key: &'k str,
+    /// Ascending; all, where there is none.
+    sight: Option<Vec<MapIndex>>,
+    /// The first index that was not looked at.
+    next: i32,
+}
+
+impl Items<'_> {
+    fn sees(&self, index: MapIndex) -> bool {
+        let sight = self.sight.as_ref();
+        sight.is_none_or(|sight| sight.binary_search(&index).is_ok())
+    }
+}
+
 /// The upstream task that a name stands for.
 fn upstream(run: &LiveRun, id: TryId, name: &TaskId) -> Result<TaskIndex, XcomError> {
     run.version
@@ -138,8 +204,12 @@ impl Handle {
             return Ok(Some(value));
         }
         Metrics::count(&self.shared.metrics.xcom_cache_misses);
-        let values = self.shared.store.xcoms(id.ti.run, task, Some(map_index), key).await;
-        let values = values.map_err(|error| XcomError::Backend(Box::new(error)))?;
+        let values = self
+            .shared
+            .store
+            .xcoms(id.ti.run, task, map_index..=map_index, key)
+            .await;
+        let values = values.map_err(failed)?;
         Ok(values.into_iter().next().map(|(_, value)| value))
     }
 
@@ -152,29 +222,103 @@ impl Handle {
         key: &str,
         sight: Option<Vec<MapIndex>>,
     ) -> Result<Pulled, XcomError> {
-        let dag = run.version.dag();
-        let here = dag.scopes().of_task(id.ti.task).0;
-        if !is_many(dag, here, task) {
-            let map_index = match &sight {
-                Some(sight) => sight.first().copied(),
-                None => Some(MapIndex::UNMAPPED),
-            };
-            let found = match map_index {
-                Some(map_index) => self.one(id, task, map_index, key).await?,
-                None => None,
-            };
-            return Ok(found.map_or(Pulled::Missing, Pulled::One));
+        if !sees_many(run, id, task) {
+            let found = self.only(id, task, key, sight.as_deref()).await?;
+            return Ok(found.map_or(Pulled::Missing, |(_, value)| Pulled::One(value)));
         }
-        Metrics::count(&self.shared.metrics.xcom_cache_misses);
-        let values = self.shared.store.xcoms(id.ti.run, task, None, key).await;
-        let mut values = values.map_err(|error| XcomError::Backend(Box::new(error)))?;
-        if let Some(mut sight) = sight {
-            sight.sort_unstable();
-            values.retain(|(index, _)| sight.binary_search(index).is_ok());
-        } else if dag.scopes().of_task(task).0 == ROOT {
-            // What was never expanded published nothing.
-            values.retain(|(index, _)| *index != MapIndex::UNMAPPED);
+        let mut items = items(id, task, key, sight);
+        let mut all = Vec::new();
+        let mut bytes = 0_u64;
+        loop {
+            let part = self.part(&mut items, u32::MAX).await?;
+            if part.is_empty() {
+                return Ok(Pulled::Mapped(all));
+            }
+            bytes += part.iter().map(|(_, value)| size(value)).sum::<u64>();
+            if bytes > MAX_LIST_BYTES {
+                let named = run.version.dag().task(task).map(|task| task.id.clone());
+                return Err(named.map_or(XcomError::Stale, |task| XcomError::TooLarge { task }));
+            }
+            all.extend(part);
         }
-        Ok(Pulled::Mapped(values))
     }
+
+    /// The one value that the try sees of a task that is not repeated, or of the last iteration.
+    async fn only(
+        &self,
+        id: TryId,
+        task: TaskIndex,
+        key: &str,
+        sight: Option<&[MapIndex]>,
+    ) -> Result<Option<(MapIndex, XcomValue)>, XcomError> {
+        let map_index = sight.map_or(Some(MapIndex::UNMAPPED), |sight| sight.first().copied());
+        let Some(map_index) = map_index else { return Ok(None) };
+        let value = self.one(id, task, map_index, key).await?;
+        Ok(value.map(|value| (map_index, value)))
+    }
+
+    /// The next values: at most `max`, and about [`PART_BYTES`]. Nothing: there are no more.
+    async fn part(&self, items: &mut Items<'_>, max: u32) -> Result<Vec<(MapIndex, XcomValue)>, XcomError> {
+        let (store, run) = (&self.shared.store, items.id.ti.run);
+        loop {
+            let all = MapIndex(items.next)..=MapIndex(i32::MAX);
+            let sizes = store.xcom_sizes(run, items.task, all, items.key, PART_ROWS).await;
+            let sizes = sizes.map_err(failed)?;
+            let Some((last, _)) = sizes.last().copied() else {
+                return Ok(Vec::new());
+            };
+            let mut seen = sizes
+                .into_iter()
+                .skip_while(|(index, _)| !items.sees(*index))
+                .peekable();
+            let Some((first, _)) = seen.peek().copied() else {
+                items.next = last.0.saturating_add(1);
+                continue;
+            };
+            // What lies between is read, too, and does not count as handed over.
+            let (mut end, mut bytes, mut count) = (first, 0_u64, 0);
+            for (index, size) in seen {
+                bytes = bytes.saturating_add(size);
+                if count > 0 && (bytes > PART_BYTES || count == max) {
+                    break;
+                }
+                end = index;
+                count += u32::from(items.sees(index));
+            }
+            items.next = end.0.saturating_add(1);
+            Metrics::count(&self.shared.metrics.xcom_cache_misses);
+            let values = store.xcoms(run, items.task, first..=end, items.key).await;
+            let mut values = values.map_err(failed)?;
+            values.retain(|(index, _)| items.sees(*index));
+            return Ok(values);
+        }
+    }
+}
+
+/// Whether the try sees a list of what a task published.
+fn sees_many(run: &LiveRun, id: TryId, task: TaskIndex) -> bool {
+    let dag = run.version.dag();
+    is_many(dag, dag.scopes().of_task(id.ti.task).0, task)
+}
+
+/// What was never expanded published nothing: the first index is 0.
+fn items(id: TryId, task: TaskIndex, key: &str, mut sight: Option<Vec<MapIndex>>) -> Items<'_> {
+    if let Some(sight) = &mut sight {
+        sight.sort_unstable();
+    }
+    Items {
+        id,
+        task,
+        key,
+        sight,
+        next: 0,
+    }
+}
+
+fn size(value: &XcomValue) -> u64 {
+    u64::try_from(value.value.len()).unwrap_or(u64::MAX)
+}
+
+fn failed(error: ports::query::QueryError) -> XcomError {
+    XcomError::Backend(Box::new(error))
 }

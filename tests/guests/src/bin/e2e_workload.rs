@@ -32,6 +32,21 @@ fn sum(input: Values) -> i64 {
 }
 
 #[data]
+struct Mapped {
+    task: String,
+}
+
+/// Adds up what the instances of a task returned, one value after the other; answers how many there are, too.
+#[task]
+fn sum_items(input: Mapped) -> Result<(u32, i64)> {
+    let mut sum = 0;
+    for item in xcom::items::<i64>(&input.task, xcom::RETURN_VALUE) {
+        sum += item?.1;
+    }
+    Ok((xcom::count(&input.task, xcom::RETURN_VALUE)?, sum))
+}
+
+#[data]
 struct Count {
     count: i64,
 }

@@ -76,4 +76,25 @@ fn pull_code(input: Source) -> String {
     code(xcom::pull::<serde_json::Value>(&input.task, &input.key))
 }
 
+/// Reads the values of many instances one after another; answers how many there are, their map indexes and their lengths.
+#[task]
+fn reduce(input: Source) -> Result<(u32, Vec<Option<u32>>, usize)> {
+    let mut indexes = Vec::new();
+    let mut length = 0;
+    for item in xcom::items::<String>(&input.task, &input.key) {
+        let (index, text) = item?;
+        indexes.push(index);
+        length += text.len();
+    }
+    Ok((xcom::count(&input.task, &input.key)?, indexes, length))
+}
+
+/// Answers how counting and reading in parts fail.
+#[task]
+fn reduce_code(input: Source) -> (String, String) {
+    let first = xcom::items::<String>(&input.task, &input.key).next();
+    let first = first.map_or_else(|| "none".to_owned(), code);
+    (code(xcom::count(&input.task, &input.key)), first)
+}
+
 fn main() {}

@@ -196,6 +196,8 @@ CREATE TABLE xcom (
     key TEXT COLLATE "C" NOT NULL,
     at BIGINT NOT NULL,
     blob_count BIGINT NOT NULL,
+    -- Of the value, so that nobody has to read it to know.
+    bytes BIGINT NOT NULL,
     value TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, key)
 );

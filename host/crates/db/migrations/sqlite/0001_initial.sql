@@ -192,6 +192,8 @@ CREATE TABLE xcom (
     key TEXT NOT NULL,
     at INTEGER NOT NULL,
     blob_count INTEGER NOT NULL,
+    -- Of the value, so that nobody has to read it to know.
+    bytes INTEGER NOT NULL,
     value TEXT NOT NULL,
     PRIMARY KEY (dag_run, task_index, map_index, key)
 ) STRICT, WITHOUT ROWID;

@@ -1,6 +1,7 @@
 //! `xcom` and `blob_ref`: what tasks published, and which blobs that refers to.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use model::{DagRunKey, Digest, MapIndex, TaskIndex, TiKey, Timestamp};
 use ports::executor::BlobRef;
@@ -22,6 +23,7 @@ static XCOM: Upsert = Upsert::new(
         ("key", Kind::Text),
         ("at", Kind::Int),
         ("blob_count", Kind::Int),
+        ("bytes", Kind::Int),
         ("value", Kind::Text),
     ],
     4,
@@ -105,6 +107,7 @@ pub(crate) fn upsert(dialect: Dialect, rows: &[&XcomWrite], now: Timestamp) -> V
         batch.text(&*row.key);
         batch.int(now.0);
         batch.int(integer(row.value.blobs.len()));
+        batch.int(integer(row.value.value.len()));
         batch.text(&*row.value.value);
     }
     statements.push(XCOM.statement(batch));
@@ -158,18 +161,41 @@ pub(crate) fn referenced(digests: &[Digest]) -> Statement {
     statement
 }
 
-/// The values of a task under a key, of one map index or of all in their order.
+/// How large the values of a task under a key are, in the order of the map index.
+pub(crate) fn sizes(
+    run: DagRunKey,
+    task: TaskIndex,
+    indexes: &RangeInclusive<MapIndex>,
+    key: &str,
+    limit: u32,
+) -> Statement {
+    Statement::new(
+        "SELECT map_index, bytes FROM xcom WHERE dag_run = ? AND task_index = ? AND key = ? \
+         AND map_index >= ? AND map_index <= ? ORDER BY map_index LIMIT ?",
+    )
+    .arg(run.0)
+    .arg(task.0)
+    .arg(key)
+    .arg(indexes.start().0)
+    .arg(indexes.end().0)
+    .arg(limit)
+}
+
+/// The values of a task under a key, in the order of the map index.
 pub(crate) async fn values(
     database: &Database,
     run: DagRunKey,
     task: TaskIndex,
-    map_index: Option<MapIndex>,
+    indexes: &RangeInclusive<MapIndex>,
     key: &str,
 ) -> Result<Vec<(MapIndex, XcomValue)>, sqlx::Error> {
     let select = |text: &'static str, order: &str| {
         let mut statement = Statement::new(text).arg(run.0).arg(task.0).arg(key);
-        if let Some(map_index) = map_index {
-            statement.push(" AND map_index = ").bind(map_index.0);
+        if indexes.start() == indexes.end() {
+            statement.push(" AND map_index = ").bind(indexes.start().0);
+        } else {
+            statement.push(" AND map_index >= ").bind(indexes.start().0);
+            statement.push(" AND map_index <= ").bind(indexes.end().0);
         }
         statement.push(" ORDER BY map_index").push(order);
         statement

@@ -84,9 +84,15 @@ impl TestDb {
 
     /// The XComs of a task under a key.
     pub(crate) async fn values(&self, run: i64, task: u32, key: &str) -> Vec<(MapIndex, XcomValue)> {
-        SchedulerStore::xcoms(&self.db, DagRunKey(run), TaskIndex(task), None, key)
-            .await
-            .unwrap()
+        SchedulerStore::xcoms(
+            &self.db,
+            DagRunKey(run),
+            TaskIndex(task),
+            MapIndex(i32::MIN)..=MapIndex(i32::MAX),
+            key,
+        )
+        .await
+        .unwrap()
     }
 
     /// A lease, and a committed DAG.

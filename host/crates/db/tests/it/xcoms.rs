@@ -1,10 +1,10 @@
 //! XComs and the references to blobs in them.
 
-use model::{DagRunKey, Digest, MapIndex, TaskInstanceState, TiKey};
+use model::{DagRunKey, Digest, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::executor::BlobRef;
 use ports::payload::XcomValue;
 use ports::query::{Metadata, Page, XcomFilter};
-use ports::store::{BlobRefs, NewRun, TickWrite, XcomWrite};
+use ports::store::{BlobRefs, NewRun, SchedulerStore, TickWrite, XcomWrite};
 use rstest::rstest;
 
 use crate::support::{Backend, NOW, TestDb, dag_id, key, new_run, purge, run_id, task_id, ti, tick, version, xcom};
@@ -198,6 +198,30 @@ async fn values_of_a_mapped_task_come_in_index_order(#[values(Backend::Sqlite, B
     let values = test.values(1, 0, "return_value").await;
     let values: Vec<_> = values.iter().map(|(index, value)| (index.0, &*value.value)).collect();
     assert_eq!(values, [(0, "0"), (1, "1"), (2, "2"), (10, "10")]);
+
+    let sizes = async |from, to, limit| {
+        let indexes = MapIndex(from)..=MapIndex(to);
+        let sizes = test
+            .db
+            .xcom_sizes(DagRunKey(1), TaskIndex(0), indexes, "return_value", limit);
+        sizes
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(index, bytes)| (index.0, bytes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(0, i32::MAX, 100).await, [(0, 1), (1, 1), (2, 1), (10, 2)]);
+    assert_eq!(sizes(1, 9, 100).await, [(1, 1), (2, 1)]);
+    assert_eq!(sizes(1, 10, 1).await, [(1, 1)]);
+    let some = SchedulerStore::xcoms(
+        &test.db,
+        DagRunKey(1),
+        TaskIndex(0),
+        MapIndex(1)..=MapIndex(2),
+        "return_value",
+    );
+    assert_eq!(some.await.unwrap().len(), 2);
 }
 
 #[rstest]

@@ -32,6 +32,29 @@ impl XcomBackend for OnControlPlane<dyn XcomBackend> {
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }
 
+    async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError> {
+        let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
+        self.control
+            .spawn(async move { backend.count(id, &task, &key).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
+    async fn pull_items(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        after: Option<MapIndex>,
+        max: u32,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError> {
+        let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
+        self.control
+            .spawn(async move { backend.pull_items(id, &task, &key, after, max).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
     async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
         let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
         self.control

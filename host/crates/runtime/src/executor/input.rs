@@ -136,7 +136,7 @@ async fn pull(
 
 fn pull_failed(error: XcomError) -> Death {
     match error {
-        XcomError::NotUpstream(_) | XcomError::Stale => Death::Input(error.to_string()),
+        XcomError::NotUpstream(_) | XcomError::Stale | XcomError::TooLarge { .. } => Death::Input(error.to_string()),
         XcomError::Backend(source) => Death::Load(format!("cannot read the XComs of the input: {source}")),
     }
 }

@@ -2,10 +2,10 @@
 
 use model::{MapIndex, TaskId, json};
 use ports::executor::XcomPush;
-use ports::payload::{Pulled, XcomError};
+use ports::payload::{MAX_LIST_BYTES, Pulled, XcomError};
 
 use super::{HostError, backend_failed};
-use crate::bindings::xcom::{self, Error};
+use crate::bindings::xcom::{self, Error, Item};
 use crate::ctx::{TaskCtx, TaskCtxView};
 
 /// What an XCom call fails with.
@@ -29,12 +29,8 @@ impl xcom::Host for TaskCtxView<'_> {
         map_index: Option<u32>,
     ) -> Result<Option<String>, XcomCallError> {
         self.ctx.gate.pass()?;
-        let task = TaskId::new(&task).map_err(|error| HostError::Wit(Error::Invalid(error.to_string())))?;
-        let map_index = map_index
-            .map(i32::try_from)
-            .transpose()
-            .map_err(|_| HostError::Wit(Error::Invalid("the map index is too large".to_owned())))?
-            .map(MapIndex);
+        let task = named(&task)?;
+        let map_index = index(map_index)?;
         let own = self.ctx.request.task.task_id == task
             && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
         if own {
@@ -49,19 +45,71 @@ impl xcom::Host for TaskCtxView<'_> {
         self.ctx.gate.pass()?;
         match pulled {
             Ok(pulled) => Ok(self.ctx.take_pulled(pulled)),
-            Err(XcomError::NotUpstream(task)) => Err(HostError::Wit(Error::NotUpstream(task.to_string()))),
-            Err(XcomError::Stale) => Err(crate::gate::TryEnded.into()),
-            Err(error @ XcomError::Backend(_)) => Err(HostError::Wit(Error::Other(backend_failed(
-                self.ctx.request.id,
-                "read an XCom",
-                &error,
-            )))),
+            Err(error) => Err(self.refused(error)),
         }
+    }
+
+    async fn count(&mut self, task: String, key: String) -> Result<u32, XcomCallError> {
+        self.ctx.gate.pass()?;
+        let task = named(&task)?;
+        let counted = self.ctx.services.xcoms.count(self.ctx.request.id, &task, &key).await;
+        self.ctx.gate.pass()?;
+        counted.map_err(|error| self.refused(error))
+    }
+
+    async fn pull_items(
+        &mut self,
+        task: String,
+        key: String,
+        after: Option<u32>,
+        max: u32,
+    ) -> Result<Vec<Item>, XcomCallError> {
+        self.ctx.gate.pass()?;
+        let (task, after) = (named(&task)?, index(after)?);
+        let xcoms = &self.ctx.services.xcoms;
+        let pulled = xcoms.pull_items(self.ctx.request.id, &task, &key, after, max).await;
+        self.ctx.gate.pass()?;
+        let values = pulled.map_err(|error| self.refused(error))?;
+        let mut items = Vec::with_capacity(values.len());
+        for (map_index, value) in values {
+            self.ctx.openable.allow(&value.blobs);
+            items.push(Item {
+                map_index: u32::try_from(map_index.0).ok(),
+                value: value.value.to_string(),
+            });
+        }
+        Ok(items)
     }
 
     fn convert_error(&mut self, error: XcomCallError) -> wasmtime::Result<Error> {
         error.split()
     }
+}
+
+impl TaskCtxView<'_> {
+    /// What the guest is told of a call that failed.
+    fn refused(&self, error: XcomError) -> XcomCallError {
+        match error {
+            XcomError::NotUpstream(task) => HostError::Wit(Error::NotUpstream(task.to_string())),
+            XcomError::TooLarge { .. } => HostError::Wit(Error::TooLarge(MAX_LIST_BYTES)),
+            XcomError::Stale => crate::gate::TryEnded.into(),
+            error @ XcomError::Backend(_) => HostError::Wit(Error::Other(backend_failed(
+                self.ctx.request.id,
+                "read an XCom",
+                &error,
+            ))),
+        }
+    }
+}
+
+fn named(task: &str) -> Result<TaskId, XcomCallError> {
+    TaskId::new(task).map_err(|error| HostError::Wit(Error::Invalid(error.to_string())))
+}
+
+fn index(index: Option<u32>) -> Result<Option<MapIndex>, XcomCallError> {
+    let index = index.map(i32::try_from).transpose();
+    let index = index.map_err(|_| HostError::Wit(Error::Invalid("the map index is too large".to_owned())))?;
+    Ok(index.map(MapIndex))
 }
 
 impl TaskCtx {

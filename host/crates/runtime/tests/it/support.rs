@@ -87,6 +87,34 @@ impl XcomBackend for MemXcoms {
         Ok(found.cloned().unwrap_or(Pulled::Missing))
     }
 
+    async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError> {
+        let found = self.pull(id, task, key, None).await?;
+        Ok(match found {
+            Pulled::Missing => 0,
+            Pulled::One(_) => 1,
+            Pulled::Mapped(values) => u32::try_from(values.len()).expect("few"),
+        })
+    }
+
+    async fn pull_items(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        after: Option<MapIndex>,
+        max: u32,
+    ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError> {
+        let found = match self.pull(id, task, key, None).await? {
+            Pulled::Missing => Vec::new(),
+            Pulled::One(value) => vec![(MapIndex::UNMAPPED, value)],
+            Pulled::Mapped(values) => values,
+        };
+        let later = found
+            .into_iter()
+            .filter(|(index, _)| after.is_none_or(|after| *index > after));
+        Ok(later.take(max as usize).collect())
+    }
+
     async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
         let before = TaskId::new(&format!("{task}.before")).expect("an id");
         match self.pull(id, &before, key, None).await {

@@ -1,6 +1,7 @@
 //! `push` and `pull`.
 
-use model::Cause;
+use model::{Cause, MapIndex};
+use ports::payload::{Pulled, XcomValue};
 use serde_json::json;
 use test_artifacts as artifacts;
 
@@ -54,6 +55,38 @@ pub(crate) async fn xcom_limits() {
     assert_eq!(returned(&refused), json!("not_upstream"));
     let invalid = run("pull_code", json!({"task": "a b", "key": "return_value"})).await;
     assert_eq!(returned(&invalid), json!("invalid"));
+}
+
+#[tokio::test]
+async fn values_of_many_instances_are_read_one_after_another() {
+    let world = World::new();
+    let value = |text: &str| XcomValue {
+        value: text.into(),
+        blobs: Vec::new(),
+    };
+    let values = vec![(MapIndex(0), value("\"a\"")), (MapIndex(3), value("\"bcd\""))];
+    let key = |task: &str| (task.to_owned(), "return_value".to_owned());
+    world
+        .xcoms
+        .0
+        .lock()
+        .unwrap()
+        .insert(key("mapped"), Pulled::Mapped(values));
+    world.xcoms.put("load", &json!("whole"));
+
+    let run = |entry: &'static str, task: &str, key: &str| {
+        world.run(artifacts::XCOM_LIMITS, entry, json!({"task": task, "key": key}))
+    };
+    let reduced = run("reduce", "mapped", "return_value").await;
+    assert_eq!(returned(&reduced), json!([2, [0, 3], 4]));
+    let one = run("reduce", "load", "return_value").await;
+    assert_eq!(returned(&one), json!([1, [null], 5]));
+    let none = run("reduce", "mapped", "other").await;
+    assert_eq!(returned(&none), json!([0, [], 0]));
+    let refused = run("reduce_code", "stranger", "k").await;
+    assert_eq!(returned(&refused), json!(["not_upstream", "not_upstream"]));
+    let invalid = run("reduce_code", "a b", "k").await;
+    assert_eq!(returned(&invalid), json!(["invalid", "invalid"]));
 }
 
 #[tokio::test]

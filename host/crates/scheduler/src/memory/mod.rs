@@ -6,6 +6,7 @@ mod read;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -227,12 +228,27 @@ impl SchedulerStore for MemoryStore {
         &self,
         run: DagRunKey,
         task: TaskIndex,
-        map_index: Option<MapIndex>,
+        indexes: RangeInclusive<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
         let mut values = self.tables().xcoms(run, task, key);
-        values.retain(|(index, _)| map_index.is_none_or(|wanted| wanted == *index));
+        values.retain(|(index, _)| indexes.contains(index));
         Ok(values)
+    }
+
+    async fn xcom_sizes(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        indexes: RangeInclusive<MapIndex>,
+        key: &str,
+        limit: u32,
+    ) -> Result<Vec<(MapIndex, u64)>, QueryError> {
+        let values = self.xcoms(run, task, indexes, key).await?;
+        let sizes = values
+            .into_iter()
+            .map(|(index, value)| (index, value.value.len() as u64));
+        Ok(sizes.take(limit as usize).collect())
     }
 
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use model::{DagRunState, TaskId, TriggerRule};
-use ports::executor::{TryOutcome, XcomPush};
+use model::dag::{Combine, Expansion, MapSource, MapValues};
+use model::{DagRunState, MapIndex, TaskId, TriggerRule};
+use ports::executor::{TryOutcome, TryRequest, XcomPush};
 use ports::payload::{Checkpoint, CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
 
-use crate::support::{DagBuilder, Reply, RigBuilder, failure};
+use crate::support::{DagBuilder, Reply, Rig, RigBuilder, failure};
 
 fn push(key: &str, value: &str) -> XcomPush {
     XcomPush {
@@ -59,6 +60,102 @@ async fn a_pull_sees_committed_values_of_upstream_tasks_only() {
     rig.executor.done(third.id);
     rig.executor.done(aside.id);
     assert_eq!(rig.finished(&run).await, DagRunState::Success);
+}
+
+/// `n` instances, each of which publishes a text of so many bytes and its number, and `reduce` after them.
+async fn mapped(n: u32, bytes: usize) -> (Rig, TryRequest) {
+    let script = move |request: &TryRequest| {
+        if request.task.task_id.as_str() == "reduce" {
+            return Reply::Start;
+        }
+        let text = format!("\"{}{}\"", "x".repeat(bytes), request.id.map_index().0);
+        Reply::End(TryOutcome::Done { falsy: false }, vec![push("return_value", &text)])
+    };
+    let rig = RigBuilder::new(script).start().await;
+    let literal = MapValues::Literal {
+        value: (0..n).collect::<Vec<_>>().into(),
+    };
+    let dag = DagBuilder::new("d")
+        .task_with("each", &[], |task| {
+            task.expand = Some(Expansion {
+                how: Combine::Product,
+                sources: vec![MapSource {
+                    name: "x".to_owned(),
+                    values: literal,
+                }],
+                limit: n,
+            });
+        })
+        .task("reduce", &["each"]);
+    rig.deploy(dag).await;
+    rig.trigger("d").await;
+    loop {
+        let request = rig.executor.next().await;
+        if request.task.task_id.as_str() == "reduce" {
+            return (rig, request);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_values_are_handed_over_in_parts() {
+    let (rig, reduce) = mapped(10, 300_000).await;
+    let (id, each) = (reduce.id, task("each"));
+    assert_eq!(rig.handle.count(id, &each, "return_value").await.unwrap(), 10);
+    assert_eq!(rig.handle.count(id, &each, "other").await.unwrap(), 0);
+    let mut seen = Vec::new();
+    let mut parts = 0;
+    loop {
+        let after = seen.last().copied();
+        let part = rig
+            .handle
+            .pull_items(id, &each, "return_value", after, 100)
+            .await
+            .unwrap();
+        if part.is_empty() {
+            break;
+        }
+        let bytes: usize = part.iter().map(|(_, value)| value.value.len()).sum();
+        assert!(bytes <= 1 << 20, "{bytes} bytes at once");
+        parts += 1;
+        for (index, value) in part {
+            assert!(value.value.ends_with(&format!("x{}\"", index.0)));
+            seen.push(index);
+        }
+    }
+    assert_eq!(seen, (0..10).map(MapIndex).collect::<Vec<_>>());
+    assert_eq!(parts, 4, "three values fit into a part");
+    let two = rig
+        .handle
+        .pull_items(id, &each, "return_value", Some(MapIndex(4)), 2)
+        .await
+        .unwrap();
+    assert_eq!(two.iter().map(|(index, _)| index.0).collect::<Vec<_>>(), [5, 6]);
+    let Pulled::Mapped(all) = rig.handle.pull(id, &each, "return_value", None).await.unwrap() else {
+        panic!("a list");
+    };
+    assert_eq!(all.len(), 10);
+    let refused = rig
+        .handle
+        .pull_items(id, &task("reduce"), "return_value", None, 1)
+        .await;
+    assert!(matches!(refused, Err(XcomError::NotUpstream(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_larger_than_a_part_comes_alone_and_too_many_are_no_list() {
+    let (rig, reduce) = mapped(50, 2 << 20).await;
+    let (id, each) = (reduce.id, task("each"));
+    let part = rig
+        .handle
+        .pull_items(id, &each, "return_value", None, 100)
+        .await
+        .unwrap();
+    assert_eq!(part.len(), 1);
+    let whole = rig.handle.pull(id, &each, "return_value", None).await;
+    let error = whole.unwrap_err();
+    assert!(matches!(error, XcomError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("`each`"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! A store whose commits fail as a test says.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -198,10 +199,20 @@ impl SchedulerStore for FaultyStore {
         &self,
         run: DagRunKey,
         task: TaskIndex,
-        map_index: Option<MapIndex>,
+        indexes: RangeInclusive<MapIndex>,
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
-        self.inner.xcoms(run, task, map_index, key).await
+        self.inner.xcoms(run, task, indexes, key).await
+    }
+    async fn xcom_sizes(
+        &self,
+        run: DagRunKey,
+        task: TaskIndex,
+        indexes: RangeInclusive<MapIndex>,
+        key: &str,
+        limit: u32,
+    ) -> Result<Vec<(MapIndex, u64)>, QueryError> {
+        self.inner.xcom_sizes(run, task, indexes, key, limit).await
     }
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await

@@ -4,6 +4,7 @@ mod args;
 pub(crate) mod data_dir;
 mod listen;
 pub(crate) mod logging;
+mod memory;
 mod signals;
 mod sweep;
 mod wiring;

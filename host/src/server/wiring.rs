@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use super::Args;
 use super::data_dir::DataDir;
 use super::signals::Signals;
-use super::{listen, sweep};
+use super::{listen, memory, sweep};
 use crate::cli::Global;
 use crate::client::resolve_data_dir;
 use crate::clock::SystemClock;
@@ -109,6 +109,8 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         args.blob_sweep,
         shutdown.clone(),
     ));
+
+    services.spawn(memory::run(handle.clone(), shutdown.clone()));
 
     let listener = listen::bind(args.listen).await?;
     let bound = listener

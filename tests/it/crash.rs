@@ -59,7 +59,7 @@ async fn survives_kills(database: Database) {
     let mut acknowledged: BTreeSet<String> = BTreeSet::new();
     for round in 0..ROUNDS {
         let client = server.client().await;
-        let triggers = tokio::spawn(trigger_until_gone(client, round));
+        let triggers = tokio::spawn(trigger_until_gone(client, "mix", round));
         tokio::time::sleep(Duration::from_millis(random.random_range(0..250))).await;
         server.kill();
         acknowledged.extend(triggers.await.expect("no panic"));
@@ -107,13 +107,14 @@ async fn survives_kills(database: Database) {
 }
 
 /// Triggers runs until the server is gone; answers those that it acknowledged.
-async fn trigger_until_gone(client: Client, round: u32) -> Vec<String> {
+pub(crate) async fn trigger_until_gone(client: Client, dag_id: &'static str, round: u32) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for number in 0..40 {
         let base = i64::from(round) * 100 + number;
         let run_id = format!("round_{round}_{base}");
         let body = json!({"dag_run_id": run_id, "logical_date": null, "conf": {"base": base}});
-        let request = client.request(reqwest::Method::POST, "/dags/mix/dagRuns").json(&body);
+        let request = client.request(reqwest::Method::POST, &format!("/dags/{dag_id}/dagRuns"));
+        let request = request.json(&body);
         match client.send(request).await {
             Ok(answer) if answer.status.is_success() => {
                 assert_eq!(answer.body["dag_run_id"], Value::from(run_id.as_str()));

@@ -2,6 +2,7 @@
 
 mod cli;
 mod crash;
+mod crash_mixed;
 mod demo;
 mod errors;
 mod fencing;

@@ -97,10 +97,9 @@ pub(crate) struct NewRunOp {
 
 /// A change to a run that exists.
 pub(crate) enum RunOp {
+    /// Clears what fits when its turn comes: there may be other instances by then than whoever asked has seen.
     Clear {
-        task_instances: Vec<(TaskIndex, MapIndex)>,
-        only_failed: bool,
-        only_running: bool,
+        work: Arc<ClearWork>,
         user: String,
         reply: Reply<()>,
     },

@@ -83,11 +83,15 @@ impl<'w> Selection<'w> {
 
     /// Whether a task instance in this state is to be cleared.
     pub(crate) fn contains(&self, task: TaskIndex, map_index: MapIndex, state: TaskInstanceState) -> bool {
-        let Some(chosen) = self.tasks.get(task.at()) else {
-            return false;
-        };
-        let named = chosen.all || chosen.indexes.contains(&map_index) || self.lies_within(chosen, task, map_index);
-        named && state_matches(state, self.work.only_failed, self.work.only_running)
+        self.names(task, map_index) && state_matches(state, self.work.only_failed, self.work.only_running)
+    }
+
+    /// Whether a task instance is to be cleared, as far as its state allows.
+    pub(crate) fn names(&self, task: TaskIndex, map_index: MapIndex) -> bool {
+        let chosen = self.tasks.get(task.at());
+        chosen.is_some_and(|chosen| {
+            chosen.all || chosen.indexes.contains(&map_index) || self.lies_within(chosen, task, map_index)
+        })
     }
 
     fn lies_within(&self, chosen: &Chosen, task: TaskIndex, map_index: MapIndex) -> bool {

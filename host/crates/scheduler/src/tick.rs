@@ -10,7 +10,7 @@ use model::run::{Event, Loss, RunState};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
-use ports::intent::{Intent, IntentWork, IntentWrite};
+use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
 use ports::store::{DagWrite, PoolWrite, XcomWrite};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use crate::mark;
 use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
-use crate::selection::{Selection, state_matches};
+use crate::selection::Selection;
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
 const ITEMS: usize = 48;
@@ -384,23 +384,8 @@ impl Core {
         }
         let context = Arc::clone(&draft.live.context);
         match op {
-            RunOp::Clear {
-                task_instances,
-                only_failed,
-                only_running,
-                user,
-                ..
-            } => {
-                let state = &draft.state;
-                let selected: Vec<Place> = task_instances
-                    .iter()
-                    .copied()
-                    .filter(|(task, map_index)| {
-                        state
-                            .ti(*task, *map_index)
-                            .is_some_and(|ti| state_matches(ti.state, *only_failed, *only_running))
-                    })
-                    .collect();
+            RunOp::Clear { work, user, .. } => {
+                let selected = to_clear(draft, work);
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
                 draft
                     .audit
@@ -408,13 +393,7 @@ impl Core {
                 self.clear(tick, key, selected);
             }
             RunOp::CarryOut { intent, work, .. } => {
-                let selection = Selection::new(draft.live.version.dag(), work);
-                let selected: Vec<Place> = draft
-                    .state
-                    .tis()
-                    .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state))
-                    .map(|(task, map_index, _)| (task, map_index))
-                    .collect();
+                let selected = to_clear(draft, work);
                 draft.intents_done.push(*intent);
                 tick.transitions += 1;
                 if !selected.is_empty() {
@@ -587,4 +566,14 @@ impl Core {
         }
         tick.transitions += count;
     }
+}
+
+/// The task instances of a run that a request names now.
+fn to_clear(draft: &Draft, work: &ClearWork) -> Vec<Place> {
+    let selection = Selection::new(draft.live.version.dag(), work);
+    let named = draft
+        .state
+        .tis()
+        .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state));
+    named.map(|(task, map_index, _)| (task, map_index)).collect()
 }

@@ -107,22 +107,29 @@ async fn clear_run(
         return Ok(rows);
     }
     let places: Vec<Place> = rows.iter().map(|row| (row.key.task, row.key.map_index)).collect();
-    let task_instances = places.clone();
+    let work = Arc::new(work);
+    let asked = Arc::clone(&work);
     shared
         .ask(|reply| {
             Message::Run(
                 key,
                 RunOp::Clear {
-                    task_instances,
-                    only_failed: work.only_failed,
-                    only_running: work.only_running,
+                    work: asked,
                     user,
                     reply,
                 },
             )
         })
         .await?;
-    reread(shared, key, &places).await
+    if work.only_failed || work.only_running {
+        return reread(shared, key, &places).await;
+    }
+    // What was expanded meanwhile is cleared, too.
+    let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
+    overlay(shared, key, &mut rows);
+    let selection = Selection::new(version.dag(), &work);
+    rows.retain(|row| selection.names(row.key.task, row.key.map_index));
+    Ok(rows)
 }
 
 /// `rows` are what the runs have to clear.

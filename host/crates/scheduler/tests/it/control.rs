@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{DagId, DagRunState, TaskId, TaskInstanceState};
+use model::dag::{Combine, Expansion, MapSource, MapValues};
+use model::{DagId, DagRunState, TaskId, TaskIndex, TaskInstanceState, Timestamp};
 use ports::control::{ClearRequest, Control as _, ControlError, RunEvent};
+use ports::executor::{ExecutorEvent, TryOutcome, TryReport, TryUsage};
+use ports::store::TiWrite;
 
 use crate::support::{DagBuilder, Reply, Rig, RigBuilder, request, run_id};
 
@@ -168,6 +171,58 @@ async fn clearing_what_runs_cancels_it_and_starts_it_again() {
     assert_eq!(rig.finished(&run).await, DagRunState::Success);
     assert_eq!(rig.executor.cancelled.lock().unwrap().as_slice(), [first.id]);
     assert_eq!(rig.ti(run.key, "t0").try_number.0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_came_to_be_since_the_request_are_cleared_too() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    let expansion = Expansion {
+        how: Combine::Product,
+        sources: vec![MapSource {
+            name: "x".to_owned(),
+            values: MapValues::Xcom {
+                task: TaskIndex(0),
+                key: "return_value".to_owned(),
+                path: Vec::new(),
+                measure: 0,
+            },
+        }],
+        limit: 10,
+    };
+    let dag_of_two = DagBuilder::new("d")
+        .task("list", &[])
+        .task_with("each", &["list"], |task| task.expand = Some(expansion));
+    rig.deploy(dag_of_two).await;
+    let run = rig.trigger("d").await;
+    let list = rig.executor.next().await;
+    let report = TryReport {
+        id: list.id,
+        outcome: TryOutcome::Done { falsy: false },
+        xcoms: Vec::new(),
+        measured: vec![3],
+        rendered_map_index: None,
+        started_at: Timestamp(1),
+        ended_at: Timestamp(2),
+        usage: TryUsage::default(),
+    };
+    // The request reads what there is before the loop sees the end of `list`.
+    rig.executor.send(ExecutorEvent::Finished(Box::new(report)));
+    let clear = ClearRequest {
+        run_id: Some(run.run_id.clone()),
+        tasks: tasks(&["list"]),
+        include_downstream: true,
+        ..ClearRequest::default()
+    };
+    let cleared = rig.handle.clear(&dag("d"), clear).await.unwrap();
+    assert_eq!(cleared.len(), 4, "`list` and the three that it made");
+    assert_eq!(rig.executor.next().await.id.try_number.0, 2);
+    let waiting: Vec<TiWrite> = rig.store.inner.task_instances(run.key);
+    let each = waiting.iter().filter(|ti| ti.task_id.as_str() == "each");
+    assert!(
+        each.clone().all(|ti| ti.state == TaskInstanceState::NoStatus),
+        "{waiting:?}"
+    );
+    assert_eq!(rig.executor.count(), 2, "nothing runs on what is made anew");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::{self, cargo};
 use crate::setup;
 
+/// From what random cases are made (proptest's own variable).
+const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,6 +33,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .env("AIRTIGHT_BIN", &binary)
         .env("AIRTIGHT_SKIP_LOG", skip_log.path())
         .stdout(Stdio::piped());
+    // The same cases each time: what is new is looked for by `cargo xtask soak`, and by a plain `cargo test`.
+    if std::env::var_os(PROPTEST_SEED).is_none() {
+        command.env(PROPTEST_SEED, "1");
+    }
     if let Some(python) = &optional.python {
         command.env("AIRTIGHT_PYTHON", python);
     }

@@ -458,6 +458,7 @@ fn deep_expressions_do_not_overflow_the_stack() {
                     try_number: 1,
                     iteration: None,
                     items: &[],
+                    callback: None,
                     logical_date: None,
                     data_interval_start: None,
                     data_interval_end: None,
@@ -559,6 +560,7 @@ fn the_reference_names_every_key_and_every_code() {
         field::SENSOR,
         field::HUMAN,
         field::APPROVAL,
+        field::CALLBACK,
         field::LIMITS,
     ]
     .into_iter()

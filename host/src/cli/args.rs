@@ -88,6 +88,7 @@ mod tests {
           pools       Look at pools, make, change and delete them
           xcom        Read what tasks published
           hitl        List and answer what tasks ask people
+          notifications  Read what callbacks tell people
           logs        Print the log of a task instance
           login       Log in to a server and keep the token
           version     Print the version of this program and of the server

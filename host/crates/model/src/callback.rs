@@ -214,23 +214,6 @@ impl Dag {
     pub fn calls_back(&self, task: Option<TaskIndex>, event: CallbackEvent) -> bool {
         self.callbacks(task).iter().any(|callback| callback.event == event)
     }
-
-    /// Every task of a component that the DAG's tasks and callbacks run.
-    pub fn component_tasks(&self) -> impl Iterator<Item = &ComponentTask> {
-        let callbacks = self
-            .tasks
-            .iter()
-            .flat_map(|task| &task.callbacks)
-            .chain(&self.callbacks);
-        let of_callbacks = callbacks.filter_map(|callback| match &callback.action {
-            CallbackAction::Task { component, .. } => Some(component),
-            CallbackAction::Notify { .. } => None,
-        });
-        self.tasks
-            .iter()
-            .filter_map(|task| task.work.component())
-            .chain(of_callbacks)
-    }
 }
 
 #[cfg(test)]

@@ -401,6 +401,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             run_uuid: uuid,
             try_number: TryNumber(1),
             dispatch: DispatchNumber(1),
+            callback: None,
         },
         run: Arc::new(RunContext {
             key,
@@ -424,6 +425,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             map_index_template: None,
         }),
         position: None,
+        callback: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Database, Server, run_cli, skip};
+use crate::support::{Client, Database, Server, binary, run_cli, skip};
 
 const DAG: &str = r#"
 dag: called
@@ -172,6 +172,57 @@ async fn failures_call_on_postgres() {
         Some(database) => failures_call(Database::Postgres(Box::new(database))).await,
         None => skip("failures_call_on_postgres", "PostgreSQL is not installed"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_are_followed_as_they_come() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let server = Server::start(&Database::Own).await;
+    let client = server.client().await;
+    let dag = r#"
+dag: talks
+on_success: {notify: "{{ run_id }} is over"}
+tasks: {way: {human: {subject: s, timeout: 10ms}, on_success: {notify: "plain \e[2J"}}}
+"#;
+    client.deploy(dag).await.ok();
+    let first = client.trigger("talks", json!({})).await;
+    assert_eq!(client.wait("talks", &first).await, "success");
+    let complete = |count: u64| move |told: &Value| told["total_entries"] == count;
+    client.until("talks", "/notifications?dag_id=talks", complete(2)).await;
+    let mut follower = Command::new(binary())
+        .args(["notifications", "talks", "-f"])
+        .env("AIRTIGHT_SERVER", server.url())
+        .env("AIRTIGHT_TOKEN", client.token())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let lines = BufReader::new(follower.stdout.take().expect("it is piped")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    let mut two = || -> Vec<String> { lines.by_ref().take(2).collect() };
+    // What is there already comes first; the stream of events is open by then.
+    let before = two();
+    assert!(
+        before.iter().any(|line| line.contains(&format!("{first} is over"))),
+        "{before:?}"
+    );
+    assert!(
+        before
+            .iter()
+            .any(|line| line.contains("plain ") && !line.contains('\u{1b}')),
+        "{before:?}"
+    );
+    let second = client.trigger("talks", json!({})).await;
+    let after = two();
+    assert!(
+        after.iter().any(|line| line.contains(&format!("{second} is over"))),
+        "{after:?}"
+    );
+    follower.kill().expect("it is stopped");
+    follower.wait().expect("it ends");
 }
 
 #[test]

@@ -530,3 +530,35 @@ async fn whatever_commit_fails_each_callback_is_stored_once_and_carried_out() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_one_run_only_so_many_are_kept() {
+    let rig = builder(text_of).start().await;
+    let dag = (0..700).fold(DagBuilder::new("d"), |dag, at| {
+        dag.task_with(&format!("t{at}"), &[], |task| {
+            task.callbacks = (0..16).map(|_| notifies(CallbackEvent::Success, "x")).collect();
+        })
+    });
+    rig.deploy(dag.with(|dag| dag.callbacks = vec![notifies(CallbackEvent::Success, "over")]))
+        .await;
+    let (run, state) = rig.run_to_end("d").await;
+    assert_eq!(state, DagRunState::Success, "the run takes no harm");
+    assert_eq!(rig.store.inner.callbacks_of(run.key).len(), 10_000);
+    // It is counted through a restart.
+    let scheduler = rig.store.inner.lease().unwrap().scheduler_id;
+    let (store, clock) = rig.crash().await;
+    let rig = builder(text_of)
+        .config(|config| config.scheduler_id = scheduler)
+        .store(store)
+        .clock(clock)
+        .start()
+        .await;
+    let clear = ClearRequest {
+        run_id: Some(run.run_id.clone()),
+        ..ClearRequest::default()
+    };
+    rig.handle.clear(&run.dag_id, clear).await.unwrap();
+    rig.executor.seen(700).await;
+    rig.finished(&run).await;
+    assert_eq!(rig.store.inner.callbacks_of(run.key).len(), 10_000);
+}

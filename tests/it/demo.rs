@@ -66,6 +66,16 @@ async fn dirty_data_is_stopped_with_a_report() {
         (&json!("failed"), &json!("failed"), &json!(1))
     );
     assert_eq!(task_instances["train"]["state"], "upstream_failed");
+    let path = format!("/notifications?dag_id=model_training&dag_run_id={run_id}");
+    let told = client
+        .until("model_training", &path, |told| told["total_entries"] == 1)
+        .await;
+    let told = told["notifications"][0].clone();
+    let text = told["text"].as_str().unwrap_or_default();
+    assert!(
+        text.starts_with("The table `dirty` is not fit for training: "),
+        "{told}"
+    );
     let report: Value = client.xcom("model_training", &run_id, "check_quality", "report").await;
     let text = report.to_string();
     for count in ["63", "50", "25", "12", "8", "5"] {

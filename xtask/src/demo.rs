@@ -59,6 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let dirty = follow(&client, &json!({"source": "dirty"}))?;
     show_run(&client, &dirty)?;
     show_failure(&client, &dirty)?;
+    show_notifications(&client, &dirty)?;
 
     next_steps(&server, &binary, &clean);
     if state_clean != "success" {
@@ -269,6 +270,28 @@ fn show_failure(client: &Client, run: &Run) -> Result<()> {
         for line in lines.iter().skip(lines.len().saturating_sub(15)) {
             println!("  {line}");
         }
+    }
+    Ok(())
+}
+
+/// What the run told people. It is complete soon after the run.
+fn show_notifications(client: &Client, run: &Run) -> Result<()> {
+    let callbacks = format!(
+        "/dags/{DAG_ID}/dagRuns/{}/callbacks?state=queued&state=running",
+        escape(&run.run_id)
+    );
+    let patience = Instant::now() + Duration::from_secs(10);
+    while client.get(&callbacks)?["total_entries"] != 0 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let path = format!("/notifications?dag_id={DAG_ID}&dag_run_id={}", escape(&run.run_id));
+    let told = client.get(&path)?;
+    for notification in told["notifications"].as_array().into_iter().flatten() {
+        println!(
+            "\nnotification ({}): {}",
+            notification["level"].as_str().unwrap_or("?"),
+            notification["text"].as_str().unwrap_or_default()
+        );
     }
     Ok(())
 }

@@ -80,18 +80,19 @@ mod tests {
         Usage: airtight [OPTIONS] <COMMAND>
 
         Commands:
-          standalone  Run the whole server in one process: API, scheduler and workers
-          components  Upload and look after task components
-          dags        Check, test, deploy and trigger DAGs
-          runs        Look at dag runs, watch, cancel and clear them
-          tasks       Work with single tasks
-          pools       Look at pools, make, change and delete them
-          xcom        Read what tasks published
-          hitl        List and answer what tasks ask people
-          logs        Print the log of a task instance
-          login       Log in to a server and keep the token
-          version     Print the version of this program and of the server
-          help        Print this message or the help of the given subcommand(s)
+          standalone     Run the whole server in one process: API, scheduler and workers
+          components     Upload and look after task components
+          dags           Check, test, deploy and trigger DAGs
+          runs           Look at dag runs, watch, cancel and clear them
+          tasks          Work with single tasks
+          pools          Look at pools, make, change and delete them
+          xcom           Read what tasks published
+          hitl           List and answer what tasks ask people
+          notifications  Read what callbacks tell people
+          logs           Print the log of a task instance
+          login          Log in to a server and keep the token
+          version        Print the version of this program and of the server
+          help           Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help     Print help (see more with '--help')

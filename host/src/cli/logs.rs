@@ -56,7 +56,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     if args.follow {
         query.push(("follow", "true".to_owned()));
     }
-    let url = client.url(&path, &query);
+    stream(context, &path, &query).await
+}
+
+/// Prints a log, as it is or as it grows.
+pub(super) async fn stream(context: &Context, path: &[&str], query: &[(&str, String)]) -> Result<()> {
+    let client = context.client()?;
+    let url = client.url(path, query);
     let mut response = client
         .stream(Method::GET, &url, |request| {
             request.header(ACCEPT, "application/x-ndjson")

@@ -7,6 +7,7 @@ mod dags;
 mod deploy;
 mod hitl;
 mod logs;
+mod notifications;
 mod pools;
 mod runs;
 mod session;
@@ -18,6 +19,7 @@ use clap::Parser;
 
 pub(crate) use args::{Cli, Global};
 pub(crate) use common::{Context, conf_argument, json_argument};
+pub(crate) use runs::{CALLBACKS, with_callback_columns};
 
 use crate::failure::Result;
 use crate::server;
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     /// List and answer what tasks ask people
     #[command(subcommand)]
     Hitl(hitl::Command),
+    /// Read what callbacks tell people
+    Notifications(notifications::Args),
     /// Print the log of a task instance
     Logs(logs::Args),
     /// Log in to a server and keep the token
@@ -68,6 +72,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Pools(command) => pools::run(&context, command).await,
         Command::Xcom(command) => xcom::run(&context, command).await,
         Command::Hitl(command) => hitl::run(&context, command).await,
+        Command::Notifications(args) => notifications::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Login(args) => session::login(&context, args).await,
         Command::Version => session::version(&context).await,

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Cancel(Run),
     /// Clear task instances of a dag run, so that they run again
     Clear(ClearArgs),
+    /// List the callbacks of a dag run, or print the log of one
+    Callbacks(CallbacksArgs),
 }
 
 /// Names a run.
@@ -58,6 +60,25 @@ pub(crate) struct ShowArgs {
     /// Only the instance of the task with this index
     #[arg(long, value_name = "N", requires = "task")]
     map_index: Option<u32>,
+}
+
+/// Arguments of `runs callbacks`.
+#[derive(Debug, Args)]
+pub(crate) struct CallbacksArgs {
+    #[command(flatten)]
+    run: Run,
+    /// Only in this state; may be repeated
+    #[arg(long)]
+    state: Vec<String>,
+    /// Print the log of this callback
+    #[arg(long, value_name = "ID", conflicts_with = "state")]
+    log: Option<i64>,
+    /// With --log: go on until the callback has ended
+    #[arg(long, short, requires = "log")]
+    follow: bool,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
 }
 
 /// Arguments of `runs clear`.
@@ -107,6 +128,46 @@ pub(super) const TASK_INSTANCES: &[Column] = &[
     ("message", "/cause_message", Show::Line),
 ];
 
+/// The columns of a callback.
+pub(crate) const CALLBACKS: &[Column] = &[
+    ("id", "/callback_id", Show::Text),
+    ("task", "/name_of_task", Show::Text),
+    ("event", "/event", Show::Text),
+    ("does", "/does", Show::Text),
+    ("state", "/state", Show::State),
+    ("attempt", "/attempt", Show::Text),
+    ("cause", "/cause", Show::Text),
+    ("message", "/says", Show::Line),
+];
+
+/// Callbacks with what the columns show: the name of the task instance, what is done, and what came of it.
+pub(crate) fn with_callback_columns(callbacks: Vec<Value>) -> Vec<Value> {
+    let mut callbacks = callbacks;
+    for callback in &mut callbacks {
+        let text = |key: &str| callback.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let index = callback.get("map_index").and_then(Value::as_i64).unwrap_or(-1);
+        let task = match (text("task_id"), index) {
+            (task, _) if task.is_empty() => "(the run)".to_owned(),
+            (task, ..0) => task,
+            (task, index) => format!("{task}[{index}]"),
+        };
+        let does = if text("kind") == "notification" {
+            "notify".to_owned()
+        } else {
+            text("name")
+        };
+        let says = if text("message").is_empty() {
+            text("text")
+        } else {
+            text("message")
+        };
+        callback["name_of_task"] = task.into();
+        callback["does"] = does.into();
+        callback["says"] = says.into();
+    }
+    callbacks
+}
+
 pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
     let client = context.client()?;
     match command {
@@ -134,7 +195,8 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 return Ok(());
             }
             let instances = task_instances(client, &dag_id, &run_id).await?;
-            show(context.output(), run, instances);
+            let callbacks = failed_callbacks(client, &dag_id, &run_id).await?;
+            show(context.output(), run, instances, callbacks);
             Ok(())
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
@@ -154,7 +216,35 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             Ok(())
         }
         Command::Clear(args) => clear(context, args).await,
+        Command::Callbacks(args) => callbacks(context, args).await,
     }
+}
+
+async fn callbacks(context: &Context, args: CallbacksArgs) -> Result<()> {
+    let Run { dag_id, run_id } = args.run;
+    let path = api(&["dags", &dag_id, "dagRuns", &run_id, "callbacks"]);
+    if let Some(id) = args.log {
+        let id = id.to_string();
+        let mut path = path;
+        path.extend([id.as_str(), "logs"]);
+        let follow: Vec<_> = args.follow.then(|| ("follow", "true".to_owned())).into_iter().collect();
+        return super::logs::stream(context, &path, &follow).await;
+    }
+    let query: Vec<_> = args.state.into_iter().map(|state| ("state", state)).collect();
+    let (callbacks, _) = list(context.client()?, &path, "callbacks", &query, args.limit).await?;
+    if context.output() == Output::Table {
+        context.output().list(&with_callback_columns(callbacks), CALLBACKS);
+    } else {
+        context.output().list(&callbacks, CALLBACKS);
+    }
+    Ok(())
+}
+
+/// Callbacks of a run that failed: nothing else shows them.
+async fn failed_callbacks(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
+    let path = api(&["dags", dag_id, "dagRuns", run_id, "callbacks"]);
+    let query = [("state", "failed".to_owned())];
+    Ok(list(client, &path, "callbacks", &query, 100).await?.0)
 }
 
 async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
@@ -214,9 +304,13 @@ async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<V
 }
 
 /// Prints a run with its task instances.
-fn show(output: Output, run: Value, instances: Vec<Value>) {
+fn show(output: Output, run: Value, instances: Vec<Value>, failed_callbacks: Vec<Value>) {
     if output != Output::Table {
-        return output.value(&json!({"dag_run": run, "task_instances": instances}));
+        return output.value(&json!({
+            "dag_run": run,
+            "task_instances": instances,
+            "failed_callbacks": failed_callbacks,
+        }));
     }
     output.record(
         &run,
@@ -238,6 +332,10 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
     );
     term::outln("");
     print_table(output, mapped::collapse(instances));
+    if !failed_callbacks.is_empty() {
+        term::outln(&format!("\n{}", Paint::stdout().bold("callbacks that failed")));
+        output.list(&with_callback_columns(failed_callbacks), CALLBACKS);
+    }
 }
 
 fn print_table(output: Output, rows: Vec<Value>) {
@@ -283,7 +381,8 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
     view.clear();
     let failed = state(&run) == "failed";
     let instances = task_instances(client, dag_id, run_id).await?;
-    show(context.output(), run, instances);
+    let callbacks = failed_callbacks(client, dag_id, run_id).await?;
+    show(context.output(), run, instances, callbacks);
     if failed {
         let paint = Paint::stderr();
         term::errln(&format!(

@@ -1,11 +1,14 @@
 //! What a local run came to: tables, XComs, the logs of what failed; or all of it as JSON.
 
+use model::callback::CallbackState;
 use model::{MapIndex, TaskId, TaskInstanceState};
-use ports::log::{LogKey, LogReader};
+use ports::callback::CallbackRow;
+use ports::log::{LogKey, LogLine, LogReader};
 use ports::query::TiRow;
 use serde_json::{Value, json};
 
 use super::session::Finished;
+use crate::cli::{CALLBACKS, with_callback_columns};
 use crate::ui::output::{Column, Output, Show, table};
 use crate::ui::run_view::{TaskLine, log_line, with_names};
 use crate::ui::term::{self, Paint};
@@ -90,6 +93,26 @@ pub(crate) fn value(finished: &Finished) -> Value {
         "end_date": finished.run.end_date,
         "task_instances": task_instances,
         "xcoms": xcoms,
+        "callbacks": finished.callbacks.iter().map(callback).collect::<Vec<_>>(),
+    })
+}
+
+fn callback(callback: &CallbackRow) -> Value {
+    json!({
+        "callback_id": callback.id,
+        "task_id": callback.task_id,
+        "map_index": callback.map_index,
+        "try_number": callback.try_number.map(|number| number.0),
+        "event": callback.event,
+        "kind": callback.kind,
+        "name": callback.name,
+        "level": callback.level,
+        "state": callback.state,
+        "attempt": callback.attempt,
+        "cause": callback.cause,
+        "code": callback.code,
+        "message": callback.message,
+        "text": callback.text,
     })
 }
 
@@ -123,11 +146,18 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
             table(&xcoms_worth_showing(rows("xcoms")), columns, paint)
         ));
     }
+    if !finished.callbacks.is_empty() {
+        let callbacks = value.get("callbacks").and_then(Value::as_array).cloned();
+        let rows = with_callback_columns(callbacks.unwrap_or_default());
+        let columns = CALLBACKS.get(1..).unwrap_or(CALLBACKS);
+        term::outln(&format!("\n{}", table(&rows, columns, paint)));
+    }
     let failed = finished.task_instances.iter();
     let failed = failed.filter(|ti| ti.state == TaskInstanceState::Failed);
     for ti in failed.take(MAX_LOGS) {
         print_log(ti, logs, paint).await;
     }
+    print_callback_logs(finished, logs, paint).await;
     let took = finished
         .run
         .start_date
@@ -158,13 +188,49 @@ fn xcoms_worth_showing(xcoms: Vec<Value>) -> Vec<Value> {
     shown
 }
 
+/// The logs of callbacks that failed.
+async fn print_callback_logs(finished: &Finished, logs: &dyn LogReader, paint: Paint) {
+    let failed = finished.callbacks.iter();
+    let failed = failed.filter(|callback| callback.state == CallbackState::Failed);
+    for callback in failed.take(MAX_LOGS) {
+        let of = match &callback.task_id {
+            Some(task_id) => format!(" of {}", name(task_id, callback.map_index)),
+            None => String::new(),
+        };
+        let lines = tail(LogKey::of_callback(callback.run_uuid, callback.id), logs).await;
+        let title = format!("log of callback {}{of}", callback.event);
+        print_lines(&title, lines, paint);
+    }
+}
+
 async fn print_log(ti: &TiRow, logs: &dyn LogReader, paint: Paint) {
     let key = LogKey {
         run_uuid: ti.run_uuid,
         task: ti.key.task,
         map_index: ti.key.map_index,
         try_number: ti.try_number,
+        callback: None,
     };
+    let title = format!(
+        "log of {}, try {}",
+        name(&ti.task_id, ti.key.map_index),
+        ti.try_number.0
+    );
+    print_lines(&title, tail(key, logs).await, paint);
+    if let Some(details) = ti
+        .details
+        .as_deref()
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+    {
+        term::outln(&format!("  {}", paint.dim("details")));
+        let text = serde_json::to_string_pretty(&details).unwrap_or_default();
+        for line in escape::json(&text).lines() {
+            term::outln(&format!("  {line}"));
+        }
+    }
+}
+
+async fn tail(key: LogKey, logs: &dyn LogReader) -> Vec<LogLine> {
     let mut lines = Vec::new();
     let mut from = 0;
     while let Ok(part) = logs.read(key, from, 1_000).await {
@@ -178,26 +244,12 @@ async fn print_log(ti: &TiRow, logs: &dyn LogReader, paint: Paint) {
             break;
         }
     }
-    term::outln(&format!(
-        "\n{}",
-        paint.bold(&format!(
-            "log of {}, try {}",
-            name(&ti.task_id, ti.key.map_index),
-            ti.try_number.0
-        ))
-    ));
+    lines
+}
+
+fn print_lines(title: &str, lines: Vec<LogLine>, paint: Paint) {
+    term::outln(&format!("\n{}", paint.bold(title)));
     for line in lines {
         term::outln(&format!("  {}", log_line(&json!(line), paint)));
-    }
-    if let Some(details) = ti
-        .details
-        .as_deref()
-        .and_then(|text| serde_json::from_str::<Value>(text).ok())
-    {
-        term::outln(&format!("  {}", paint.dim("details")));
-        let text = serde_json::to_string_pretty(&details).unwrap_or_default();
-        for line in escape::json(&text).lines() {
-            term::outln(&format!("  {line}"));
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use blobs::FileBlobStore;
 use model::{Dag, DagId, DagRunState, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
+use ports::callback::CallbackRow;
 use ports::control::{Control, ControlError, NewPool, RunEvent, TriggerRequest};
 use ports::deploy::CheckedManifest;
 use ports::log::LogSink;
@@ -27,6 +28,8 @@ use crate::ui::run_view::LiveView;
 
 /// How long tasks get to stop after Ctrl-C.
 const STOP_GRACE: Duration = Duration::from_millis(500);
+/// Somebody waits for the end of the run: a callback that fails is soon tried again.
+const CALLBACK_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// A scheduler that runs in this process.
 pub(crate) struct Session {
@@ -53,6 +56,8 @@ pub(crate) struct Finished {
     pub task_instances: Vec<TiRow>,
     /// What they published, in the same order: task, map index, key, value.
     pub xcoms: Vec<(TaskId, MapIndex, String, XcomValue)>,
+    /// Its callbacks, oldest first.
+    pub callbacks: Vec<CallbackRow>,
 }
 
 impl Session {
@@ -60,7 +65,11 @@ impl Session {
     pub(crate) async fn start(workshop: &Workshop, blobs: FileBlobStore, logs: Arc<dyn LogSink>) -> Result<Self> {
         let clock = Arc::new(SystemClock);
         let store = Arc::new(MemoryStore::new());
-        let scheduler = Scheduler::new(Config::new(Uuid::new_v4()), store.clone(), clock.clone());
+        let config = Config {
+            callback_retry_delay: CALLBACK_RETRY_DELAY,
+            ..Config::new(Uuid::new_v4())
+        };
+        let scheduler = Scheduler::new(config, store.clone(), clock.clone());
         let handle = scheduler.handle();
         let services = Services {
             xcoms: Arc::new(handle.clone()),
@@ -153,6 +162,17 @@ impl Session {
                 Err(RecvError::Closed) => return Err(Failure::new(Exit::Broken, "the scheduler stopped")),
             }
         }
+        // Callbacks are carried out after the run.
+        while self
+            .store
+            .callbacks_of(run.key)
+            .iter()
+            .any(|callback| !callback.state.is_finished())
+        {
+            if let Err(RecvError::Closed) = events.recv().await {
+                break;
+            }
+        }
         self.finished(&run, view).await
     }
 
@@ -185,6 +205,7 @@ impl Session {
             run: row.unwrap_or_else(|| run.clone()),
             task_instances,
             xcoms,
+            callbacks: self.store.callbacks_of(run.key),
         })
     }
 

@@ -129,6 +129,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         pool_slots: 1,
         priority_weight: 1,
         queueing: Queueing::default(),
+        callbacks: Vec::new(),
     };
     let dag = Dag::from(DagParts {
         id: DagId::new("tasks_test").or_fail(Exit::Broken, || "cannot name the DAG".to_owned())?,
@@ -140,6 +141,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         max_active_runs: 1,
         max_active_tasks: 1,
         dagrun_timeout: None,
+        callbacks: Vec::new(),
         groups: Vec::new(),
         tasks: vec![task],
     });

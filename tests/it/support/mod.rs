@@ -6,7 +6,7 @@ mod server;
 
 pub(crate) use client::Client;
 pub(crate) use database::Database;
-pub(crate) use server::{Server, run_cli, start_refused};
+pub(crate) use server::{Server, binary, run_cli, start_refused};
 
 /// Notes a skipped test loudly: on standard error, and in the file that the test command counts.
 pub(crate) fn skip(test: &str, reason: &str) {

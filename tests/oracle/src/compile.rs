@@ -125,6 +125,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             pool_slots: 1,
             priority_weight: 1,
             queueing: Queueing::default(),
+            callbacks: Vec::new(),
         });
     }
     for (at, task) in case.tasks.iter().enumerate() {
@@ -144,6 +145,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             max_active_runs: 1,
             max_active_tasks: u32::MAX,
             dagrun_timeout: None,
+            callbacks: Vec::new(),
             groups: Vec::new(),
             tasks,
         })),

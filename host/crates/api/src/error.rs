@@ -84,6 +84,7 @@ codes! {
     TaskNotMapped = "task_not_mapped", NOT_FOUND;
     /// No such try.
     TryNotFound = "try_not_found", NOT_FOUND;
+    CallbackNotFound = "callback_not_found", NOT_FOUND;
     /// The task instance asks nobody, or has not asked yet.
     HitlDetailNotFound = "hitl_detail_not_found", NOT_FOUND;
     /// No such XCom.

@@ -234,6 +234,7 @@ fn version() -> Arc<DagVersion> {
         pool_slots: 1,
         priority_weight: 1,
         queueing: Queueing::default(),
+        callbacks: Vec::new(),
     });
     Arc::new(DagVersion {
         digest: Digest::of(b"version"),
@@ -250,6 +251,7 @@ fn version() -> Arc<DagVersion> {
             max_active_runs: 16,
             max_active_tasks: 16,
             dagrun_timeout: None,
+            callbacks: Vec::new(),
             groups: Vec::new(),
             tasks: tasks.collect(),
         })),

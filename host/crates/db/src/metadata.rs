@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{DagId, Digest, MapIndex, RunId, TaskId, TiKey};
+use ports::callback::{CallbackFilter, CallbackRow};
 use ports::deploy::DagVersion;
 use ports::query::{
     AuditRow, DagFilter, DagRow, HitlFilter, HitlRow, Listed, Metadata, Page, PoolRow, PoolUse, QueryError, RunFilter,
@@ -157,6 +158,14 @@ impl Metadata for Db {
             Some(detail) => self.hitl_row(ti, detail).await,
             None => Ok(None),
         }
+    }
+
+    async fn callbacks(&self, filter: &CallbackFilter, page: Page) -> Result<Listed<CallbackRow>, QueryError> {
+        let [count, list] = query::callback::list(filter, page, self.database.dialect());
+        Ok(Listed {
+            total: self.count(count).await?,
+            items: self.all(list, query::callback::read).await?,
+        })
     }
 
     async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError> {

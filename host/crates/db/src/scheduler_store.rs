@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
 use crate::table::{
-    checkpoint, dag, dag_run, dag_version, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
+    callback, checkpoint, dag, dag_run, dag_version, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
 };
 use crate::tick;
 
@@ -121,8 +122,11 @@ impl SchedulerStore for Db {
         let (row, context) = dag_run::read_for_recovery(&row).map_err(query_error)?;
         let rows = tx.fetch_all(task_instance::of_run(key)).await.map_err(query_error)?;
         let task_instances = rows.iter().map(task_instance::read).collect::<Result<_, _>>();
+        let counted = tx.fetch_optional(callback::count(key)).await.map_err(query_error)?;
+        let callbacks = counted.map_or(Ok(0), |row| row.columns().int()).map_err(query_error)?;
         Ok(Some(StoredRun {
             version: row.version_uuid,
+            callbacks: u32::try_from(callbacks).unwrap_or(u32::MAX),
             row,
             context,
             task_instances: task_instances.map_err(query_error)?,
@@ -230,6 +234,27 @@ impl SchedulerStore for Db {
         intents
             .and_then(|intents| intent::with_runs(intents, &runs))
             .map_err(query_error)
+    }
+
+    async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {
+        let due = self.all(callback::due(now, limit), callback::read_due).await?;
+        let next_at = self
+            .first(callback::next_due(now), |row| row.columns().opt_time())
+            .await?;
+        Ok(DueCallbacks {
+            due,
+            next_at: next_at.flatten(),
+        })
+    }
+
+    async fn callback_run(&self, run: DagRunKey) -> Result<Option<CallbackRun>, QueryError> {
+        let found = self
+            .first(dag_run::for_recovery(run), dag_run::read_for_recovery)
+            .await?;
+        Ok(found.map(|(row, context)| CallbackRun {
+            context,
+            version: row.version_uuid,
+        }))
     }
 
     async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {

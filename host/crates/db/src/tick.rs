@@ -1,5 +1,5 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
-//! XComs, questions to people, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! XComs, questions to people, callbacks, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
@@ -7,7 +7,7 @@ use ports::store::{Lease, TickWrite};
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
-    audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance, xcom,
+    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance, xcom,
 };
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
@@ -40,6 +40,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         xcoms,
         hitl_requests,
         hitl_answers,
+        callbacks,
         checkpoint_deletes,
         run_deletes,
         intents,
@@ -83,6 +84,9 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.push(hitl_detail::upsert(dialect, &rows, now));
     }
     statements.extend(hitl_answers.iter().map(hitl_detail::answer));
+    if !callbacks.is_empty() {
+        statements.push(callback::insert(dialect, callbacks, now));
+    }
     if !checkpoint_deletes.is_empty() {
         statements.extend(checkpoint::delete(dialect, checkpoint_deletes));
     }

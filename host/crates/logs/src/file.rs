@@ -15,7 +15,11 @@ pub(crate) fn run_dir(dir: &Path, run: RunUuid) -> PathBuf {
 }
 
 pub(crate) fn path(dir: &Path, key: LogKey) -> PathBuf {
-    run_dir(dir, key.run_uuid).join(format!("{}.{}.{}.jsonl", key.task.0, key.map_index.0, key.try_number.0))
+    let run = run_dir(dir, key.run_uuid);
+    if let Some(callback) = key.callback {
+        return run.join(format!("callback.{callback}.jsonl"));
+    }
+    run.join(format!("{}.{}.{}.jsonl", key.task.0, key.map_index.0, key.try_number.0))
 }
 
 /// Up to `max_lines` whole lines from a byte position, and the position after them. A position that is not the start of a line,

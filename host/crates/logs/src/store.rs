@@ -233,6 +233,7 @@ mod tests {
             run_uuid: RunUuid(uuid::Uuid::from_u128(7)),
             try_number: TryNumber(1),
             dispatch: DispatchNumber(dispatch),
+            callback: None,
         }
     }
 

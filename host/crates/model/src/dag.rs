@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::callback::Callback;
 use crate::cause::Cause;
 use crate::id::{DagId, TaskId, TaskIndex};
 use crate::limits::Limits;
@@ -56,6 +57,8 @@ pub struct Dag {
     pub max_active_tasks: u32,
     /// How long a run may take.
     pub dagrun_timeout: Option<Duration>,
+    /// What is done when a run has ended.
+    pub callbacks: Vec<Callback>,
     /// The task groups; each after the one around it.
     pub groups: Vec<Group>,
     /// The tasks, in the order of the manifest.
@@ -133,6 +136,9 @@ pub struct Task {
     /// How it waits for capacity.
     #[serde(default)]
     pub queueing: Queueing,
+    /// What is done when a try of it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callbacks: Vec<Callback>,
 }
 
 /// How the task instances of a task wait for capacity, beside their pool.
@@ -265,6 +271,9 @@ pub struct DagParts {
     pub max_active_tasks: u32,
     /// See [`Dag::dagrun_timeout`].
     pub dagrun_timeout: Option<Duration>,
+    /// See [`Dag::callbacks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callbacks: Vec<Callback>,
     /// See [`Dag::groups`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
@@ -284,6 +293,7 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            callbacks,
             groups,
             tasks,
         } = parts;
@@ -298,6 +308,7 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            callbacks,
             groups,
             tasks,
             derived,
@@ -317,6 +328,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            callbacks,
             groups,
             tasks,
             derived: _,
@@ -331,6 +343,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            callbacks,
             groups,
             tasks,
         }

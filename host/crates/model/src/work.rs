@@ -13,6 +13,8 @@ pub enum Work {
     Component(ComponentTask),
     /// Asks a person and waits for the answer. The task's input holds what is asked: `subject` and `body`.
     Human(Box<HumanStep>),
+    /// Renders a text for people: a notification. Only callbacks do that.
+    Notify,
 }
 
 /// A task of a component.
@@ -40,14 +42,14 @@ impl Work {
     pub const fn component(&self) -> Option<&ComponentTask> {
         match self {
             Self::Component(task) => Some(task),
-            Self::Human(_) => None,
+            Self::Human(_) | Self::Notify => None,
         }
     }
 
     /// The human step, if it is one.
     pub fn human(&self) -> Option<&HumanStep> {
         match self {
-            Self::Component(_) => None,
+            Self::Component(_) | Self::Notify => None,
             Self::Human(step) => Some(step),
         }
     }
@@ -58,6 +60,7 @@ impl Work {
         match self {
             Self::Component(task) => &task.reference,
             Self::Human(step) => step.class(),
+            Self::Notify => "notify",
         }
     }
 
@@ -66,6 +69,7 @@ impl Work {
         match self {
             Self::Component(task) => &task.entry,
             Self::Human(step) => step.class(),
+            Self::Notify => "notify",
         }
     }
 }

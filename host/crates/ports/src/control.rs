@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use model::callback::{CallbackEvent, CallbackKind, CallbackState, NotificationLevel};
 use model::human::Answer;
 use model::{
     DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, RunUuid, TaskId, TaskInstanceState, Timestamp,
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use crate::callback::CallbackId;
 use crate::deploy::{CheckedManifest, Deployed};
 use crate::query::{PoolRow, RunRow, TiRow};
 
@@ -271,6 +273,37 @@ pub enum RunEvent {
         fraction: Option<f64>,
         /// For people.
         note: String,
+    },
+    /// A callback became due, is carried out, or ended.
+    Callback {
+        /// The DAG.
+        dag_id: DagId,
+        /// The run.
+        run_id: RunId,
+        /// Its id; none where it has only just become due.
+        callback_id: Option<CallbackId>,
+        /// The task; none for a callback of the DAG.
+        task_id: Option<TaskId>,
+        /// The map index.
+        map_index: MapIndex,
+        /// What it waited for.
+        on: CallbackEvent,
+        /// What it is.
+        kind: CallbackKind,
+        /// What does it, for people.
+        name: String,
+        /// How urgent a notification is.
+        level: Option<NotificationLevel>,
+        /// Its state now.
+        state: CallbackState,
+        /// Why it failed.
+        cause: Option<model::Cause>,
+        /// Why, for people.
+        message: Option<String>,
+        /// What a notification says.
+        text: Option<String>,
+        /// When.
+        at: Timestamp,
     },
     /// A DAG was deployed, paused, unpaused or deleted.
     Dag {

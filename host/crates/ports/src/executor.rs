@@ -13,6 +13,8 @@ use model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::callback::CallbackId;
+
 /// Names one dispatch of one try. What carries any but the current dispatch number is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TryId {
@@ -22,9 +24,18 @@ pub struct TryId {
     pub run_uuid: RunUuid,
     /// The try.
     pub try_number: TryNumber,
-    /// The fencing token.
+    /// The fencing token. Of a callback: the number of the attempt.
     pub dispatch: DispatchNumber,
+    /// Set where this is not the try itself but a callback of it, or of the run.
+    #[serde(default)]
+    pub callback: Option<CallbackId>,
 }
+
+/// The task of what belongs to a run and to none of its tasks: a callback of the DAG.
+pub const NO_TASK: TaskIndex = TaskIndex(u32::MAX);
+
+/// How many callbacks an executor runs at a time, beside its slots: callbacks never take the place of a task.
+pub const CALLBACK_SLOTS: u32 = 4;
 
 /// What every try of a run shares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -137,6 +148,9 @@ pub struct TryRequest {
     /// Where it stands among what is repeated; none where nothing is.
     #[serde(default)]
     pub position: Option<Box<Position>>,
+    /// Of a callback: what templates see as `callback`, a JSON object.
+    #[serde(default)]
+    pub callback: Option<Arc<Value>>,
 }
 
 /// One XCom that a try pushed. The return value has the key `return_value`; a `null` return value is not pushed (Airflow).

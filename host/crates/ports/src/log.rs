@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::callback::CallbackId;
 use crate::executor::TryId;
 
 /// Where a log line came from.
@@ -84,16 +85,33 @@ pub struct LogKey {
     pub map_index: model::MapIndex,
     /// The try.
     pub try_number: model::TryNumber,
+    /// Set where it is the log of a callback, which is named by this and the run alone.
+    pub callback: Option<CallbackId>,
 }
 
 impl LogKey {
     /// The log that a dispatch writes to.
     pub fn of(id: TryId) -> Self {
+        if let Some(callback) = id.callback {
+            return Self::of_callback(id.run_uuid, callback);
+        }
         Self {
             run_uuid: id.run_uuid,
             task: id.ti.task,
             map_index: id.ti.map_index,
             try_number: id.try_number,
+            callback: None,
+        }
+    }
+
+    /// The log of a callback.
+    pub const fn of_callback(run_uuid: model::RunUuid, callback: CallbackId) -> Self {
+        Self {
+            run_uuid,
+            task: crate::executor::NO_TASK,
+            map_index: model::MapIndex::UNMAPPED,
+            try_number: model::TryNumber(0),
+            callback: Some(callback),
         }
     }
 }

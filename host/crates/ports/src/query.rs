@@ -11,6 +11,7 @@ use model::{
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::callback::{CallbackFilter, CallbackRow};
 use crate::deploy::DagVersion;
 use crate::executor::TryUsage;
 use crate::payload::XcomValue;
@@ -534,6 +535,8 @@ pub trait Metadata: Send + Sync + 'static {
     async fn hitl_details(&self, filter: &HitlFilter, page: Page) -> Result<Listed<HitlRow>, QueryError>;
     /// The question of a try. `ti` is the row of the try.
     async fn hitl_detail(&self, ti: TiRow) -> Result<Option<HitlRow>, QueryError>;
+    /// Callbacks.
+    async fn callbacks(&self, filter: &CallbackFilter, page: Page) -> Result<Listed<CallbackRow>, QueryError>;
     /// XComs without their values.
     async fn xcoms(&self, filter: &XcomFilter, page: Page) -> Result<Listed<XcomRow>, QueryError>;
     /// One XCom with its value.

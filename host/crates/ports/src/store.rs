@@ -12,6 +12,7 @@ use model::{
 };
 use uuid::Uuid;
 
+use crate::callback::{CallbackChange, CallbackRun, CallbackWrite, DueCallbacks};
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
@@ -99,6 +100,8 @@ pub struct TickWrite {
     pub hitl_requests: Vec<HitlRequest>,
     /// Answers to them, after the questions.
     pub hitl_answers: Vec<HitlAnswer>,
+    /// Callbacks that have become due.
+    pub callbacks: Vec<CallbackWrite>,
     /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
@@ -137,6 +140,8 @@ pub enum DagWrite {
     },
     /// A step of an intent.
     Intent(IntentWrite),
+    /// A step of carrying a callback out. Where its run is gone, nothing happens.
+    Callback(CallbackChange),
 }
 
 /// A change to a pool.
@@ -352,6 +357,8 @@ pub struct StoredRun {
     pub version: Uuid,
     /// Its task instances, ordered by key. A task instance that was never written has no row: it is `no_status`.
     pub task_instances: Vec<TiWrite>,
+    /// How many callbacks of it are stored.
+    pub callbacks: u32,
 }
 
 /// A DAG as the scheduler knows it.
@@ -443,6 +450,11 @@ pub trait SchedulerStore: Send + Sync + 'static {
     ) -> Result<bool, CommitError>;
     /// The intents that are not done, oldest first.
     async fn intents(&self) -> Result<Vec<Intent>, QueryError>;
+    /// Callbacks that are to be carried out by `now`, oldest first, at most `limit`; those of `running` ones included. Not those of runs
+    /// that are deleted or whose DAG is being deleted.
+    async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError>;
+    /// What callbacks need to know of a run.
+    async fn callback_run(&self, run: DagRunKey) -> Result<Option<CallbackRun>, QueryError>;
     /// Whether any rows belong to these runs, beside the rows of the runs themselves.
     async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError>;
     /// How many versions a DAG has beside its current one.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ports::executor::CALLBACK_SLOTS;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::epoch::EpochTicker;
@@ -181,7 +182,7 @@ fn make_engine(pooling: bool, slots: u32) -> Result<(Engine, Allocation), Engine
 
 fn pool(slots: u32) -> PoolingAllocationConfig {
     // A try that ended still holds its place for the moment that its store takes to drop.
-    let live = slots.saturating_add(4);
+    let live = slots.saturating_add(CALLBACK_SLOTS).saturating_add(4);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(live)
         .total_core_instances(live.saturating_mul(MAX_CORE_INSTANCES))

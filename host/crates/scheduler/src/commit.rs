@@ -6,7 +6,7 @@
 //! * Slots taken: a pool has fewer free slots than memory thought. The drafts are dropped, the slots are counted anew in the
 //!   database, and the tick is decided again. Nothing is wrong with the database, and nobody is told so.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use ports::control::ControlError;
 use ports::store::{CommitError, TickWrite};
 
 use crate::core::{Core, Failing};
+use crate::inbox::DagOp;
 use crate::metrics::Metrics;
 use crate::tick::Tick;
 use crate::write::Write;
@@ -243,7 +244,10 @@ impl Core {
         });
         for (change, applied) in changes {
             match outcome.bad_dags.iter().find(|(bad, _)| *bad == change) {
-                Some((_, reason)) => applied.op.refuse(ControlError::Internal(reason.clone().into())),
+                Some((_, reason)) => {
+                    self.callback_refused(&applied.op);
+                    applied.op.refuse(ControlError::Internal(reason.clone().into()));
+                }
                 None => tick.dag_changes.push(applied),
             }
         }
@@ -370,7 +374,9 @@ impl Core {
         for item in self.queue.take_requests() {
             item.refuse(ControlError::Unavailable);
         }
-        for op in self.dag_ops.drain(..) {
+        let (requests, facts): (VecDeque<_>, VecDeque<_>) = self.dag_ops.drain(..).partition(DagOp::is_request);
+        self.dag_ops = facts;
+        for op in requests {
             op.refuse(ControlError::Unavailable);
         }
         // Ended runs that were loaded for a request that is answered now.

@@ -29,6 +29,10 @@ pub struct Config {
     pub backoff: Duration,
     /// The longest pause between two attempts.
     pub backoff_max: Duration,
+    /// How many callbacks may be out at a time.
+    pub callback_slots: usize,
+    /// The wait after the first failed attempt of a callback; it doubles with each.
+    pub callback_retry_delay: Duration,
     /// How many events a slow subscriber may lag behind.
     pub event_buffer: usize,
 }
@@ -48,6 +52,8 @@ impl Config {
             unavailable_after: Duration::from_secs(1),
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
+            callback_slots: ports::executor::CALLBACK_SLOTS as usize,
+            callback_retry_delay: Duration::from_secs(10),
             event_buffer: 4_096,
         }
     }

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use model::{DagRunKey, TiKey, Timestamp};
 use ports::control::ControlError;
-use ports::executor::{Executor, ExecutorEvent, TryId};
+use ports::executor::{Executor, ExecutorEvent, TryId, TryReport};
 use ports::intent::Intent;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::callback;
 use crate::dags::Dags;
 use crate::error::Stopped;
 use crate::inbox::{DagOp, Item, Message};
 use crate::intent;
+use crate::metrics::Metrics;
 use crate::queue::WorkQueue;
 use crate::run::Run;
 use crate::shared::Shared;
@@ -171,7 +173,7 @@ impl Core {
         match message {
             Message::Executor(event) => self.accept_event(event, now),
             Message::Dag(op) => {
-                if self.stopping {
+                if self.stopping && op.is_request() {
                     op.refuse(ControlError::Stopping);
                 } else {
                     self.dag_ops.push_back(op);
@@ -190,6 +192,15 @@ impl Core {
     }
 
     fn accept_event(&mut self, event: ExecutorEvent, now: Timestamp) {
+        match &event {
+            ExecutorEvent::Finished(report) if report.id.callback.is_some() => {
+                return self.accept_callback(report.id, Some(report), now);
+            }
+            ExecutorEvent::HandedBack { id } if id.callback.is_some() => return self.accept_callback(*id, None, now),
+            // That it begins was committed before it was sent.
+            ExecutorEvent::Started { id, .. } if id.callback.is_some() => return,
+            _ => {}
+        }
         let (id, item) = match event {
             ExecutorEvent::Started { id, at } => {
                 let item = Item::Started {
@@ -213,6 +224,23 @@ impl Core {
             ExecutorEvent::Progress { .. } => return,
         };
         self.queue.push(id.ti.run, item, now);
+    }
+
+    /// An attempt of a callback is over. What belongs to any but the current one is dropped.
+    fn accept_callback(&mut self, id: TryId, report: Option<&TryReport>, now: Timestamp) {
+        let known = self.shared.flights.reported(&id);
+        let change = known.and_then(|(started_at, about)| {
+            let change = callback::ended(&self.shared.config, &id, about.kind, report, started_at, now)?;
+            Some((change, about))
+        });
+        match change {
+            Some((change, about)) => self.dag_ops.push_back(DagOp::Callback {
+                change,
+                about,
+                reply: None,
+            }),
+            None => Metrics::count(&self.shared.metrics.stale_events),
+        }
     }
 
     fn accept_request(&mut self, key: DagRunKey, item: Item, now: Timestamp) {
@@ -273,6 +301,7 @@ impl Core {
                 run_uuid: run.live.context.uuid,
                 try_number: live.try_number,
                 dispatch: live.dispatch,
+                callback: None,
             });
         }
     }

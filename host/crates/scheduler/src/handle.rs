@@ -38,7 +38,8 @@ impl Handle {
 
     /// When the try started that has been running longest. What it wrote since then may not be referred to yet: it publishes at its end.
     pub fn oldest_start(&self) -> Option<model::Timestamp> {
-        self.shared.active().oldest_start()
+        let tries = self.shared.active().oldest_start();
+        tries.into_iter().chain(self.shared.flights.oldest_start()).min()
     }
 
     /// The counters.
@@ -48,6 +49,9 @@ impl Handle {
 
     /// The run of a dispatch, if the dispatch is the current one of its task instance.
     pub(crate) fn current(&self, id: &TryId) -> Option<Arc<LiveRun>> {
+        if let Some(callback) = id.callback {
+            return self.shared.flights.run_of(callback, id.dispatch);
+        }
         let run = self.shared.active().get(id.ti.run).cloned()?;
         (run.context.uuid == id.run_uuid && run.is_current(id.ti.task, id.ti.map_index, id.dispatch)).then_some(run)
     }
@@ -79,6 +83,9 @@ impl Handle {
     }
 
     fn note_progress(&self, id: &TryId, fraction: Option<f64>, note: String) {
+        if id.callback.is_some() {
+            return;
+        }
         let Some(run) = self.current(id) else { return };
         if let Some(live) = run.tries().get_mut(&(id.ti.task, id.ti.map_index)) {
             live.progress = Some((fraction, note.clone()));
@@ -110,6 +117,7 @@ impl ExecutorEvents for Handle {
     fn send(&self, event: ExecutorEvent) {
         match event {
             ExecutorEvent::Progress { id, fraction, note } => self.note_progress(&id, fraction, note),
+            ExecutorEvent::Started { id, at } if id.callback.is_some() => self.shared.flights.started(&id, at),
             ExecutorEvent::Started { id, at } => {
                 // The mark is shown at once and written with the next tick.
                 self.note_started(&id, at);

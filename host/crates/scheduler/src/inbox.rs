@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::human::Answer;
 use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, Timestamp};
+use ports::callback::CallbackChange;
 use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
@@ -14,6 +15,7 @@ use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::callback::flight::About;
 use crate::version::Version;
 
 /// Where an answer goes, once what it says is committed.
@@ -72,6 +74,14 @@ pub(crate) enum DagOp {
     },
     /// A step of an intent.
     Intent { write: IntentWrite, reply: Reply<()> },
+    /// A step of carrying a callback out.
+    Callback {
+        change: CallbackChange,
+        /// What people are told of it.
+        about: Arc<About>,
+        /// None where it is the end of an attempt: nobody waits for that.
+        reply: Option<Reply<()>>,
+    },
     Pool {
         op: PoolOp,
         user: String,
@@ -160,10 +170,16 @@ impl DagOp {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
             Self::Pool { reply, .. } => drop(reply.send(Err(error))),
+            Self::Callback { reply, .. } => drop(reply.map(|reply| reply.send(Err(error)))),
             Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
         }
+    }
+
+    /// Whether somebody waits for the answer: not so where an attempt of a callback has ended, which is a fact and not a request.
+    pub(crate) fn is_request(&self) -> bool {
+        !matches!(self, Self::Callback { reply: None, .. })
     }
 
     /// Answers that it is done. What becomes of a pool is answered where it is known.
@@ -171,6 +187,7 @@ impl DagOp {
         match self {
             Self::Deploy { reply, .. } => drop(reply.send(Ok(new_dag))),
             Self::Pool { .. } => {}
+            Self::Callback { reply, .. } => drop(reply.map(|reply| reply.send(Ok(())))),
             Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
                 drop(reply.send(Ok(())));
             }

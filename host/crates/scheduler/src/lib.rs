@@ -11,6 +11,7 @@
 //! ```
 
 mod audit;
+mod callback;
 mod checkpoint;
 mod commit;
 mod config;

@@ -90,6 +90,7 @@ impl Core {
             note: row.note.clone(),
             triggering_user: row.triggering_user.clone(),
             set_aside: row.set_aside.clone(),
+            callbacks: stored.callbacks,
         };
         let stored_rows = stored.task_instances.len();
         let snapshot = RunSnapshot {

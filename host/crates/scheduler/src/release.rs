@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{DagRunKey, DagRunState, DispatchNumber, TaskIndex, TaskInstanceState, TiKey};
+use model::{DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey};
+use ports::callback::CallbackChange;
 use ports::control::{ControlError, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::intent::IntentWrite;
@@ -104,6 +105,7 @@ impl Core {
                     intent::carry(&self.shared, intent);
                     (dag_id, "deleted")
                 }
+                DagWrite::Callback(step) => return self.release_callback(change.op, &step, events),
                 DagWrite::Intent(step) => {
                     self.release_step(step);
                     return change.op.confirm(false);
@@ -122,6 +124,26 @@ impl Core {
                 set_aside.retain(|(aside, _)| !runs.contains(aside));
             }
             IntentWrite::PurgeVersions { .. } | IntentWrite::End { .. } => {}
+        }
+    }
+
+    /// A step of a callback is committed. Where it was the end of an attempt, the next may begin.
+    fn release_callback(&self, op: DagOp, change: &CallbackChange, events: &mut Vec<RunEvent>) {
+        if let DagOp::Callback { about, reply, .. } = op {
+            if self.shared.events.receiver_count() > 0 {
+                events.push(about.event(change, self.shared.clock.now()));
+            }
+            match reply {
+                Some(reply) => drop(reply.send(Ok(()))),
+                None => self.shared.flights.end(change.id),
+            }
+        }
+    }
+
+    /// The database refuses a step of a callback. It stays as it was, and out of the others' way until the next start.
+    pub(crate) fn callback_refused(&self, op: &DagOp) {
+        if let DagOp::Callback { change, .. } = op {
+            tracing::error!(callback = %change.id, "a step of a callback cannot be stored");
         }
     }
 
@@ -176,6 +198,7 @@ impl Core {
             run_uuid: live.context.uuid,
             try_number,
             dispatch,
+            callback: None,
         };
 
         // Dispatches that were cancelled and that no executor ever saw: nobody else will report their end.
@@ -222,6 +245,7 @@ impl Core {
                         run: Arc::clone(&live.context),
                         position: repeats.position(&draft.state, dispatch.place, &live.context.params, &mut known),
                         task,
+                        callback: None,
                     });
                 }
             }
@@ -229,6 +253,9 @@ impl Core {
 
         if let Some(rest) = &draft.rest {
             intent::carry(&self.shared, Arc::clone(rest));
+        }
+        if !draft.callbacks.is_empty() && !draft.deleted {
+            self.shared.flights.changed.notify_one();
         }
         let deleted = draft.deleted;
         let run_changed = draft.run_changed;
@@ -403,6 +430,7 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
             at: now,
         });
     }
+    collect_callbacks(draft, now, events);
     if draft.run_changed || draft.new_run {
         events.push(RunEvent::DagRun {
             dag_id: context.dag_id.clone(),
@@ -411,4 +439,25 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
             at: now,
         });
     }
+}
+
+/// What has become due. Notifications that need no rendering are complete by now.
+fn collect_callbacks(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEvent>) {
+    let context = &draft.live.context;
+    events.extend(draft.callbacks.iter().map(|callback| RunEvent::Callback {
+        dag_id: context.dag_id.clone(),
+        run_id: context.run_id.clone(),
+        callback_id: None,
+        task_id: callback.of.as_ref().map(|of| of.task_id.clone()),
+        map_index: callback.of.as_ref().map_or(MapIndex::UNMAPPED, |of| of.map_index),
+        on: callback.event,
+        kind: callback.kind,
+        name: callback.name.clone(),
+        level: callback.level,
+        state: callback.state,
+        cause: None,
+        message: None,
+        text: callback.text.clone(),
+        at: now,
+    }));
 }

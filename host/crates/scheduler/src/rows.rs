@@ -77,7 +77,7 @@ fn audit_line(op: &DagOp) -> Option<AuditWrite> {
             let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
             audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
         }
-        DagOp::Intent { .. } => return None,
+        DagOp::Intent { .. } | DagOp::Callback { .. } => return None,
         DagOp::Pool { op, user, .. } => match op {
             PoolOp::Create(pool) => audit::pool("post_pool", user, &pool.name, Some(pool.slots)),
             PoolOp::Change { name, patch } => audit::pool("patch_pool", user, name, patch.slots),
@@ -132,6 +132,8 @@ impl Draft {
         rows.xcoms.append(&mut self.xcoms);
         rows.hitl_requests.append(&mut self.hitl_requests);
         rows.hitl_answers.append(&mut self.hitl_answers);
+        // Kept: those who watch are told of them after the commit.
+        rows.callbacks.extend(self.callbacks.iter().cloned());
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use ports::callback::CallbackWrite;
 use ports::intent::Intent;
 use ports::query::RunRow;
 use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
@@ -24,6 +25,8 @@ pub(crate) struct Meta {
     pub(crate) note: Option<String>,
     pub(crate) triggering_user: Option<String>,
     pub(crate) set_aside: Option<String>,
+    /// How many callbacks have become due.
+    pub(crate) callbacks: u32,
 }
 
 /// An active run, as it is committed.
@@ -82,6 +85,7 @@ pub(crate) struct Draft {
     pub(crate) xcoms: Vec<XcomWrite>,
     pub(crate) hitl_requests: Vec<HitlRequest>,
     pub(crate) hitl_answers: Vec<HitlAnswer>,
+    pub(crate) callbacks: Vec<CallbackWrite>,
     pub(crate) audit: Vec<AuditWrite>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
@@ -101,6 +105,7 @@ impl Draft {
             note: new.note.clone(),
             triggering_user: new.triggering_user.clone(),
             set_aside: None,
+            callbacks: 0,
         };
         let lazy = state.tis().map(|(task, map_index, _)| (task, map_index)).collect();
         Self {
@@ -134,6 +139,7 @@ impl Draft {
             xcoms: Vec::new(),
             hitl_requests: Vec::new(),
             hitl_answers: Vec::new(),
+            callbacks: Vec::new(),
             audit: Vec::new(),
             dispatches: Vec::new(),
             cancels: Vec::new(),

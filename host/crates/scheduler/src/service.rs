@@ -12,6 +12,7 @@ use ports::store::SchedulerStore;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::callback;
 use crate::config::Config;
 use crate::core::Core;
 use crate::error::{StartError, Stopped};
@@ -86,7 +87,9 @@ impl Scheduler {
         core.recover().await?;
         shared.condition().heartbeat = Some(now);
         shared.stopping.store(false, Ordering::Release);
+        let carried = Arc::clone(&core.executor);
         let guard = EndGuard {
+            callbacks: tokio::spawn(callback::carry::keep(Arc::clone(&shared), carried)),
             lease: tokio::spawn(lease::keep(Arc::clone(&shared))),
             shared,
         };
@@ -102,11 +105,13 @@ impl Scheduler {
 struct EndGuard {
     shared: Arc<Shared>,
     lease: JoinHandle<()>,
+    callbacks: JoinHandle<()>,
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.lease.abort();
+        self.callbacks.abort();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.active_mut().clear();
         self.shared.ended.send_replace(true);

@@ -11,6 +11,7 @@ use ports::store::{Lease, SchedulerStore};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::callback::flight::Flights;
 use crate::config::Config;
 use crate::inbox::{Message, Reply};
 use crate::intent;
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     carried: Mutex<HashMap<Uuid, watch::Receiver<()>>>,
     /// Turns of steps of intents.
     pub(crate) steps: Semaphore,
+    /// Callbacks that are out.
+    pub(crate) flights: Flights,
     condition: Mutex<Condition>,
 }
 
@@ -83,6 +86,7 @@ impl Shared {
     ) -> Self {
         Self {
             keys: RunKeys::new(config.run_key_block),
+            flights: Flights::new(config.callback_slots.max(1)),
             events: broadcast::Sender::new(config.event_buffer.max(1)),
             config,
             store,

@@ -224,6 +224,7 @@ impl Core {
                 }
                 (Ok(DagWrite::Intent(write.clone())), false)
             }
+            DagOp::Callback { change, .. } => (Ok(DagWrite::Callback(change.clone())), false),
             DagOp::Pool { .. } => unreachable!("`decide` tells pools from DAGs"),
         }
     }

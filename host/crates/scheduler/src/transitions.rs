@@ -55,6 +55,13 @@ impl Draft {
                 let row = self.ended_try(base, (task, map_index), try_number, dispatch, state, cause, now);
                 self.tries.extend(row);
             }
+            Transition::TaskCallbacks {
+                event,
+                task,
+                map_index,
+                try_number,
+            } => self.call_back_task(event, (task, map_index), try_number),
+            Transition::DagCallbacks { event, reason } => self.call_back_dag(event, reason),
             Transition::DefaultsTaken { task, map_index } => self.take_defaults((task, map_index), now),
             Transition::Cancel {
                 task,

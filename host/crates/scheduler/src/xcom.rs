@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use model::run::is_many;
 use model::template::{Segment, split};
 use model::{MapIndex, TaskId, TaskIndex, TiKey};
-use ports::executor::TryId;
+use ports::executor::{NO_TASK, TryId};
 use ports::payload::{MAX_LIST_BYTES, PART_BYTES, Pulled, XcomBackend, XcomError, XcomValue};
 
 use crate::handle::Handle;
@@ -26,6 +26,11 @@ impl XcomBackend for Handle {
     ) -> Result<Pulled, XcomError> {
         let run = self.current(&id).ok_or(XcomError::Stale)?;
         let upstream = upstream(&run, id, task)?;
+        if id.callback.is_some() && upstream == id.ti.task && map_index.is_none() {
+            // What the task instance itself published.
+            let found = self.one(id, upstream, id.ti.map_index, key).await?;
+            return Ok(found.map_or(Pulled::Missing, Pulled::One));
+        }
         let sight = sight(&run, id, |sight| sight.now.get(&upstream).cloned());
         if let Some(wanted) = map_index {
             let sees = sight.is_none_or(|sight| sight.contains(&wanted));
@@ -169,7 +174,11 @@ fn upstream(run: &LiveRun, id: TryId, name: &TaskId) -> Result<TaskIndex, XcomEr
     run.version
         .dag()
         .resolve(id.ti.task, name.as_str())
-        .filter(|upstream| run.version.is_upstream(*upstream, id.ti.task))
+        .filter(|upstream| {
+            // A callback sees its own task too, and one of the DAG sees all.
+            let called = id.callback.is_some() && (*upstream == id.ti.task || id.ti.task == NO_TASK);
+            called || run.version.is_upstream(*upstream, id.ti.task)
+        })
         .ok_or_else(|| XcomError::NotUpstream(name.clone()))
 }
 

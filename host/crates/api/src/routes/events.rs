@@ -52,6 +52,7 @@ impl Selection {
             RunEvent::DagRun { dag_id, run_id, .. }
             | RunEvent::TaskInstance { dag_id, run_id, .. }
             | RunEvent::Expanded { dag_id, run_id, .. }
+            | RunEvent::Callback { dag_id, run_id, .. }
             | RunEvent::Progress { dag_id, run_id, .. } => (dag_id, Some(run_id)),
             RunEvent::Dag { dag_id, .. } => (dag_id, None),
         };
@@ -66,6 +67,7 @@ const fn name(event: &RunEvent) -> &'static str {
         RunEvent::TaskInstance { .. } => "task_instance",
         RunEvent::Expanded { .. } => "expanded",
         RunEvent::Progress { .. } => "progress",
+        RunEvent::Callback { .. } => "callback",
         RunEvent::Dag { .. } => "dag",
     }
 }

@@ -20,7 +20,7 @@ use super::task_instances::find;
 use super::under;
 use super::wait::permit;
 use crate::error::{ApiError, Code};
-use crate::openapi::{Kind, Op, Routes};
+use crate::openapi::{Kind, Op, Param, Routes};
 use crate::request::{Media, PathArgs, Query, negotiate};
 use crate::shape::Time;
 use crate::state::App;
@@ -29,6 +29,13 @@ use crate::state::App;
 const PART_LINES: usize = 1_000;
 /// Lines in one answer; the rest comes with the continuation token.
 const ANSWER_LINES: usize = 10_000;
+
+/// What every log is asked with.
+pub(super) const QUERY: &[Param] = &[
+    ("full_content", Kind::Flag),
+    ("token", Kind::Text),
+    ("follow", Kind::Flag),
+];
 
 pub(crate) fn add(routes: Routes) -> Routes {
     routes.get(
@@ -39,12 +46,8 @@ pub(crate) fn add(routes: Routes) -> Routes {
             "get_log",
             "The log of a try; `follow=true` streams it live",
         )
-        .query(&[
-            ("full_content", Kind::Flag),
-            ("map_index", Kind::Int),
-            ("token", Kind::Text),
-            ("follow", Kind::Flag),
-        ])
+        .query(QUERY)
+        .query(&[("map_index", Kind::Int)])
         .ok::<TaskInstancesLogResponse>()
         .raw(200, "application/x-ndjson")
         .raw(200, "text/plain")
@@ -53,7 +56,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
 }
 
 #[derive(Serialize, ToSchema)]
-struct TaskInstancesLogResponse {
+pub(super) struct TaskInstancesLogResponse {
     content: Vec<LogMessage>,
     continuation_token: Option<String>,
 }
@@ -124,7 +127,7 @@ const fn is_bidi(c: char) -> bool {
 }
 
 /// Where a reader is in a log.
-struct Reader {
+pub(super) struct Reader {
     app: Arc<App>,
     key: LogKey,
     at: u64,
@@ -134,6 +137,16 @@ struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(app: &Arc<App>, key: LogKey, wanted: &Wanted, over: bool) -> Self {
+        Self {
+            app: Arc::clone(app),
+            key,
+            at: wanted.from,
+            over,
+            ended: false,
+        }
+    }
+
     async fn part(&mut self) -> Result<LogPart, ApiError> {
         let part = self
             .app
@@ -147,35 +160,55 @@ impl Reader {
     }
 }
 
+/// How a log is asked for.
+pub(super) struct Wanted {
+    follow: bool,
+    full: bool,
+    media: Media,
+    from: u64,
+}
+
+impl Wanted {
+    pub(super) fn read(query: &mut Query, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let follow = query.flag("follow").unwrap_or(false);
+        let offered: &[Media] = if follow {
+            &[Media::Ndjson, Media::Events, Media::Text]
+        } else {
+            &[Media::Json, Media::Ndjson, Media::Text]
+        };
+        // A client that only says that it wants JSON gets lines of it when it follows.
+        let media = match negotiate(headers, offered) {
+            Err(_) if follow && negotiate(headers, &[Media::Json]).is_ok() => Media::Ndjson,
+            media => media?,
+        };
+        let full = query.flag("full_content").unwrap_or(false);
+        let from = match query.text("token").filter(|token| !token.is_empty()) {
+            None => 0,
+            Some(token) => token.strip_prefix('l').and_then(|at| at.parse().ok()).ok_or_else(|| {
+                ApiError::new(
+                    Code::InvalidToken,
+                    "the continuation token is not one that this server gave out",
+                )
+            })?,
+        };
+        Ok(Self {
+            follow,
+            full,
+            media,
+            from,
+        })
+    }
+}
+
 async fn get(
     State(app): State<Arc<App>>,
     path: PathArgs,
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let follow = query.flag("follow").unwrap_or(false);
-    let offered: &[Media] = if follow {
-        &[Media::Ndjson, Media::Events, Media::Text]
-    } else {
-        &[Media::Json, Media::Ndjson, Media::Text]
-    };
-    // A client that only says that it wants JSON gets lines of it when it follows.
-    let media = match negotiate(&headers, offered) {
-        Err(_) if follow && negotiate(&headers, &[Media::Json]).is_ok() => Media::Ndjson,
-        media => media?,
-    };
-    let full = query.flag("full_content").unwrap_or(false);
     let map_index = query.map_index("map_index").unwrap_or(MapIndex::UNMAPPED);
+    let wanted = Wanted::read(&mut query, &headers)?;
     query.finish()?;
-    let from = match query.text("token").filter(|token| !token.is_empty()) {
-        None => 0,
-        Some(token) => token.strip_prefix('l').and_then(|at| at.parse().ok()).ok_or_else(|| {
-            ApiError::new(
-                Code::InvalidToken,
-                "the continuation token is not one that this server gave out",
-            )
-        })?,
-    };
     let number = path.try_number("try_number")?;
     let row = find(&app, &path, map_index).await?;
     if number > row.try_number {
@@ -184,23 +217,26 @@ async fn get(
             format!("task instance `{}` has no try {}", row.task_id, number.0),
         ));
     }
-    let mut reader = Reader {
-        key: LogKey {
-            run_uuid: row.run_uuid,
-            task: row.key.task,
-            map_index,
-            try_number: number,
-        },
-        at: from,
-        over: number < row.try_number || !row.state.is_dispatched(),
-        ended: false,
-        app: app.clone(),
+    let key = LogKey {
+        run_uuid: row.run_uuid,
+        task: row.key.task,
+        map_index,
+        try_number: number,
+        callback: None,
     };
-    if follow {
-        return followed(reader, media, permit(&app)?);
+    let over = number < row.try_number || !row.state.is_dispatched();
+    let reader = Reader::new(&app, key, &wanted, over);
+    answer(&app, reader, &wanted).await
+}
+
+/// The log in the form that is asked for.
+pub(super) async fn answer(app: &Arc<App>, mut reader: Reader, wanted: &Wanted) -> Result<Response, ApiError> {
+    let media = wanted.media;
+    if wanted.follow {
+        return followed(reader, media, permit(app)?);
     }
     if media == Media::Json {
-        let most = if full { usize::MAX } else { ANSWER_LINES };
+        let most = if wanted.full { usize::MAX } else { ANSWER_LINES };
         let mut lines = Vec::new();
         loop {
             let part = reader.part().await?;

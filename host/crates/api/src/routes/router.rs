@@ -54,6 +54,7 @@ pub(crate) fn routes() -> Routes {
     let routes = super::dependencies::add(routes);
     let routes = super::tries::add(routes);
     let routes = super::hitl::add(routes);
+    let routes = super::callbacks::add(routes);
     let routes = super::logs::add(routes);
     let routes = super::xcoms::add(routes);
     let routes = super::components::add(routes);

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use indexmap::IndexMap;
+use model::callback::{CallbackEvent, CallbackKind, CallbackState, NotificationLevel};
 use model::dag::{DEFAULT_POOL, DagParts, Param, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use model::human::{HumanStep, OnTimeout};
 use model::{
     Cause, Clock, Dag, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, Limits, MapIndex, RunId,
     RunUuid, TaskId, TaskIndex, TaskInstanceState, TiKey, Timestamp, TriggerRule, TryNumber, Work,
 };
+use ports::callback::{CallbackFilter, CallbackId, CallbackRow};
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
@@ -82,6 +84,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         pool_slots: 1,
         priority_weight: 1,
         queueing: Queueing::default(),
+        callbacks: Vec::new(),
     }
 }
 
@@ -106,6 +109,7 @@ impl Fake {
             max_active_runs: 16,
             max_active_tasks: 64,
             dagrun_timeout: Some(Duration::from_secs(90)),
+            callbacks: Vec::new(),
             groups: Vec::new(),
             tasks: vec![task("load", &[], &[1]), task("train", &[0], &[])],
         });
@@ -455,6 +459,44 @@ impl Control for Fake {
 }
 
 /// What every task instance is made to have asked.
+/// A callback of each kind.
+fn called_back((at, ti): (usize, &TiRow)) -> CallbackRow {
+    let kind = CallbackKind::ALL[at % 2];
+    let notification = kind == CallbackKind::Notification;
+    CallbackRow {
+        id: CallbackId(i64::try_from(at).unwrap() + 1),
+        dag_id: ti.dag_id.clone(),
+        run_id: ti.run_id.clone(),
+        run_uuid: ti.run_uuid,
+        task_id: Some(ti.task_id.clone()),
+        map_index: ti.key.map_index,
+        try_number: Some(ti.try_number),
+        event: CallbackEvent::Failure,
+        kind,
+        name: if notification {
+            String::new()
+        } else {
+            "alerts@1 send".to_owned()
+        },
+        level: notification.then_some(NotificationLevel::Error),
+        state: if notification {
+            CallbackState::Success
+        } else {
+            CallbackState::Failed
+        },
+        attempt: 3,
+        created_at: ti.run_after,
+        next_at: None,
+        started_at: None,
+        ended_at: None,
+        cause: (!notification).then_some(model::Cause::Trapped),
+        code: None,
+        message: None,
+        text: notification.then(|| "it failed".to_owned()),
+        facts: "{\"event\":\"on_failure\"}".to_owned(),
+    }
+}
+
 fn question(ti: TiRow) -> HitlRow {
     let amount = Param {
         schema: json!({"type": "integer", "minimum": 1}),
@@ -549,6 +591,20 @@ impl Metadata for Fake {
                 .response_received
                 .is_none_or(|received| received == row.responded_at.is_some())
         });
+        Ok(page(rows, part))
+    }
+
+    async fn callbacks(&self, filter: &CallbackFilter, part: Page) -> Result<Listed<CallbackRow>, QueryError> {
+        let mut rows: Vec<CallbackRow> = self.data().tis.iter().take(3).enumerate().map(called_back).collect();
+        rows.retain(|row| {
+            filter.id.is_none_or(|id| id == row.id)
+                && filter.after.is_none_or(|after| row.id > after)
+                && (filter.kinds.is_empty() || filter.kinds.contains(&row.kind))
+                && (filter.states.is_empty() || filter.states.contains(&row.state))
+        });
+        if filter.newest_first {
+            rows.reverse();
+        }
         Ok(page(rows, part))
     }
 

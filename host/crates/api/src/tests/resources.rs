@@ -28,6 +28,9 @@ async fn shapes_of_reads() {
             "hitl_detail_try",
             format!("{RUN}/taskInstances/load/-1/hitlDetails/tries/1"),
         ),
+        ("callbacks", format!("{RUN}/callbacks?order_by=-callback_id&limit=1")),
+        ("callback", "/api/v2/dags/etl/dagRuns/r/callbacks/1".to_owned()),
+        ("notifications", "/api/v2/notifications?level=error".to_owned()),
         ("logs", format!("{RUN}/taskInstances/load/logs/1")),
         ("xcoms", format!("{RUN}/taskInstances/~/xcomEntries?order_by=-task_id")),
         ("xcom", format!("{RUN}/taskInstances/load/xcomEntries/return_value")),
@@ -58,6 +61,12 @@ async fn unknown_things_are_404_with_their_code() {
         (format!("{RUN}/taskInstances/load/3"), "task_instance_not_found"),
         (format!("{RUN}/taskInstances/load/tries/9"), "try_not_found"),
         (format!("{RUN}/taskInstances/load/logs/9"), "try_not_found"),
+        (format!("{RUN}/callbacks/9"), "callback_not_found"),
+        (format!("{RUN}/callbacks/9/logs"), "callback_not_found"),
+        (
+            "/api/v2/dags/etl/dagRuns/nope/callbacks".to_owned(),
+            "dag_run_not_found",
+        ),
         (
             format!("{RUN}/taskInstances/train/-1/hitlDetails"),
             "hitl_detail_not_found",

@@ -185,6 +185,35 @@ CREATE TABLE hitl_detail (
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE callback (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER,
+    task_id TEXT,
+    map_index INTEGER NOT NULL,
+    try_number INTEGER,
+    ordinal INTEGER NOT NULL,
+    event TEXT NOT NULL CHECK (event IN ('on_success', 'on_failure', 'on_retry', 'on_skipped')),
+    kind TEXT NOT NULL CHECK (kind IN ('task', 'notification')),
+    name TEXT NOT NULL,
+    level TEXT CHECK (level IN ('info', 'warning', 'error')),
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'success', 'failed')),
+    attempt INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    next_at INTEGER,
+    started_at INTEGER,
+    ended_at INTEGER,
+    cause TEXT,
+    code TEXT,
+    message TEXT,
+    text TEXT,
+    facts TEXT NOT NULL,
+    standing TEXT
+) STRICT;
+CREATE INDEX callback_run ON callback (dag_run, id);
+CREATE INDEX callback_left ON callback (id) WHERE state IN ('queued', 'running');
+CREATE INDEX callback_notification ON callback (id) WHERE kind = 'notification';
+
 CREATE TABLE xcom (
     dag_run INTEGER NOT NULL,
     task_index INTEGER NOT NULL,

@@ -1,5 +1,6 @@
 //! Lists: filters, orders and pages, from `ports::query` to SQL.
 
+pub(crate) mod callback;
 mod condition;
 pub(crate) mod dag;
 pub(crate) mod dag_run;

@@ -8,7 +8,7 @@ use ports::store::DagWrite;
 use uuid::Uuid;
 
 use super::dag_version::{self, EncodeError};
-use super::{intent, purge};
+use super::{callback, intent, purge};
 use crate::sql::{Dialect, Row, Statement};
 
 /// A row, without its version.
@@ -102,6 +102,7 @@ pub(crate) fn write(dialect: Dialect, change: &DagWrite, now: Timestamp) -> Resu
             statements.extend(intent::begin(dialect, std::slice::from_ref(intent))?);
             statements
         }
+        DagWrite::Callback(change) => vec![callback::change(change)],
         DagWrite::Intent(IntentWrite::Begin(intent)) => intent::begin(dialect, std::slice::from_ref(intent))?,
         DagWrite::Intent(IntentWrite::Purge { runs, rows }) => purge::runs(dialect, runs, *rows),
         DagWrite::Intent(IntentWrite::PurgeVersions { dag_id, versions }) => vec![purge::versions(dag_id, *versions)],

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use model::callback::{CallbackAction, CallbackEvent};
+use model::dag::DEFAULT_POOL;
+use model::work::ComponentTask;
 use model::{Dag, DagId, Digest};
 use ports::deploy::DagVersion;
 use ports::query::Page;
@@ -50,6 +53,15 @@ pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statemen
         batch.text(&*task.pool);
         batch.int(i64::from(task.pool_slots));
     }
+    // What callbacks run is in use as well. These rows have numbers that no task instance has.
+    for (index, (event, component)) in (version.dag.tasks.len()..).zip(callback_tasks(&version.dag)) {
+        batch.int(i64::try_from(index).unwrap_or(i64::MAX));
+        batch.text(event.as_str());
+        batch.text(&*component.reference);
+        batch.text(&*component.digest.to_string());
+        batch.text(DEFAULT_POOL);
+        batch.int(0);
+    }
     let mut tasks = Statement::new(
         "INSERT INTO dag_version_task (version, task_index, task_id, component, component_digest, pool, pool_slots) SELECT v.uuid, b.* FROM (",
     );
@@ -61,6 +73,22 @@ pub(crate) fn insert(dialect: Dialect, version: &DagVersion) -> Result<[Statemen
     tasks.push(" AND v.digest = ").bind(version.digest);
     tasks.push(" ON CONFLICT DO NOTHING");
     Ok([insert, tasks])
+}
+
+/// The tasks of components that callbacks run, each once.
+fn callback_tasks(dag: &Dag) -> Vec<(CallbackEvent, &ComponentTask)> {
+    let callbacks = dag.tasks.iter().flat_map(|task| &task.callbacks).chain(&dag.callbacks);
+    let mut found: Vec<(CallbackEvent, &ComponentTask)> = Vec::new();
+    for callback in callbacks {
+        if let CallbackAction::Task { component, .. } = &callback.action
+            && !found
+                .iter()
+                .any(|(_, known)| known.digest == component.digest && known.reference == component.reference)
+        {
+            found.push((callback.event, component));
+        }
+    }
+    found
 }
 
 pub(crate) fn by_uuids(uuids: impl IntoIterator<Item = Uuid>) -> Statement {

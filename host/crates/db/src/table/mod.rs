@@ -1,6 +1,7 @@
 //! One module a table: its statements, its rows, and how they become the types that other crates know.
 
 pub(crate) mod audit_log;
+pub(crate) mod callback;
 pub(crate) mod checkpoint;
 pub(crate) mod component;
 pub(crate) mod component_tag;

@@ -39,6 +39,11 @@ const PARTS: &[Part] = &[
         large: false,
     },
     Part {
+        table: "callback",
+        key: "id",
+        large: true,
+    },
+    Part {
         table: "checkpoint",
         key: "dag_run, task_index, map_index",
         large: true,

@@ -180,6 +180,7 @@ pub(crate) fn version_with(
         pool_slots: 1,
         priority_weight: 1,
         queueing: Queueing::default(),
+        callbacks: Vec::new(),
     });
     let mut parts = DagParts {
         id: dag_id(dag),
@@ -191,6 +192,7 @@ pub(crate) fn version_with(
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        callbacks: Vec::new(),
         groups: Vec::new(),
         tasks: tasks.collect(),
     };

@@ -3,10 +3,11 @@
 
 use indexmap::IndexMap;
 
+use super::callback::{self, ResolvedCallbacks};
 use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
 use super::declared::{Manifest, TaskDecl};
-use super::diagnostic::{Diagnostic, Findings};
+use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::human;
 use super::input;
 use super::pool::{self, Pools};
@@ -17,7 +18,7 @@ use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, 
 use crate::id::{Digest, TaskIndex};
 use crate::trigger_rule::TriggerRule;
 use crate::weight;
-use crate::work::Work;
+use crate::work::{ComponentTask, Work};
 
 /// A checked manifest.
 #[derive(Clone, Debug)]
@@ -77,7 +78,9 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         .iter()
         .map(|found| found.as_ref().map(|found| found.task))
         .collect();
-    input::check(manifest, &described, &mut findings);
+    let outputs = input::outputs(manifest, &described);
+    input::check(manifest, &described, &outputs, &mut findings);
+    let callbacks = callback::resolve(manifest, components, &outputs, &mut findings);
 
     let diagnostics = findings.sorted();
     let tasks: Option<Vec<Resolved<'_>>> = resolved.into_iter().collect();
@@ -95,8 +98,9 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         max_active_runs: manifest.max_active_runs.unwrap_or(16),
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
+        callbacks: callbacks.compile(&manifest.callbacks),
         groups: repeats::groups(manifest, &mut measures),
-        tasks: tasks_of(manifest, &resolved, measures),
+        tasks: tasks_of(manifest, &resolved, &callbacks, measures),
     });
     let unfit = |(at, task): (usize, &Task)| {
         let fits = dag
@@ -119,26 +123,32 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
 }
 
 /// What does the work of a task.
-struct Resolved<'c> {
+pub(super) struct Resolved<'c> {
     /// Its component; none for a step that is built in.
     component: Option<(&'c ComponentRef, &'c ResolvedComponent)>,
-    task: &'c TaskDescriptor,
+    pub(super) task: &'c TaskDescriptor,
 }
 
 impl Resolved<'_> {
+    /// The task of the component, if it is one.
+    pub(super) fn component_task(&self) -> Option<ComponentTask> {
+        let (reference, component) = self.component?;
+        Some(ComponentTask {
+            reference: reference.to_string(),
+            digest: component.digest,
+            entry: self.task.name.clone(),
+        })
+    }
+
     fn work(&self, declared: &TaskDecl) -> Option<Work> {
-        match self.component {
-            Some((reference, component)) => Some(Work::of_component(
-                reference.to_string(),
-                component.digest,
-                self.task.name.clone(),
-            )),
+        match self.component_task() {
+            Some(task) => Some(Work::Component(task)),
             None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
         }
     }
 }
 
-fn resolve<'c>(
+pub(super) fn resolve<'c>(
     task: &'c TaskDecl,
     group: Option<&str>,
     components: &'c Components,
@@ -220,6 +230,13 @@ fn resolve<'c>(
 /// What a component's task demands of the manifest beside its input: grants, and labels of a branch.
 fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings) {
     let pos = task.entry.as_ref().map_or(task.pos, |entry| entry.pos);
+    needs(task, described, findings);
+    branch(task, described, pos, findings);
+}
+
+/// What it needs of the host and cannot have.
+pub(super) fn needs(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings) {
+    let pos = task.entry.as_ref().map_or(task.pos, |entry| entry.pos);
     for need in &described.needs {
         findings
             .error(
@@ -233,6 +250,9 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
             )
             .hint("tasks of this version use no network, files, environment or devices");
     }
+}
+
+fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut Findings) {
     match (&described.labels, &task.branches) {
         (None, None) => {}
         (None, Some(branches)) => {
@@ -301,7 +321,12 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
     }
 }
 
-fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeats::Measures) -> Vec<Task> {
+fn tasks_of(
+    manifest: &Manifest,
+    resolved: &[Resolved<'_>],
+    callbacks: &ResolvedCallbacks<'_>,
+    mut measures: repeats::Measures,
+) -> Vec<Task> {
     let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
     let mut downstream: Vec<Vec<TaskIndex>> = vec![Vec::new(); manifest.tasks.len()];
     for (at, task) in manifest.tasks.iter().enumerate() {
@@ -367,6 +392,7 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
                     max_active_tis_per_dagrun: settings.max_active_tis_per_dagrun,
                     ..queueing.clone()
                 },
+                callbacks: callbacks.compile(&settings.callbacks),
             })
         })
         .collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::callback::CallbackSettings;
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
 use super::human::HumanDecl;
@@ -38,6 +39,8 @@ pub struct Manifest {
     pub(super) max_active_tasks: Option<u32>,
     pub(super) dagrun_timeout: Option<Duration>,
     pub(super) params: Vec<(String, Param)>,
+    /// Of the DAG itself.
+    pub(super) callbacks: CallbackSettings,
     pub(super) groups: Vec<GroupDecl>,
     pub(super) tasks: Vec<TaskDecl>,
 }
@@ -143,6 +146,7 @@ pub(super) struct Settings {
     pub(super) max_active_tis_per_dag: Option<u32>,
     pub(super) max_active_tis_per_dagrun: Option<u32>,
     pub(super) queue: Option<String>,
+    pub(super) callbacks: CallbackSettings,
 }
 
 /// Limits as they were read.
@@ -231,7 +235,7 @@ impl Manifest {
     /// The components that it names, each once, with the place of the first naming.
     pub fn components(&self) -> Vec<Spanned<ComponentRef>> {
         let mut components: Vec<Spanned<ComponentRef>> = Vec::new();
-        for component in self.tasks.iter().filter_map(|task| task.component.as_ref()) {
+        for component in self.declared().filter_map(|task| task.component.as_ref()) {
             if !components.iter().any(|known| known.value == component.value) {
                 components.push(component.clone());
             }
@@ -239,12 +243,16 @@ impl Manifest {
         components
     }
 
+    /// Whatever runs a task of a component: tasks, and callbacks.
+    fn declared(&self) -> impl Iterator<Item = &TaskDecl> {
+        self.tasks.iter().chain(self.callbacks().map(|callback| &callback.task))
+    }
+
     /// The text with other names for components: what the CLI sends after it uploaded local files. `rename` answers the new
     /// name, or nothing where the name stays.
     pub fn with_components(&self, rename: impl Fn(&ComponentRef) -> Option<ComponentRef>) -> String {
         let mut renamed: Vec<((usize, usize), String)> = self
-            .tasks
-            .iter()
+            .declared()
             .filter_map(|task| {
                 let new = rename(&task.component.as_ref()?.value)?;
                 Some((task.component_span, format!("\"{new}\"")))

@@ -46,6 +46,8 @@ pub(super) enum FieldKind {
     Input,
     Branches,
     ShortCircuit,
+    /// One callback, or a list of them.
+    Callbacks,
     /// True or false, or a section.
     Approval,
     /// Nothing can be granted in this version.
@@ -95,6 +97,16 @@ pub(super) const DAG: &[Field] = &[
         "Settings of all tasks that do not set their own.",
     ),
     field("tasks", FieldKind::Tasks, "The tasks, by id."),
+    field(
+        "on_success",
+        FieldKind::Callbacks,
+        "What is done when a run has succeeded.",
+    ),
+    field(
+        "on_failure",
+        FieldKind::Callbacks,
+        "What is done when a run has failed.",
+    ),
     field(
         "schedule",
         FieldKind::NotSupported,
@@ -351,6 +363,61 @@ pub(super) const SETTINGS: &[Field] = &[
         FieldKind::Key,
         "The queue of executors that the task is meant for. Default: `default`.",
     ),
+    field(
+        "on_success",
+        FieldKind::Callbacks,
+        "What is done when the task has succeeded.",
+    ),
+    field(
+        "on_failure",
+        FieldKind::Callbacks,
+        "What is done when the task has failed and has no tries left.",
+    ),
+    field(
+        "on_retry",
+        FieldKind::Callbacks,
+        "What is done when a try has failed and another one follows.",
+    ),
+    field(
+        "on_skipped",
+        FieldKind::Callbacks,
+        "What is done when the task has skipped itself.",
+    ),
+];
+
+/// A callback.
+pub(super) const CALLBACK: &[Field] = &[
+    field(
+        "component",
+        FieldKind::Component,
+        "Of a callback that runs a task: `name@version`, `name@sha256:…`, `sha256:…` or `./path.wasm`.",
+    ),
+    field(
+        "task",
+        FieldKind::Text,
+        "Which task of the component. Default: its only task, else the one named as the event.",
+    ),
+    field(
+        "input",
+        FieldKind::Input,
+        "The input; strings may be templates, which see `callback`.",
+    ),
+    field("limits", FieldKind::Section(LIMITS), "What it may use."),
+    field(
+        "timeout",
+        FieldKind::Duration,
+        "Its wall time; the same as `limits.timeout`. Default: 5m.",
+    ),
+    field(
+        "notify",
+        FieldKind::Text,
+        "Instead of a task: a text for people; a template, which sees `callback`.",
+    ),
+    field(
+        "level",
+        FieldKind::Choice(&["info", "warning", "error"]),
+        "How urgent the text is. Default: `error` of a failure, `warning` of a retry, else `info`.",
+    ),
 ];
 
 /// A rule of `retry_policy`.
@@ -471,6 +538,10 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "default_args" => "the key is `defaults`",
         "depends_on" | "upstream" | "needs" | "dependencies" => "the key is `after`",
         "is_paused_upon_creation" => "the key is `paused`",
+        "on_success_callback" => "the key is `on_success`",
+        "on_failure_callback" => "the key is `on_failure`",
+        "on_retry_callback" => "the key is `on_retry`",
+        "on_skipped_callback" => "the key is `on_skipped`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
         "depends_on_past" | "wait_for_downstream" | "map" | "outlets" | "inlets" | "sla" | "deadline" => {
             "not supported by this version"

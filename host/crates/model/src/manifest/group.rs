@@ -118,7 +118,7 @@ fn read_group(
     let own = section
         .get("defaults")
         .and_then(|node| Section::open("`defaults`", &[super::field::SETTINGS], node, findings))
-        .map(|section| read::settings(&section, findings));
+        .map(|section| read::settings(&section, manifest, findings));
     let defaults = own.map_or_else(|| defaults.clone(), |own| read::over(own, defaults));
     let expand = repeat::expand(&section, manifest, findings);
     let repeat = section.get("loop").and_then(|node| read_loop(node, manifest, findings));

@@ -11,9 +11,12 @@ use super::diagnostic::Findings;
 use crate::schema::{Finding, Shape, Step, Validator};
 use crate::template::{RETURN_VALUE, Segment, Source, is_template, show_path};
 
-/// Checks the inputs of all tasks whose component is known.
-pub(super) fn check(manifest: &Manifest, described: &[Option<&TaskDescriptor>], findings: &mut Findings) {
-    let outputs: HashMap<&str, &TaskDescriptor> = manifest
+/// What is known of what tasks publish: of those that are not mapped, by their ids.
+pub(super) fn outputs<'m>(
+    manifest: &'m Manifest,
+    described: &[Option<&'m TaskDescriptor>],
+) -> HashMap<&'m str, &'m TaskDescriptor> {
+    manifest
         .tasks
         .iter()
         .zip(described)
@@ -22,22 +25,49 @@ pub(super) fn check(manifest: &Manifest, described: &[Option<&TaskDescriptor>], 
             task.expand.is_none() && around.iter().all(|group| group.expand.is_none())
         })
         .filter_map(|(task, described)| Some((task.id.as_str(), (*described)?)))
-        .collect();
+        .collect()
+}
+
+/// Checks the input of something that is like a task.
+pub(super) fn check_one(
+    manifest: &Manifest,
+    task: &TaskDecl,
+    described: &TaskDescriptor,
+    outputs: &HashMap<&str, &TaskDescriptor>,
+    findings: &mut Findings,
+) {
+    if let Some(validator) = validator(task, described, findings) {
+        literals(task, &validator, findings);
+        templates(manifest, task, described, outputs, findings);
+    }
+}
+
+fn validator(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings) -> Option<Validator> {
+    Validator::compile(&described.input)
+        .map_err(|error| {
+            let message = format!("the input schema of `{}` cannot be used: {error}", described.name);
+            findings.error("component_schema", task.pos, message);
+        })
+        .ok()
+}
+
+/// Checks the inputs of all tasks whose component is known.
+pub(super) fn check(
+    manifest: &Manifest,
+    described: &[Option<&TaskDescriptor>],
+    outputs: &HashMap<&str, &TaskDescriptor>,
+    findings: &mut Findings,
+) {
     // Many tasks of a DAG are of one component task: its schema is compiled once.
     let mut validators: HashMap<*const TaskDescriptor, Option<Validator>> = HashMap::new();
     for (task, described) in manifest.tasks.iter().zip(described) {
         let Some(described) = described else { continue };
-        let validator = validators.entry(std::ptr::from_ref(*described)).or_insert_with(|| {
-            Validator::compile(&described.input)
-                .map_err(|error| {
-                    let message = format!("the input schema of `{}` cannot be used: {error}", described.name);
-                    findings.error("component_schema", task.pos, message);
-                })
-                .ok()
-        });
+        let validator = validators
+            .entry(std::ptr::from_ref(*described))
+            .or_insert_with(|| validator(task, described, findings));
         if let Some(validator) = validator {
             literals(task, validator, findings);
-            templates(manifest, task, described, &outputs, findings);
+            templates(manifest, task, described, outputs, findings);
         }
     }
 }

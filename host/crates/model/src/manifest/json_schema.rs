@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::field::{APPROVAL, DAG, Field, FieldKind, GROUP, MAPPING, RETRY_RULE, SETTINGS, TASK};
+use super::field::{APPROVAL, CALLBACK, DAG, Field, FieldKind, GROUP, MAPPING, RETRY_RULE, SETTINGS, TASK};
 use super::retry;
+use crate::callback::MAX_CALLBACKS;
 use crate::cause::Cause;
 use crate::trigger_rule::TriggerRule;
 use crate::weight::WeightRule;
@@ -22,7 +23,12 @@ pub fn json_schema() -> Value {
     task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
     let group = section(&[GROUP, MAPPING], &["tasks"]);
     let either = json!({"if": {"type": "object", "required": ["tasks"]}, "then": group, "else": task});
-    members.insert("$defs".to_owned(), json!({ "task": either }));
+    let mut callback = section(&[CALLBACK], &[]);
+    callback["anyOf"] = json!([{"required": ["component"]}, {"required": ["notify"]}]);
+    let list = json!({"type": "array", "items": {"$ref": "#/$defs/callback"}, "maxItems": MAX_CALLBACKS});
+    let callbacks = json!({"anyOf": [{"$ref": "#/$defs/callback"}, list]});
+    let definitions = json!({"task": either, "callback": callback, "callbacks": callbacks});
+    members.insert("$defs".to_owned(), definitions);
     schema
 }
 
@@ -122,6 +128,7 @@ fn value(kind: FieldKind) -> Value {
                 },
             ],
         }),
+        FieldKind::Callbacks => json!({"$ref": "#/$defs/callbacks"}),
         FieldKind::Approval => json!({"anyOf": [{"type": "boolean"}, section(&[APPROVAL], &[])]}),
         FieldKind::Grants => json!({"type": "object", "maxProperties": 0}),
         FieldKind::NotSupported => json!({"type": "null"}),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::declared::Manifest;
+use super::declared::{Input, Manifest};
 use super::diagnostic::Findings;
 use super::read::Plan;
 use super::section::short;
@@ -165,21 +165,26 @@ pub(super) fn check_uses(plan: &Plan, manifest: &Manifest, findings: &mut Findin
         sources.map(|source| &source.input).chain(until)
     });
     for input in of_tasks.chain(of_groups) {
-        for (pointer, offset, name) in input.template.iter().flat_map(|template| template.param_uses()) {
-            if manifest.params.iter().any(|(known, _)| known == name) {
-                continue;
-            }
-            let hint = suggest::closest(name, manifest.params.iter().map(|(known, _)| &**known)).map_or_else(
-                || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
-                |known| format!("did you mean `{known}`?"),
-            );
-            findings
-                .error(
-                    "manifest_unknown_param",
-                    manifest.locate(input, pointer, offset),
-                    format!("parameter `{}` is not declared", short(name)),
-                )
-                .hint(hint);
+        check_input(manifest, input, findings);
+    }
+}
+
+/// Reports those that one input names.
+pub(super) fn check_input(manifest: &Manifest, input: &Input, findings: &mut Findings) {
+    for (pointer, offset, name) in input.template.iter().flat_map(|template| template.param_uses()) {
+        if manifest.params.iter().any(|(known, _)| known == name) {
+            continue;
         }
+        let hint = suggest::closest(name, manifest.params.iter().map(|(known, _)| &**known)).map_or_else(
+            || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
+            |known| format!("did you mean `{known}`?"),
+        );
+        findings
+            .error(
+                "manifest_unknown_param",
+                manifest.locate(input, pointer, offset),
+                format!("parameter `{}` is not declared", short(name)),
+            )
+            .hint(hint);
     }
 }

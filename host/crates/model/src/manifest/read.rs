@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::callback::{self, CallbackSettings};
 use super::declared::{Branches, GroupDecl, Input, LimitSettings, Manifest, Settings, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
+pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
 use super::{graph, group, human, locate, param, repeat, retry, sensor};
+use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
@@ -34,6 +37,7 @@ pub fn read(source: &str) -> Manifest {
         max_active_tasks: None,
         dagrun_timeout: None,
         params: Vec::new(),
+        callbacks: CallbackSettings::default(),
         groups: Vec::new(),
         tasks: Vec::new(),
     };
@@ -91,8 +95,9 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     let defaults = dag
         .get("defaults")
         .and_then(|node| Section::open("`defaults`", &[SETTINGS], node, findings))
-        .map(|section| settings(&section, findings))
+        .map(|section| settings(&section, manifest, findings))
         .unwrap_or_default();
+    manifest.callbacks = CallbackSettings::read(&dag, &CallbackEvent::OF_DAG, manifest, findings);
     dag.missing("tasks", findings, Pos::START);
     let Some(node) = dag.get("tasks") else {
         return;
@@ -112,6 +117,7 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.groups = plan.groups.into_iter().map(|declared| declared.group).collect();
     manifest.tasks = plan.tasks.into_iter().map(|declared| declared.task).collect();
     repeat::check(manifest, findings);
+    callback::check(manifest, findings);
 }
 
 /// Everything that is declared, with the names that are not resolved yet.
@@ -149,6 +155,33 @@ pub(super) struct Declared {
     pub(super) branches: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
 }
 
+/// A task of which nothing is said yet.
+pub(super) fn undeclared(id: TaskId, pos: Pos) -> TaskDecl {
+    TaskDecl {
+        id,
+        pos,
+        component: None,
+        component_span: (0, 0),
+        entry: None,
+        human: None,
+        input: Input {
+            pos,
+            value: Value::Object(Map::new()),
+            node: None,
+            template: InputTemplate::parse(&Value::Object(Map::new())).ok(),
+        },
+        upstream: Vec::new(),
+        branches: None,
+        short_circuit: None,
+        group: None,
+        expand: None,
+        map_index_template: None,
+        role: TaskRole::Work,
+        doc_md: None,
+        settings: Settings::default(),
+    }
+}
+
 pub(super) fn task(
     id: TaskId,
     pos: Pos,
@@ -159,27 +192,8 @@ pub(super) fn task(
 ) -> Declared {
     let mut declared = Declared {
         task: TaskDecl {
-            pos,
-            component: None,
-            component_span: (0, 0),
-            entry: None,
-            human: None,
-            input: Input {
-                pos,
-                value: Value::Object(Map::new()),
-                node: None,
-                template: InputTemplate::parse(&Value::Object(Map::new())).ok(),
-            },
-            upstream: Vec::new(),
-            branches: None,
-            short_circuit: None,
-            group: None,
-            expand: None,
-            map_index_template: None,
-            role: TaskRole::Work,
-            doc_md: None,
             settings: defaults.clone(),
-            id,
+            ..undeclared(id, pos)
         },
         after: Vec::new(),
         branches: Vec::new(),
@@ -249,7 +263,7 @@ pub(super) fn task(
     task.expand = repeat::expand(&section, manifest, findings);
     task.map_index_template = repeat::map_index_template(&section, manifest, findings);
     task.role = repeat::role(&section, findings);
-    let own = settings(&section, findings);
+    let own = settings(&section, manifest, findings);
     task.settings = over(own, defaults);
     declared
 }
@@ -363,7 +377,8 @@ fn grants(node: &Node, findings: &mut Findings) {
     }
 }
 
-pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settings {
+/// `limits` and `timeout` of a section that has both.
+pub(super) fn limits_of(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
     let mut limits = section
         .get("limits")
         .and_then(|node| Section::open("`limits`", &[LIMITS], node, findings))
@@ -379,6 +394,11 @@ pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settin
         }
         limits.timeout = Some(timeout.value);
     }
+    limits
+}
+
+pub(super) fn settings(section: &Section<'_>, manifest: &Manifest, findings: &mut Findings) -> Settings {
+    let limits = limits_of(section, findings);
     let pool = name(section, "pool", "pool name", findings);
     let queue = name(section, "queue", "queue", findings);
     Settings {
@@ -399,6 +419,7 @@ pub(super) fn settings(section: &Section<'_>, findings: &mut Findings) -> Settin
         max_active_tis_per_dag: section.int("max_active_tis_per_dag", findings).map(|n| n.value),
         max_active_tis_per_dagrun: section.int("max_active_tis_per_dagrun", findings).map(|n| n.value),
         queue: queue.map(|queue| queue.value),
+        callbacks: CallbackSettings::read(section, CallbackEvent::ALL, manifest, findings),
     }
 }
 
@@ -464,5 +485,6 @@ pub(super) fn over(own: Settings, behind: &Settings) -> Settings {
         max_active_tis_per_dag: own.max_active_tis_per_dag.or(behind.max_active_tis_per_dag),
         max_active_tis_per_dagrun: own.max_active_tis_per_dagrun.or(behind.max_active_tis_per_dagrun),
         queue: own.queue.or_else(|| behind.queue.clone()),
+        callbacks: own.callbacks.over(&behind.callbacks),
     }
 }

@@ -215,6 +215,10 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         for (pointer, offset, root) in template.root_uses() {
             let (missing, hint) = match root {
                 TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
+                TemplateRoot::Callback => (
+                    "this is not a callback",
+                    "only what stands under `on_failure` and its like sees it",
+                ),
                 TemplateRoot::Iteration if !loops => {
                     ("there is no loop around the task", "put it into a group with `loop`")
                 }

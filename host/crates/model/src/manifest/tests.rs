@@ -388,6 +388,21 @@ fn components_can_be_renamed_in_the_text() {
         )
     );
     assert!(parse(&renamed).is_ok());
+
+    // Callbacks run components too; one in `defaults` is renamed once, however many tasks it is of.
+    let called = |name: &str| {
+        format!(
+            "dag: d\non_failure: {{component: {name}}}\ndefaults: {{on_retry: [{{notify: x}}, {{component: {name}}}]}}\ntasks:\n  a: \
+             {{component: x@1, on_success: {{component: {name}}}}}\n  b: {{component: x@1}}\n"
+        )
+    };
+    let manifest = parse(&called("./c.wasm")).unwrap();
+    assert_eq!(manifest.components().len(), 2);
+    let renamed = manifest.with_components(|component| {
+        let ComponentRef::Path(_) = component else { return None };
+        Some("new@2".parse().unwrap())
+    });
+    assert_eq!(renamed, called("\"new@2\""));
 }
 
 #[test]
@@ -458,6 +473,7 @@ fn deep_expressions_do_not_overflow_the_stack() {
                     try_number: 1,
                     iteration: None,
                     items: &[],
+                    callback: None,
                     logical_date: None,
                     data_interval_start: None,
                     data_interval_end: None,
@@ -559,6 +575,7 @@ fn the_reference_names_every_key_and_every_code() {
         field::SENSOR,
         field::HUMAN,
         field::APPROVAL,
+        field::CALLBACK,
         field::LIMITS,
     ]
     .into_iter()

@@ -8,6 +8,7 @@ use super::state::RunState;
 use super::ti::Ti;
 use super::transition::Transition;
 use super::tries::Answer;
+use crate::callback::{CallbackEvent, RunEndReason};
 use crate::cause::Cause;
 use crate::state::{DagRunState, TaskInstanceState};
 use crate::time::Timestamp;
@@ -123,6 +124,21 @@ impl Step<'_> {
         }
         self.run.state = to;
         self.transitions.push(Transition::Run { from, to });
+    }
+
+    /// The run ends by itself, and not because a person says so.
+    ///
+    /// Airflow: `DagRun.update_state` and the timeout of `SchedulerJobRunner._schedule_dag_run` ask for the DAG's callbacks; the API,
+    /// which sets the state of a run for a person, does not.
+    pub(super) fn end_run(&mut self, reason: RunEndReason) {
+        let to = match reason {
+            RunEndReason::Success => DagRunState::Success,
+            RunEndReason::TaskFailure | RunEndReason::Deadlocked | RunEndReason::TimedOut => DagRunState::Failed,
+        };
+        self.change_run(to);
+        if let Some(event) = CallbackEvent::of_run(to).filter(|event| self.run.dag.calls_back(None, *event)) {
+            self.transitions.push(Transition::DagCallbacks { event, reason });
+        }
     }
 
     /// Ends a task instance here and now: what is with an executor is cancelled, a try that is open ends.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::advance::{Look, Step};
 use super::expand::Expanded;
 use super::scope::{Node, Phase};
+use crate::callback::RunEndReason;
 use crate::cause::Cause;
 use crate::dag::{MapSource, MapValues, Task, TaskKind};
 use crate::id::TaskIndex;
@@ -151,13 +152,13 @@ impl Step<'_> {
         let totals = &self.run.totals;
         if totals.unfinished == 0 {
             let failed = totals.failed_leaves > 0;
-            self.change_run(if failed {
-                DagRunState::Failed
+            self.end_run(if failed {
+                RunEndReason::TaskFailure
             } else {
-                DagRunState::Success
+                RunEndReason::Success
             });
         } else if totals.moving() == 0 {
-            self.change_run(DagRunState::Failed);
+            self.end_run(RunEndReason::Deadlocked);
         }
     }
 }

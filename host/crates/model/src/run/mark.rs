@@ -2,6 +2,7 @@
 
 use super::advance::Step;
 use super::scope::Node;
+use crate::callback::RunEndReason;
 use crate::cause::Cause;
 use crate::id::{MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
@@ -101,7 +102,7 @@ impl Step<'_> {
         for at in self.unfinished() {
             self.stop(at, TaskInstanceState::Skipped, Some(Cause::TimedOut));
         }
-        self.change_run(DagRunState::Failed);
+        self.end_run(RunEndReason::TimedOut);
     }
 
     /// Airflow: `DAG.set_task_instance_state`: what failed or could not run further down is cleared, so that it follows the new

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use crate::callback::{Callback, CallbackAction, CallbackEvent, NotificationLevel, TEXT};
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{DagId, Digest, TaskId, TaskIndex};
 use crate::limits::Limits;
@@ -39,6 +40,18 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         pool_slots: 1,
         priority_weight: 1,
         queueing: Queueing::default(),
+        callbacks: Vec::new(),
+    }
+}
+
+/// A notification.
+pub(crate) fn notify(event: CallbackEvent, text: &str) -> Callback {
+    Callback {
+        event,
+        action: CallbackAction::Notify {
+            level: NotificationLevel::Info,
+        },
+        input: serde_json::json!({ TEXT: text }),
     }
 }
 
@@ -61,6 +74,7 @@ pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        callbacks: Vec::new(),
         groups: Vec::new(),
         tasks,
     };

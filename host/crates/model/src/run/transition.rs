@@ -1,5 +1,6 @@
 //! What `advance` decided.
 
+use crate::callback::{CallbackEvent, RunEndReason};
 use crate::cause::Cause;
 use crate::id::{DispatchNumber, MapIndex, TaskIndex, TryNumber};
 use crate::state::{DagRunState, TaskInstanceState};
@@ -69,6 +70,24 @@ pub enum Transition {
         task: TaskIndex,
         /// Its map index.
         map_index: MapIndex,
+    },
+    /// A try ended by itself, and its task has callbacks for that. Follows the try's `TryEnded`.
+    TaskCallbacks {
+        /// What they wait for.
+        event: CallbackEvent,
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The try.
+        try_number: TryNumber,
+    },
+    /// The run ended by itself, and its DAG has callbacks for that. Follows the run's `Run`.
+    DagCallbacks {
+        /// What they wait for.
+        event: CallbackEvent,
+        /// Why the run ended.
+        reason: RunEndReason,
     },
     /// Tell the executor to stop this dispatch. From the commit on its results are refused.
     Cancel {

@@ -8,6 +8,7 @@ use super::event::{Loss, TryEnd};
 use super::retry::retry_delay;
 use super::ti::Facts;
 use super::transition::Transition;
+use crate::callback::CallbackEvent;
 use crate::cause::Cause;
 use crate::dag::TaskKind;
 use crate::human::OnTimeout;
@@ -268,6 +269,7 @@ impl Step<'_> {
             ti.next_at = None;
             ti.end_date = Some(ended_at);
         });
+        let event = CallbackEvent::of_try(state);
         // Airflow: `TaskInstanceHistory.record_ti` is called before a task instance becomes up_for_retry, and shows that try as failed.
         let state = match state {
             TaskInstanceState::UpForRetry => TaskInstanceState::Failed,
@@ -281,6 +283,14 @@ impl Step<'_> {
             state,
             cause: Some(cause),
         });
+        if let Some(event) = event.filter(|event| self.run.dag.calls_back(Some(task), *event)) {
+            self.transitions.push(Transition::TaskCallbacks {
+                event,
+                task,
+                map_index,
+                try_number,
+            });
+        }
     }
 
     /// Airflow: `TaskInstance.is_eligible_to_retry`, `next_retry_datetime`; and `_evaluate_retry_policy`: a fatal failure is not

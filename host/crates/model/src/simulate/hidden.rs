@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::outcome::Outcome;
 use super::scenario::{Fault, Scenario};
+use crate::callback::CallbackEvent;
 use crate::dag::{Dag, TaskRole};
 use crate::id::TaskIndex;
 use crate::state::{DagRunState, TaskInstanceState};
@@ -34,14 +35,23 @@ pub enum Hides {
     Teardown,
     /// These tasks further down are there for failures (`one_failed`, `all_failed`) and ran: somebody is told, perhaps.
     Handled(Vec<TaskIndex>),
+    /// It has callbacks for failures: somebody is told.
+    Told,
     /// These tasks further down went on, or were skipped, whatever happened.
     Passed(Vec<TaskIndex>),
+}
+
+impl Hides {
+    /// Whether nothing takes notice of the failure.
+    pub const fn unnoticed(&self) -> bool {
+        !matches!(self, Self::Handled(_) | Self::Told)
+    }
 }
 
 impl Hidden {
     /// Whether no task took notice of the failure either.
     pub fn unnoticed(&self) -> bool {
-        !matches!(self.by, Hides::Handled(_))
+        self.by.unnoticed()
     }
 
     /// Why nobody notices.
@@ -52,6 +62,9 @@ impl Hidden {
                 "{} but the run is a success: in the list of runs nobody sees it",
                 tell(dag, tasks, "runs", "run")
             ),
+            Hides::Told => {
+                "its `on_failure` is called, but the run is a success: in the list of runs nobody sees it".to_owned()
+            }
             Hides::Passed(tasks) if tasks.is_empty() => "nothing that counts for the run's state follows it".to_owned(),
             Hides::Passed(tasks) => format!("{} all the same", tell(dag, tasks, "ends well", "end well")),
         }
@@ -68,6 +81,7 @@ impl Hidden {
                 let handler = tasks.first().map_or_else(String::new, |task| name(dag, *task));
                 format!("if the run is to count as failed, let `{handler}` itself fail once it has told somebody")
             }
+            Hides::Told => format!("if the run is to count as failed, let a last task follow `{task}`"),
             Hides::Passed(tasks) => {
                 let Some(first) = tasks.first() else {
                     return format!("let a last task follow `{task}`");
@@ -127,6 +141,9 @@ fn hides(dag: &Dag, outcome: &Outcome, task: TaskIndex) -> Hides {
             })
         )
     };
+    if dag.calls_back(Some(task), CallbackEvent::Failure) {
+        return Hides::Told;
+    }
     if uncounted(task) {
         return Hides::Teardown;
     }

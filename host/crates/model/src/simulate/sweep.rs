@@ -311,9 +311,8 @@ impl Player<'_> {
                 (Some(_), _) => counted.hang += 1,
                 (None, DagRunState::Success) => {
                     counted.success += 1;
-                    let handled = |(_, by): &(TaskIndex, _)| matches!(by, super::hidden::Hides::Handled(_));
                     let hidden = hidden_in(self.dag, &outcome);
-                    counted.unnoticed += u64::from(hidden.iter().any(|found| !handled(found)));
+                    counted.unnoticed += u64::from(hidden.iter().any(|(_, by)| by.unnoticed()));
                 }
                 (None, _) => counted.failed += 1,
             }

@@ -258,6 +258,24 @@ fn a_failure_that_an_all_done_leaf_hides_is_told() {
 }
 
 #[test]
+fn a_failure_that_calls_somebody_is_noticed() {
+    let called = |event| {
+        let mut dag = Dag::clone(&hiding(TriggerRule::AllDone));
+        dag.tasks[0].callbacks = vec![crate::run::testing::notify(event, "it failed")];
+        let dag = Arc::new(dag);
+        sweep(&simulator(&dag), &Sweep::default())
+    };
+    let report = called(crate::callback::CallbackEvent::Failure);
+    let [hidden] = report.hidden.as_slice() else {
+        panic!("{:?}", report.hidden)
+    };
+    assert_eq!((&hidden.by, hidden.unnoticed()), (&Hides::Told, false));
+    assert_eq!(report.random.unnoticed, 0);
+    let report = called(crate::callback::CallbackEvent::Retry);
+    assert!(report.hidden[0].unnoticed(), "only the last failure counts");
+}
+
+#[test]
 fn a_failure_with_a_handler_is_told_apart() {
     let dag = hiding(TriggerRule::OneFailed);
     let report = sweep(&simulator(&dag), &Sweep::default());

@@ -59,13 +59,15 @@ pub struct InputTemplate {
     root_uses: Vec<(String, usize, TemplateRoot)>,
 }
 
-/// A name that means something only where something is repeated.
+/// A name that means something only somewhere: where something is repeated, or in a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateRoot {
     /// The elements that a task is mapped over.
     Item,
     /// The iteration of a loop.
     Iteration,
+    /// What a callback is told.
+    Callback,
 }
 
 impl std::fmt::Display for TemplateRoot {
@@ -73,6 +75,7 @@ impl std::fmt::Display for TemplateRoot {
         f.write_str(match self {
             Self::Item => "item",
             Self::Iteration => "iteration",
+            Self::Callback => "callback",
         })
     }
 }
@@ -165,7 +168,7 @@ impl InputTemplate {
         sources
     }
 
-    /// Where it names what only something repeated has: JSON pointer of the string, offset in it, name.
+    /// Where it names what only something repeated, or a callback, has: JSON pointer of the string, offset in it, name.
     pub fn root_uses(&self) -> impl Iterator<Item = (&str, usize, TemplateRoot)> {
         self.root_uses
             .iter()

@@ -34,6 +34,8 @@ pub struct TemplateContext<'a> {
     pub iteration: Option<u32>,
     /// The elements that the task instance is mapped over, by name, as JSON texts.
     pub items: &'a [(String, Arc<str>)],
+    /// What a callback is told: an object. None for a task.
+    pub callback: Option<&'a Value>,
     /// See Airflow's logical date.
     pub logical_date: Option<Timestamp>,
     /// Start of the data interval.
@@ -49,7 +51,7 @@ pub struct TemplateContext<'a> {
 }
 
 impl TemplateContext<'_> {
-    /// A root that is one scalar; `None` for unknown names and for what this run does not have.
+    /// A root that is one value; `None` for unknown names and for what this run does not have.
     pub(super) fn scalar(&self, name: &str) -> Option<Value> {
         let date = self.logical_date.and_then(Timestamp::utc);
         Some(match name {
@@ -59,6 +61,7 @@ impl TemplateContext<'_> {
             "map_index" => self.map_index.into(),
             "try_number" => self.try_number.into(),
             "iteration" => self.iteration?.into(),
+            "callback" => self.callback?.clone(),
             "logical_date" => self.logical_date?.to_string().into(),
             "data_interval_start" => self.data_interval_start?.to_string().into(),
             "data_interval_end" => self.data_interval_end?.to_string().into(),

@@ -7,6 +7,7 @@ pub(super) const ROOTS: &[&str] = &[
     "previous",
     "item",
     "iteration",
+    "callback",
     "params",
     "conf",
     "dag_id",

@@ -32,6 +32,7 @@ fn render_with(input: &Value, xcoms: &HashMap<XcomRef, XcomInput>) -> Result<Str
         try_number: 2,
         iteration: None,
         items: &[],
+        callback: None,
         logical_date: "2026-01-31T04:05:06Z".parse::<Timestamp>().ok(),
         data_interval_start: None,
         data_interval_end: None,
@@ -297,7 +298,7 @@ proptest! {
         if let Ok(template) = InputTemplate::parse(&json!(text)) {
             let params = json!({});
             let context = TemplateContext {
-                dag_id: "", run_id: "", task_id: "", map_index: -1, try_number: 1, iteration: None, items: &[], logical_date: None,
+                dag_id: "", run_id: "", task_id: "", map_index: -1, try_number: 1, iteration: None, items: &[], callback: None, logical_date: None,
                 data_interval_start: None, data_interval_end: None, params: &params, conf: &params, xcoms: &HashMap::new(),
             };
             if let Ok(text) = template.render(&context, 1_000, 10_000) {

@@ -357,6 +357,7 @@ impl Walk<'_> {
             ),
             "item" => self.repeated(span, TemplateRoot::Item),
             "iteration" => self.repeated(span, TemplateRoot::Iteration),
+            "callback" => self.repeated(span, TemplateRoot::Callback),
             name if ROOTS.contains(&name) => {}
             name if FUNCTIONS.contains(&name) => self.error(span, format!("`{name}` is a function: call it")),
             name => {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::callback::TEXT;
 use model::work::ComponentTask;
 use model::{Work, json};
 use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
+use ports::log::LogLevel;
 use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
@@ -30,6 +32,10 @@ const MAX_REASON_BYTES: usize = 16 << 10;
 const MAX_SUBJECT_BYTES: usize = 4 << 10;
 /// The longest body of one, in bytes.
 const MAX_BODY_BYTES: usize = 256 << 10;
+/// The longest notification, in bytes.
+const MAX_NOTIFICATION_BYTES: usize = 16 << 10;
+/// What the log shows of the value that a callback returns, in bytes.
+const MAX_SHOWN_BYTES: usize = 4 << 10;
 /// What a guest may hand to the host in one call, beyond its limits.
 const HOSTCALL_BYTES: u64 = 64 << 20;
 
@@ -69,6 +75,7 @@ impl Attempt {
         match &self.request.task.work {
             Work::Component(component) => self.run_component(component).await,
             Work::Human(_) => self.ask().await,
+            Work::Notify => self.notify().await,
         }
     }
 
@@ -94,6 +101,31 @@ impl Attempt {
                 body: text("body", MAX_BODY_BYTES)?,
             },
             xcoms: Vec::new(),
+            measured: Vec::new(),
+        })
+    }
+
+    /// A notification: its text is rendered, and is the answer.
+    async fn notify(&self) -> Result<Ended, Death> {
+        let input = input::render(&self.request, self.services.xcoms.as_ref()).await?;
+        let text = match input.value.get(TEXT) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        if text.len() > MAX_NOTIFICATION_BYTES {
+            return Err(Death::Input(format!(
+                "the rendered text has {} bytes; the limit is {MAX_NOTIFICATION_BYTES}",
+                text.len()
+            )));
+        }
+        Ok(Ended {
+            outcome: TryOutcome::Done { falsy: false },
+            xcoms: vec![XcomPush {
+                key: RETURN_VALUE.to_owned(),
+                value: Value::String(text).to_string().into(),
+                blobs: Vec::new(),
+            }],
             measured: Vec::new(),
         })
     }
@@ -231,7 +263,13 @@ impl Attempt {
             )));
         }
         let falsy = json::is_falsy(&text);
-        if !value.is_null() {
+        if self.request.id.callback.is_some() {
+            // Nobody pulls what a callback returns: people read it.
+            let shown = text
+                .get(..text.floor_char_boundary(MAX_SHOWN_BYTES))
+                .unwrap_or_default();
+            self.log.system(LogLevel::Info, &format!("returned {shown}"));
+        } else if !value.is_null() {
             ctx.push_xcom(RETURN_VALUE.to_owned(), text)
                 .map_err(|error| match error {
                     xcom::Error::TooLarge(limit) => Death::OutputTooLarge {

@@ -95,6 +95,7 @@ pub(super) fn context<'a>(
         try_number: request.id.try_number.0,
         iteration: request.position.as_ref().and_then(|position| position.iteration),
         items,
+        callback: request.callback.as_deref(),
         logical_date: run.logical_date,
         data_interval_start: run.data_interval_start,
         data_interval_end: run.data_interval_end,

@@ -10,7 +10,8 @@ use futures::FutureExt as _;
 use model::{Cause, Clock, Timestamp};
 use ports::component::ComponentCompiler;
 use ports::executor::{
-    Executor, ExecutorEvent, ExecutorEvents, TryFailure, TryId, TryOutcome, TryReport, TryRequest, TryUsage,
+    CALLBACK_SLOTS, Executor, ExecutorEvent, ExecutorEvents, TryFailure, TryId, TryOutcome, TryReport, TryRequest,
+    TryUsage,
 };
 use ports::log::{LogLevel, LogSink};
 use ports::payload::{BlobStore, CheckpointBackend, XcomBackend};
@@ -68,6 +69,8 @@ struct Inner {
     components: Arc<ComponentCache>,
     services: Arc<Services>,
     slots: Semaphore,
+    /// Of callbacks: they never wait for tasks, nor tasks for them.
+    callback_slots: Semaphore,
     held: Arc<Held>,
 }
 
@@ -111,6 +114,7 @@ impl LocalExecutor {
                 components: Arc::new(components),
                 services: Arc::new(services),
                 slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
+                callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
                 held: Arc::default(),
             }),
             runtime: Some(runtime),
@@ -179,6 +183,7 @@ impl Executor for LocalExecutor {
         held.close();
         // Whoever waits for a slot is handed back at once.
         self.inner.slots.close();
+        self.inner.callback_slots.close();
         if tokio::time::timeout(grace, held.empty()).await.is_err() {
             held.stop_all(Stop::HandedBack);
             if tokio::time::timeout(UNWIND, held.empty()).await.is_err() {
@@ -201,10 +206,15 @@ impl Inner {
         let id = request.id;
         let clock = &self.services.clock;
         let gate = &hold.gate;
+        let slots = if id.callback.is_some() {
+            &self.callback_slots
+        } else {
+            &self.slots
+        };
         let slot = tokio::select! {
             biased;
             () = gate.stopped() => None,
-            slot = self.slots.acquire() => Some(slot.ok()?),
+            slot = slots.acquire() => Some(slot.ok()?),
         };
         if slot.is_none() {
             let message = "the try was cancelled before it started";

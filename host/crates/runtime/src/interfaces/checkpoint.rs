@@ -11,6 +11,15 @@ use crate::ctx::TaskCtxView;
 pub(crate) type SaveError = HostError<Error>;
 
 impl TaskCtxView<'_> {
+    /// A checkpoint belongs to a task instance, and a callback is none.
+    fn has_checkpoint(&self) -> Result<(), SaveError> {
+        if self.ctx.request.id.callback.is_none() {
+            return Ok(());
+        }
+        self.ctx.gate.note_denied();
+        Err(HostError::Wit(Error::Denied("a callback has no checkpoint".to_owned())))
+    }
+
     fn checkpoint_failed(&self, doing: &'static str, error: &CheckpointError) -> SaveError {
         HostError::Wit(match error {
             CheckpointError::Stale => Error::Stale,
@@ -22,6 +31,9 @@ impl TaskCtxView<'_> {
 impl checkpoint::Host for TaskCtxView<'_> {
     async fn load(&mut self) -> Result<Option<Vec<u8>>, SaveError> {
         self.ctx.gate.pass()?;
+        if self.has_checkpoint().is_err() {
+            return Ok(None);
+        }
         let loaded = self.ctx.services.checkpoints.load(self.ctx.request.id).await;
         self.ctx.gate.pass()?;
         let bytes = loaded.map_err(|error| self.checkpoint_failed("load the checkpoint", &error))?;
@@ -34,6 +46,7 @@ impl checkpoint::Host for TaskCtxView<'_> {
 
     async fn save(&mut self, bytes: Vec<u8>) -> Result<(), SaveError> {
         self.ctx.gate.pass()?;
+        self.has_checkpoint()?;
         let limit = self.ctx.request.task.limits.checkpoint_bytes;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
             return Err(HostError::Wit(Error::TooLarge(limit)));
@@ -55,6 +68,7 @@ impl checkpoint::Host for TaskCtxView<'_> {
 
     async fn clear(&mut self) -> Result<(), SaveError> {
         self.ctx.gate.pass()?;
+        self.has_checkpoint()?;
         self.ctx
             .services
             .checkpoints

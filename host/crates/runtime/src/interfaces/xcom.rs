@@ -19,6 +19,10 @@ const MAX_KEY_BYTES: usize = 512;
 impl xcom::Host for TaskCtxView<'_> {
     async fn push(&mut self, key: String, value: String) -> Result<(), XcomCallError> {
         self.ctx.gate.pass()?;
+        if self.ctx.request.id.callback.is_some() {
+            self.ctx.gate.note_denied();
+            return Err(HostError::Wit(Error::Denied("a callback publishes nothing".to_owned())));
+        }
         self.ctx.push_xcom(key, value).map_err(HostError::Wit)
     }
 
@@ -31,7 +35,8 @@ impl xcom::Host for TaskCtxView<'_> {
         self.ctx.gate.pass()?;
         let task = named(&task)?;
         let map_index = index(map_index)?;
-        let own = self.ctx.request.task.task_id == task
+        let own = self.ctx.request.id.callback.is_none()
+            && self.ctx.request.task.task_id == task
             && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
         if own {
             return Ok(self.ctx.pushes.by_key.get(&key).map(|push| push.value.to_string()));

@@ -429,6 +429,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             run_uuid: uuid,
             try_number: TryNumber(1),
             dispatch: DispatchNumber(1),
+            callback: None,
         },
         run: Arc::new(RunContext {
             key,
@@ -452,6 +453,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             map_index_template: None,
         }),
         position: None,
+        callback: None,
     }
 }
 

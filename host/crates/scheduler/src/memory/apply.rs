@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use model::{DagRunKey, DispatchNumber, TiKey};
+use model::{DagRunKey, DispatchNumber, TiKey, Timestamp};
 use ports::intent::{Intent, IntentWrite};
 use ports::payload::Checkpoint;
 use ports::query::PoolRow;
@@ -73,7 +73,8 @@ impl Tables {
             .map(|run| run.key)
             .chain(tick.task_instances.iter().map(|ti| ti.key.run))
             .chain(tick.tries.iter().map(|ti| ti.key.run))
-            .chain(tick.xcoms.iter().map(|xcom| xcom.ti.run));
+            .chain(tick.xcoms.iter().map(|xcom| xcom.ti.run))
+            .chain(tick.callbacks.iter().map(|callback| callback.run));
         for key in keys {
             if !new.contains(&key) && !self.runs.contains_key(&key) {
                 return Err(refuse(format!("run {key} does not exist")));
@@ -147,6 +148,12 @@ impl Tables {
                     }
                     self.intents.push(Intent::clone(intent));
                 }
+                DagWrite::Callback(change) => {
+                    let mut runs = self.runs.values_mut();
+                    if let Some(callback) = runs.find_map(|run| run.callbacks.get_mut(&change.id)) {
+                        callback.now = change.clone();
+                    }
+                }
                 DagWrite::Intent(step) => self.apply_step(step),
             }
         }
@@ -217,6 +224,7 @@ impl Tables {
                     hitl_requests: Default::default(),
                     hitl_answers: Default::default(),
                     checkpoints: Default::default(),
+                    callbacks: Default::default(),
                     new: new.clone(),
                 },
             );
@@ -272,6 +280,9 @@ impl Tables {
                 let key = (answer.ti.task, answer.ti.map_index, answer.try_number);
                 run.hitl_answers.insert(key, answer.clone());
             }
+        }
+        for due in &tick.callbacks {
+            self.insert_callback(due, tick.now.unwrap_or(Timestamp(0)));
         }
         for ti in &tick.checkpoint_deletes {
             if let Some(run) = self.runs.get_mut(&ti.run) {

@@ -2,6 +2,7 @@
 //! names, rows that must exist, the lease's epoch) and applies a tick whole or not at all.
 
 mod apply;
+mod callback;
 mod read;
 mod tables;
 
@@ -11,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::callback::{CallbackRow, CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -100,6 +102,11 @@ impl MemoryStore {
             .iter()
             .map(|(key, request)| (request.clone(), run.hitl_answers.get(key).cloned()))
             .collect()
+    }
+
+    /// The callbacks of a run, oldest first.
+    pub fn callbacks_of(&self, run: DagRunKey) -> Vec<CallbackRow> {
+        self.tables().callback_rows(run)
     }
 
     /// The audit log, oldest first.
@@ -277,6 +284,18 @@ impl SchedulerStore for MemoryStore {
         let mut intents = self.tables().intents.clone();
         intents.sort_by_key(|intent| (intent.created_at, intent.id));
         Ok(intents)
+    }
+
+    async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {
+        Ok(self.tables().due_callbacks(now, limit))
+    }
+
+    async fn callback_run(&self, run: DagRunKey) -> Result<Option<CallbackRun>, QueryError> {
+        let tables = self.tables();
+        Ok(tables.runs.get(&run).map(|run| CallbackRun {
+            context: Arc::clone(&run.new.context),
+            version: run.new.version,
+        }))
     }
 
     async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {

@@ -45,6 +45,7 @@ impl Tables {
             context: Arc::clone(&run.new.context),
             version: run.new.version,
             task_instances: run.task_instances.values().cloned().collect(),
+            callbacks: u32::try_from(run.callbacks.len()).unwrap_or(u32::MAX),
         })
     }
 

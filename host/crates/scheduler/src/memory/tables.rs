@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::dag::DEFAULT_POOL;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
+use ports::callback::{CallbackChange, CallbackId, CallbackWrite};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -21,6 +22,7 @@ pub(super) struct Tables {
     pub(super) lease: Option<HeldLease>,
     epoch: i64,
     pub(super) next_run_key: i64,
+    pub(super) last_callback: i64,
     pub(super) dags: BTreeMap<DagId, MemoryDag>,
     pub(super) versions: HashMap<Uuid, Arc<DagVersion>>,
     pub(super) runs: BTreeMap<DagRunKey, MemoryRun>,
@@ -64,6 +66,15 @@ pub(super) struct MemoryRun {
     pub(super) hitl_requests: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlRequest>,
     pub(super) hitl_answers: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlAnswer>,
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
+    pub(super) callbacks: BTreeMap<CallbackId, MemoryCallback>,
+}
+
+/// A callback, as it became due and as it is now.
+#[derive(Clone, Debug)]
+pub(super) struct MemoryCallback {
+    pub(super) due: CallbackWrite,
+    pub(super) now: CallbackChange,
+    pub(super) created_at: Timestamp,
 }
 
 impl MemoryRun {
@@ -74,7 +85,8 @@ impl MemoryRun {
             && self.xcoms.is_empty()
             && self.hitl_requests.is_empty()
             && self.hitl_answers.is_empty()
-            && self.checkpoints.is_empty())
+            && self.checkpoints.is_empty()
+            && self.callbacks.is_empty())
     }
 
     /// Removes some of them: of each table what `rows` leaves room for.
@@ -91,6 +103,7 @@ impl MemoryRun {
         some(&mut self.tries, tries);
         some(&mut self.xcoms, xcoms);
         some(&mut self.checkpoints, checkpoints);
+        some(&mut self.callbacks, checkpoints);
     }
 }
 
@@ -108,6 +121,7 @@ impl Default for Tables {
             lease: None,
             epoch: 0,
             next_run_key: 0,
+            last_callback: 0,
             dags: BTreeMap::new(),
             versions: HashMap::new(),
             runs: BTreeMap::new(),

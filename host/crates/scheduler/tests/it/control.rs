@@ -339,7 +339,10 @@ async fn subscribers_see_runs_and_task_instances_after_the_commit() {
                 seen.push(state.to_string());
             }
             RunEvent::TaskInstance { state, .. } => seen.push(format!("t0 {state}")),
-            RunEvent::Expanded { .. } | RunEvent::Progress { .. } | RunEvent::Dag { .. } => {}
+            RunEvent::Callback { .. }
+            | RunEvent::Expanded { .. }
+            | RunEvent::Progress { .. }
+            | RunEvent::Dag { .. } => {}
         }
     }
     assert_eq!(seen, ["t0 queued", "running", "t0 running", "t0 success", "success"]);

@@ -4,6 +4,7 @@
 mod support;
 
 mod basics;
+mod callbacks;
 mod commits;
 mod control;
 mod databases;

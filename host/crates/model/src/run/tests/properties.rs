@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::testing::notify;
 use super::*;
+use crate::callback::CallbackEvent;
 use crate::dag::{RetryPolicy, TaskKind, TaskRole};
 use crate::human::{HumanStep, OK, OnTimeout};
 use crate::retry_rule::{RetryAction, RetryRule};
@@ -42,6 +44,8 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
                     _ => TaskKind::Plain,
                 };
                 let rule = TriggerRule::ALL[rule];
+                // Some tasks are called back for everything, some only for some of it.
+                let called = CallbackEvent::ALL.iter().copied().skip(usize::from(edges >> 4 & 3));
                 Task {
                     trigger_rule: rule,
                     role: match (rule, role) {
@@ -72,10 +76,12 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
                     } else {
                         Work::Human(Box::new(asked(edges & 0x80 == 0, rerun)))
                     },
+                    callbacks: called.map(|event| notify(event, "x")).collect(),
                     ..task(&format!("t{at}"), &upstream)
                 }
             });
         dag(tasks.collect(), |dag| {
+            dag.callbacks = CallbackEvent::OF_DAG.map(|event| notify(event, "x")).to_vec();
             dag.dagrun_timeout = timeout.then_some(Duration::from_secs(120));
         })
     })
@@ -216,6 +222,7 @@ struct Witness {
     states: BTreeMap<TaskIndex, TaskInstanceState>,
     ended: BTreeSet<(TaskIndex, u32)>,
     dispatches: BTreeMap<TaskIndex, DispatchNumber>,
+    called: BTreeSet<(TaskIndex, u32)>,
 }
 
 impl Witness {
@@ -249,7 +256,9 @@ impl Witness {
             event,
             Event::Clear { .. } | Event::SetRunState { .. } | Event::SetTaskInstanceState { .. }
         );
-        for transition in transitions {
+        let mut calls = 0;
+        for (at, transition) in transitions.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| transitions.get(at));
             match transition {
                 Transition::Renumbered { .. } => {}
                 Transition::TaskInstance { task, from, to, .. } => {
@@ -290,6 +299,33 @@ impl Witness {
                         "what is cancelled is the last dispatch"
                     );
                 }
+                Transition::TaskCallbacks {
+                    event: called,
+                    task,
+                    try_number,
+                    ..
+                } => {
+                    prop_assert!(self.called.insert((*task, try_number.0)), "a try calls once");
+                    prop_assert!(!by_people && dag.calls_back(Some(*task), *called));
+                    let Some(Transition::TryEnded { task: ended, state, .. }) = before else {
+                        return Err(TestCaseError::fail("it follows the end of its try"));
+                    };
+                    prop_assert_eq!(ended, task);
+                    let shown = match called {
+                        CallbackEvent::Retry => TaskInstanceState::Failed,
+                        called => called.ti_state(),
+                    };
+                    prop_assert_eq!(*state, shown);
+                    calls += 1;
+                }
+                Transition::DagCallbacks { event: called, reason } => {
+                    let Some(Transition::Run { to, .. }) = before else {
+                        return Err(TestCaseError::fail("it follows the end of the run"));
+                    };
+                    prop_assert_eq!(CallbackEvent::of_run(*to), Some(*called));
+                    let success = *called == CallbackEvent::Success;
+                    prop_assert_eq!(success, *reason == crate::callback::RunEndReason::Success);
+                }
                 Transition::DefaultsTaken { task, .. } => {
                     prop_assert_eq!(self.state(*task), TaskInstanceState::AwaitingInput);
                 }
@@ -303,6 +339,46 @@ impl Witness {
                         prop_assert_eq!(*to == DagRunState::Failed, leaf_failed, "the leaves decide");
                     }
                 }
+            }
+        }
+        // What ended by a report, an answer, a loss or a question that ran out called, if its task has callbacks for that.
+        let ends_by_itself = matches!(
+            event,
+            Event::TryFinished { .. } | Event::Answered { .. } | Event::TryLost { .. }
+        );
+        if ends_by_itself {
+            let due = transitions.iter().filter(|transition| {
+                let Transition::TryEnded { task, map_index, state, dispatch, .. } = transition else {
+                    return false;
+                };
+                let (Event::TryFinished { task: of, map_index: at, .. }
+                | Event::Answered { task: of, map_index: at, .. }
+                | Event::TryLost { task: of, map_index: at, .. }) = event
+                else {
+                    return false;
+                };
+                let known = self.dispatches.get(task) == Some(dispatch);
+                let retried = transitions.iter().any(|other| matches!(other, Transition::TaskInstance { task: other, to: TaskInstanceState::UpForRetry, .. } if other == task));
+                let called = match state {
+                    TaskInstanceState::Failed if retried => CallbackEvent::Retry,
+                    state => match CallbackEvent::of_try(*state) {
+                        Some(called) => called,
+                        None => return false,
+                    },
+                };
+                known && (task, map_index) == (of, at) && dag.calls_back(Some(*task), called)
+            });
+            prop_assert_eq!(due.count(), calls, "each due callback once: {:?}", transitions);
+        }
+        for transition in transitions {
+            if let Transition::Run { to, .. } = transition
+                && to.is_finished()
+                && !by_people
+            {
+                let told = transitions
+                    .iter()
+                    .any(|other| matches!(other, Transition::DagCallbacks { .. }));
+                prop_assert!(told, "a run that ends by itself calls");
             }
         }
         Ok(())

@@ -26,6 +26,7 @@ impl DagBuilder {
                 max_active_runs: 16,
                 max_active_tasks: 1_000,
                 dagrun_timeout: None,
+                callbacks: Vec::new(),
                 groups: Vec::new(),
                 tasks: Vec::new(),
             },
@@ -103,6 +104,7 @@ impl DagBuilder {
             pool_slots: 1,
             priority_weight: 1,
             queueing: Queueing::default(),
+            callbacks: Vec::new(),
         };
         change(&mut task);
         self.parts.tasks.push(task);

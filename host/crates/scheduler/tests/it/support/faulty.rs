@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -229,6 +230,12 @@ impl SchedulerStore for FaultyStore {
     }
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
         self.inner.intents().await
+    }
+    async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {
+        self.inner.due_callbacks(now, limit).await
+    }
+    async fn callback_run(&self, run: DagRunKey) -> Result<Option<CallbackRun>, QueryError> {
+        self.inner.callback_run(run).await
     }
     async fn has_rows(&self, runs: &[DagRunKey]) -> Result<bool, QueryError> {
         self.inner.has_rows(runs).await

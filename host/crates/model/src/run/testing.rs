@@ -12,6 +12,12 @@ use crate::limits::Limits;
 use crate::trigger_rule::TriggerRule;
 use crate::work::Work;
 
+/// The CPU time of this thread: what other programs do on the machine does not count.
+pub(crate) fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap()
+}
+
 /// A plain task after these positions.
 pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
     Task {

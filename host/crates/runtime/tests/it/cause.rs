@@ -84,7 +84,7 @@ pub(crate) async fn cause_limit() {
         let report = world.report(wall).await;
         assert!(died(&report, Cause::TimedOut).message.contains("limits.timeout"));
         assert!(
-            begin.elapsed() < Duration::from_secs(5),
+            begin.elapsed() < Duration::from_secs(30),
             "{endless} took {:?}",
             begin.elapsed()
         );
@@ -140,7 +140,7 @@ async fn a_cancel_stops_a_guest_whatever_it_does() {
         let report = world.finished(id).await;
         died(&report, Cause::Cancelled);
         assert!(
-            begin.elapsed() < Duration::from_secs(1),
+            begin.elapsed() < Duration::from_secs(10),
             "{endless}: {:?}",
             begin.elapsed()
         );

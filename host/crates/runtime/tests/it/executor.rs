@@ -179,6 +179,6 @@ async fn a_cancel_is_quick_even_when_every_slot_is_busy() {
         died(&world.finished(id).await, Cause::Cancelled);
         let took = begin.elapsed();
         eprintln!("cancel among busy guests: {took:?}");
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
     }
 }

@@ -1,5 +1,4 @@
-use std::time::Instant;
-
+use super::super::testing::cpu_time;
 use super::*;
 use crate::run::scope::Node;
 use crate::run::ti::Slot;
@@ -24,7 +23,7 @@ fn a_fan_out_and_fan_in_of_a_hundred_thousand_is_linear() {
         ..task("sink", &all)
     });
     let dag = dag(tasks, |_| {});
-    let started = Instant::now();
+    let started = cpu_time();
     let mut world = World::with(dag);
     world.execute(0, TryEnd::Done);
     assert_eq!(world.run.ready().count(), WIDTH as usize);
@@ -42,9 +41,9 @@ fn a_fan_out_and_fan_in_of_a_hundred_thousand_is_linear() {
     assert_eq!(world.run.ready().count(), 1);
     world.execute(WIDTH + 1, TryEnd::Done);
     assert_eq!(world.run.state(), DagRunState::Success);
-    let took = started.elapsed();
+    let took = cpu_time().checked_sub(started).unwrap();
     let restored = RunState::restore(world.run.key(), world.run.dag().clone(), world.run.snapshot());
     assert_eq!(restored.state(), DagRunState::Success);
-    // A machine that is busy with other things may be slow; quadratic work would take minutes.
-    assert!(took.as_secs() < 10, "{took:?}");
+    // Quadratic work would take minutes.
+    assert!(took.as_secs() < 30, "{took:?}");
 }

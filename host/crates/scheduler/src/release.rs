@@ -450,10 +450,15 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
     }
 }
 
+/// How many callbacks that become due at once are told one by one.
+const MOST_CALLBACKS: usize = 256;
+
 /// What has become due. Notifications that need no rendering are complete by now.
 fn collect_callbacks(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEvent>) {
     let context = &draft.live.context;
-    events.extend(draft.callbacks.iter().map(|callback| RunEvent::Callback {
+    // As with task instances: thousands at once are no news.
+    let told = draft.callbacks.iter().take(MOST_CALLBACKS);
+    events.extend(told.map(|callback| RunEvent::Callback {
         dag_id: context.dag_id.clone(),
         run_id: context.run_id.clone(),
         callback_id: None,

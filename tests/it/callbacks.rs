@@ -174,6 +174,70 @@ async fn failures_call_on_postgres() {
     }
 }
 
+const REPEATED: &str = r#"
+dag: repeated
+on_failure: {notify: "{{ xcom.each }} {{ callback.failed_count }}"}
+tasks:
+  nums: {component: ./workload.wasm, task: numbers, input: {count: 3}}
+  each:
+    component: ./workload.wasm
+    task: spin
+    input: {ms: 1}
+    expand: {value: "{{ xcom.nums }}"}
+    on_success: {notify: "item {{ item.value }} gave {{ xcom.each }} of {{ xcom.nums | length }}"}
+  solve:
+    loop: {until: "{{ xcom.step.done }}", max: 5}
+    tasks:
+      step:
+        component: ./workload.wasm
+        task: climb
+        input: {from: "{{ previous.step.value | default(0) }}", by: 5, to: 12, ms: 1}
+        on_success: {notify: "round {{ iteration }}: {{ previous.step.value | default('none') }}, {{ xcom.step.value }}"}
+      leave:
+        component: ./workload.wasm
+        task: skip
+        after: [step]
+        on_skipped: {notify: "skipped after {{ xcom.step.value }}"}
+  die: {component: ./workload.wasm, task: panic}
+"#;
+
+/// A callback of something repeated sees its own element, its own iteration, and what belongs to them.
+#[test]
+fn a_callback_stands_where_its_task_instance_stands() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    std::fs::copy(test_artifacts::E2E_WORKLOAD, scratch.path().join("workload.wasm")).expect("the component was built");
+    std::fs::write(scratch.path().join("dag.yaml"), REPEATED).expect("it is written");
+    let output = run_cli(&["dags", "test", "dag.yaml", "-o", "json"], &[], scratch.path());
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let callbacks = result["callbacks"].as_array().expect("a list");
+    let mut texts: Vec<&str> = callbacks
+        .iter()
+        .filter_map(|callback| callback["text"].as_str())
+        .collect();
+    texts.sort_unstable();
+    assert_eq!(
+        texts,
+        [
+            "[0,1,2] 1",
+            "item 0 gave 0 of 3",
+            "item 1 gave 1 of 3",
+            "item 2 gave 2 of 3",
+            "round 0: none, 5",
+            "round 1: 5, 10",
+            "round 2: 10, 15",
+            "skipped after 10",
+            "skipped after 15",
+            "skipped after 5",
+        ]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_are_followed_as_they_come() {
     use std::io::{BufRead as _, BufReader};

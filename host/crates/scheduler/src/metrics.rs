@@ -47,6 +47,10 @@ counters! {
     infrastructure_losses,
     /// Tries that a graceful shutdown handed back.
     handed_back,
+    /// Attempts of callbacks that were begun.
+    callback_attempts,
+    /// Callbacks that failed for good.
+    callbacks_failed,
     /// Commits that failed for a passing reason.
     commits_failed_passing,
     /// Commits that failed because of their data.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use model::callback::CallbackState;
 use model::{DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::callback::CallbackChange;
 use ports::control::{ControlError, RunEvent};
@@ -130,6 +131,11 @@ impl Core {
     /// A step of a callback is committed. Where it was the end of an attempt, the next may begin.
     fn release_callback(&self, op: DagOp, change: &CallbackChange, events: &mut Vec<RunEvent>) {
         if let DagOp::Callback { about, reply, .. } = op {
+            match change.state {
+                CallbackState::Running => Metrics::count(&self.shared.metrics.callback_attempts),
+                CallbackState::Failed => Metrics::count(&self.shared.metrics.callbacks_failed),
+                CallbackState::Queued | CallbackState::Success => {}
+            }
             if self.shared.events.receiver_count() > 0 {
                 events.push(about.event(change, self.shared.clock.now()));
             }
@@ -142,8 +148,11 @@ impl Core {
 
     /// The database refuses a step of a callback. It stays as it was, and out of the others' way until the next start.
     pub(crate) fn callback_refused(&self, op: &DagOp) {
-        if let DagOp::Callback { change, .. } = op {
+        if let DagOp::Callback { change, reply, .. } = op {
             tracing::error!(callback = %change.id, "a step of a callback cannot be stored");
+            if reply.is_none() {
+                self.shared.flights.shelve(change.id);
+            }
         }
     }
 
@@ -441,10 +450,15 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
     }
 }
 
+/// How many callbacks that become due at once are told one by one.
+const MOST_CALLBACKS: usize = 256;
+
 /// What has become due. Notifications that need no rendering are complete by now.
 fn collect_callbacks(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEvent>) {
     let context = &draft.live.context;
-    events.extend(draft.callbacks.iter().map(|callback| RunEvent::Callback {
+    // As with task instances: thousands at once are no news.
+    let told = draft.callbacks.iter().take(MOST_CALLBACKS);
+    events.extend(told.map(|callback| RunEvent::Callback {
         dag_id: context.dag_id.clone(),
         run_id: context.run_id.clone(),
         callback_id: None,

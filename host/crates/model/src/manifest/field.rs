@@ -543,9 +543,14 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "on_retry_callback" => "the key is `on_retry`",
         "on_skipped_callback" => "the key is `on_skipped`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
-        "depends_on_past" | "wait_for_downstream" | "map" | "outlets" | "inlets" | "sla" | "deadline" => {
-            "not supported by this version"
-        }
+        "on_execute_callback"
+        | "depends_on_past"
+        | "wait_for_downstream"
+        | "map"
+        | "outlets"
+        | "inlets"
+        | "sla"
+        | "deadline" => "not supported by this version",
         _ => return None,
     })
 }

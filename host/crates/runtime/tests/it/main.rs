@@ -2,6 +2,7 @@
 
 mod answer;
 mod blob;
+mod callback;
 mod cause;
 mod checkpoint;
 mod compile;

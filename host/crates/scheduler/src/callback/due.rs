@@ -58,8 +58,12 @@ impl Draft {
                 continue;
             }
             if self.meta.callbacks >= MAX_OF_RUN {
-                let context = &self.live.context;
-                tracing::warn!(dag.id = %context.dag_id, run.id = %context.run_id, %event, "a callback is left out: the run has {MAX_OF_RUN}");
+                // Said once, not for each.
+                if self.meta.callbacks == MAX_OF_RUN {
+                    self.meta.callbacks += 1;
+                    let context = &self.live.context;
+                    tracing::warn!(dag.id = %context.dag_id, run.id = %context.run_id, %event, "callbacks are left out: the run has {MAX_OF_RUN}");
+                }
                 return;
             }
             self.meta.callbacks += 1;

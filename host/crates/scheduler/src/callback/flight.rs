@@ -56,7 +56,7 @@ struct Flight {
     started_at: Option<model::Timestamp>,
     /// An executor has said how it ended; what it says again counts no more.
     over: bool,
-    _turn: OwnedSemaphorePermit,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// See the module.
@@ -105,7 +105,7 @@ impl Flights {
             out: None,
             started_at: None,
             over: false,
-            _turn: turn,
+            turn: Some(turn),
         };
         out.insert(id, flight);
         true
@@ -123,6 +123,15 @@ impl Flights {
         let flight = self.out().remove(&id);
         // The turn is free before anybody hears of it.
         drop(flight);
+        self.changed.notify_one();
+    }
+
+    /// The end of the attempt cannot be stored. It is not looked at again, and others may have its turn.
+    pub(crate) fn shelve(&self, id: CallbackId) {
+        if let Some(flight) = self.out().get_mut(&id) {
+            flight.over = true;
+            drop(flight.turn.take());
+        }
         self.changed.notify_one();
     }
 

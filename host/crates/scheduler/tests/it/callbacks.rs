@@ -266,6 +266,8 @@ async fn a_callback_that_fails_is_tried_three_times_and_changes_nothing() {
     );
     assert_eq!(rig.stored(run.key).state, DagRunState::Success);
     assert_eq!(rig.ti(run.key, "a").try_number.0, 1);
+    let metrics = rig.handle.metrics();
+    assert_eq!((metrics.callback_attempts, metrics.callbacks_failed), (4, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -561,4 +563,33 @@ async fn of_one_run_only_so_many_are_kept() {
     rig.executor.seen(700).await;
     rig.finished(&run).await;
     assert_eq!(rig.store.inner.callbacks_of(run.key).len(), 10_000);
+}
+
+/// An end that the database refuses for its data stays as it was until the next start, and is in nobody's way.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_cannot_be_stored_holds_up_nobody() {
+    let store = FaultyStore::new(Arc::new(MemoryStore::new()), |_, tick| {
+        let ends = tick.dags.iter().any(|change| {
+            matches!(change, ports::store::DagWrite::Callback(change) if change.id.0 <= 4 && change.state == CallbackState::Success)
+        });
+        if ends { Fault::Data } else { Fault::None }
+    });
+    let rig = builder(text_of).store(store).start().await;
+    let dag = (0..6).fold(DagBuilder::new("d"), |dag, at| {
+        dag.task_with(&format!("t{at}"), &[], |task| {
+            task.callbacks = vec![runs(CallbackEvent::Success)]
+        })
+    });
+    rig.deploy(dag).await;
+    let (run, state) = rig.run_to_end("d").await;
+    assert_eq!(state, DagRunState::Success);
+    let states = || -> Vec<CallbackState> {
+        let rows = rig.store.inner.callbacks_of(run.key);
+        rows.iter().map(|row| row.state).collect()
+    };
+    while states()[4..] != [CallbackState::Success; 2] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(states()[..4], [CallbackState::Running; 4]);
+    assert_eq!(rig.executor.count(), 12, "none is begun twice");
 }

@@ -6,6 +6,7 @@ use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
 use super::common::{Context, api, confirm, instance, list};
+use super::run_remarks;
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::events::{EventStream, Lines};
@@ -134,8 +135,12 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 return Ok(());
             }
             let instances = task_instances(client, &dag_id, &run_id).await?;
-            show(context.output(), run, instances);
-            Ok(())
+            if context.output() != Output::Table {
+                show(context.output(), run, instances);
+                return Ok(());
+            }
+            show(context.output(), run.clone(), instances.clone());
+            run_remarks::past(client, &dag_id, &run_id, &run, &instances).await
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
         Command::Cancel(Run { dag_id, run_id }) => {

@@ -120,6 +120,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),

@@ -112,6 +112,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             measures: Vec::new(),
             kind,
             role,
+            past: model::past::Past::Ignored,
             retry: RetryPolicy {
                 retries: task.retries,
                 delay: Duration::ZERO,

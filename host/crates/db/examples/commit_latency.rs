@@ -225,6 +225,7 @@ fn version() -> Arc<DagVersion> {
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),

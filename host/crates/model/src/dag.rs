@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::cause::Cause;
 use crate::id::{DagId, TaskId, TaskIndex};
 use crate::limits::Limits;
+use crate::past::Past;
 use crate::retry_rule::RetryRule;
 use crate::sensor::Sensor;
 use crate::template::Segment;
@@ -113,6 +114,9 @@ pub struct Task {
     /// Work, setup or teardown.
     #[serde(default)]
     pub role: TaskRole,
+    /// Whether it waits for the run before.
+    #[serde(default, skip_serializing_if = "Past::is_ignored")]
+    pub past: Past,
     /// What happens after a failed try.
     pub retry: RetryPolicy,
     /// How it is poked while it answers "not yet".
@@ -367,6 +371,11 @@ impl Dag {
         self.derived.setups_of.get(index.at()).map_or(&[], Vec::as_slice)
     }
 
+    /// The tasks that wait for the run before, ascending.
+    pub fn looking_back(&self) -> &[TaskIndex] {
+        &self.derived.looking_back
+    }
+
     /// The scopes of repeated task groups.
     pub fn scopes(&self) -> &Scopes {
         &self.derived.scopes
@@ -494,6 +503,7 @@ struct Derived {
     setup_watchers: Vec<Vec<TaskIndex>>,
     setups_of: Vec<Vec<TaskIndex>>,
     scopes: Scopes,
+    looking_back: Vec<TaskIndex>,
     feeds: HashMap<TaskIndex, Vec<Fed>>,
 }
 
@@ -509,6 +519,10 @@ impl Derived {
         Self {
             by_id,
             leaves: Self::leaves(tasks),
+            looking_back: (0..tasks.len())
+                .filter(|at| tasks.get(*at).is_some_and(|task| task.past.matters()))
+                .map(index)
+                .collect(),
             scopes: Scopes::of(groups, tasks),
             feeds: Self::feeds(groups, tasks),
             setups_of: inverse(&setup_watchers, tasks.len()),

@@ -13,6 +13,7 @@ pub mod json;
 pub mod limits;
 pub mod manifest;
 pub mod params;
+pub mod past;
 pub mod retry_rule;
 pub mod run;
 pub mod schema;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{
-    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskInstanceState, TiKey,
-    Timestamp, TryNumber,
+    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskIndex,
+    TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
 use uuid::Uuid;
 
@@ -353,6 +353,19 @@ pub struct StoredRun {
     pub task_instances: Vec<TiWrite>,
 }
 
+/// What a run came to, for the run after it.
+#[derive(Clone, Debug)]
+pub struct StoredBefore {
+    /// The run.
+    pub key: DagRunKey,
+    /// Its version.
+    pub version: Uuid,
+    /// Its state.
+    pub state: DagRunState,
+    /// How many task instances of each task are in each state.
+    pub states: Vec<(TaskIndex, TaskInstanceState, u64)>,
+}
+
 /// A DAG as the scheduler knows it.
 #[derive(Clone, Debug)]
 pub struct StoredDag {
@@ -403,6 +416,15 @@ pub trait SchedulerStore: Send + Sync + 'static {
         dag_id: &DagId,
         logical_date: Timestamp,
     ) -> Result<Option<RunId>, QueryError>;
+    /// The run of a DAG with the latest logical date before this one.
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError>;
+    /// Whether the version of any run of the DAG with a logical date before this one has a task of this name.
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError>;
     /// The keys of a DAG's runs whose logical date (or `run_after`) lies in a range, for clearing; at most `limit`.
     async fn runs_between(
         &self,

@@ -15,6 +15,7 @@ use crate::dags::Dags;
 use crate::error::Stopped;
 use crate::inbox::{DagOp, Item, Message};
 use crate::intent;
+use crate::past::Waiting;
 use crate::queue::WorkQueue;
 use crate::run::Run;
 use crate::shared::Shared;
@@ -48,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) dags: Dags,
     pub(crate) slots: Slots,
     pub(crate) timers: Timers,
+    /// Runs that look back at the run before.
+    pub(crate) waiting: Waiting,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// Bounds how many runs are read at a time.
@@ -80,6 +83,7 @@ impl Core {
             dags: Dags::default(),
             slots,
             timers: Timers::default(),
+            waiting: Waiting::default(),
             lazy: BTreeSet::new(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
@@ -183,6 +187,12 @@ impl Core {
             }
             Message::Run(key, op) => self.accept_request(key, Item::Op(op), now),
             Message::Loaded(key, result) => self.loaded(key, result, now),
+            Message::Before {
+                dag_id,
+                key,
+                asked,
+                found,
+            } => self.found_before(&dag_id, key, asked, found, now),
             Message::Fenced => self.fenced = true,
             Message::Shutdown { grace } => self.begin_shutdown(grace),
             Message::ExecutorStopped => self.executor_stopped = true,

@@ -14,6 +14,7 @@ use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::past::FoundBefore;
 use crate::version::Version;
 
 /// Where an answer goes, once what it says is committed.
@@ -31,6 +32,14 @@ pub(crate) enum Message {
     Run(DagRunKey, RunOp),
     /// A run that was asked for has been read (or not).
     Loaded(DagRunKey, Result<Option<Box<LoadedRun>>, QueryError>),
+    /// Which run is before one that looks back.
+    Before {
+        dag_id: DagId,
+        key: DagRunKey,
+        /// The number of the look-up.
+        asked: u64,
+        found: Option<Box<FoundBefore>>,
+    },
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.
@@ -209,6 +218,8 @@ pub(crate) enum Item {
     },
     /// Found at start: nothing happened, but its rows may lag behind its rules.
     Recovered,
+    /// What the run before allows is known, or has changed.
+    Past,
     /// A request.
     Op(RunOp),
 }
@@ -234,7 +245,8 @@ impl Item {
             | Self::HandedBack { .. }
             | Self::Timer
             | Self::Lost { .. }
-            | Self::Recovered => {}
+            | Self::Recovered
+            | Self::Past => {}
         }
     }
 }

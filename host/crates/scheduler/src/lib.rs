@@ -31,6 +31,7 @@ mod memory;
 mod metrics;
 mod names;
 mod outcome;
+mod past;
 mod pool_ops;
 mod pools;
 mod queue;

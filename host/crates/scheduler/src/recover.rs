@@ -135,7 +135,11 @@ impl Core {
         for item in lost {
             self.queue.push(key, item, now);
         }
+        let looks_back = !run.state.dag().looking_back().is_empty();
         self.runs.insert(key, run);
+        if looks_back {
+            self.watch_past(key);
+        }
     }
 
     /// Reads an ended run for the sake of a request; what else comes for it waits.
@@ -220,6 +224,7 @@ impl Core {
         let Some(run) = self.runs.remove(&key) else { return };
         Metrics::count(&self.shared.metrics.runs_set_aside);
         let context = &run.live.context;
+        self.waiting.remove(&context.dag_id, key);
         tracing::error!(dag.id = %context.dag_id, run.id = %context.run_id, reason, "set a run aside");
         self.shared.active_mut().remove(key);
         self.lazy.remove(&key);

@@ -230,6 +230,9 @@ impl Core {
         if let Some(rest) = &draft.rest {
             intent::carry(&self.shared, Arc::clone(rest));
         }
+        if !self.waiting.is_empty() {
+            self.past_changed(&draft);
+        }
         let deleted = draft.deleted;
         let run_changed = draft.run_changed;
         let ended = state.is_finished();
@@ -240,6 +243,11 @@ impl Core {
             }
         }
         let done = self.replace(draft) || deleted;
+        if done || ended {
+            self.waiting.remove(&live.context.dag_id, key);
+        } else if run_changed && !live.version.dag().looking_back().is_empty() {
+            self.watch_past(key);
+        }
         if done {
             self.runs.remove(&key);
             self.lazy.remove(&key);
@@ -345,7 +353,12 @@ impl Core {
             }
             Item::HandedBack { .. } => Metrics::count(&self.shared.metrics.handed_back),
             Item::Lost { acknowledged: true, .. } => Metrics::count(&self.shared.metrics.infrastructure_losses),
-            Item::Lost { .. } | Item::Started { .. } | Item::Finished(_) | Item::Timer | Item::Recovered => {}
+            Item::Lost { .. }
+            | Item::Started { .. }
+            | Item::Finished(_)
+            | Item::Timer
+            | Item::Recovered
+            | Item::Past => {}
         }
     }
 }

@@ -296,7 +296,11 @@ impl Core {
                     };
                     self.step(tick, key, event);
                 }
-                Item::Recovered => self.step(tick, key, Event::Resume),
+                Item::Recovered => {
+                    self.tell_no_past(tick, key);
+                    self.step(tick, key, Event::Resume);
+                }
+                Item::Past => self.apply_past(tick, key),
                 Item::Timer => self.step(tick, key, Event::Timer),
                 Item::Op(op) => refused = self.apply_op(tick, key, op).err(),
             }
@@ -534,6 +538,7 @@ impl Core {
             .ready()
             .map(|(task, map_index, ti)| ((task, map_index), ti.scheduled_at.unwrap_or(Timestamp(0))))
             .collect();
+        self.tell_no_past(tick, key);
         self.step(tick, key, Event::Start);
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;

@@ -73,6 +73,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         map_index_template: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, RunId, RunUuid, Timestamp};
+use model::{DagId, DagRunKey, RunId, RunUuid, TaskId, Timestamp};
 use ports::executor::RunContext;
 use ports::query::RunRow;
-use ports::store::{NewRun, RunWrite};
+use ports::store::{NewRun, RunWrite, StoredBefore};
 
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
 
@@ -142,6 +142,37 @@ pub(crate) fn find_by_logical_date(dag_id: &DagId, logical_date: Timestamp) -> S
     Statement::new("SELECT run_id FROM dag_run WHERE dag_id = ? AND logical_date = ?")
         .arg(dag_id.as_str())
         .arg(logical_date)
+}
+
+/// The run with the latest logical date before this one.
+pub(crate) fn before(dag_id: &DagId, logical_date: Timestamp) -> Statement {
+    Statement::new(
+        "SELECT id, version, state FROM dag_run WHERE dag_id = ? AND logical_date < ? ORDER BY logical_date DESC LIMIT 1",
+    )
+    .arg(dag_id.as_str())
+    .arg(logical_date)
+}
+
+/// Reads what [`before`] selected; what its task instances came to is missing.
+pub(crate) fn read_before(row: &Row) -> Result<StoredBefore, sqlx::Error> {
+    let mut columns = row.columns();
+    Ok(StoredBefore {
+        key: DagRunKey(columns.int()?),
+        version: columns.uuid()?,
+        state: columns.parse()?,
+        states: Vec::new(),
+    })
+}
+
+/// A row if a run with an earlier logical date has the task.
+pub(crate) fn has_task_before(dag_id: &DagId, logical_date: Timestamp, task_id: &TaskId) -> Statement {
+    Statement::new(
+        "SELECT r.id FROM dag_run r JOIN dag_version_task t ON t.version = r.version \
+         WHERE r.dag_id = ? AND r.logical_date < ? AND t.task_id = ? LIMIT 1",
+    )
+    .arg(dag_id.as_str())
+    .arg(logical_date)
+    .arg(task_id.as_str())
 }
 
 pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Timestamp>, limit: u32) -> Statement {

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU32};
 
 use model::run::raised_memory_bytes;
-use model::{DagRunKey, DispatchNumber, MapIndex, RunUuid, TaskIndex, TiKey, Timestamp, TryNumber};
+use model::{DagRunKey, DispatchNumber, MapIndex, RunUuid, TaskIndex, TaskInstanceState, TiKey, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
 use ports::executor::TryUsage;
 use ports::query::TiRow;
@@ -184,6 +184,21 @@ pub(crate) fn read(row: &Row) -> Result<TiWrite, sqlx::Error> {
 }
 
 /// All rows of a run, ordered by key.
+/// How many task instances of a run are in which state, by task.
+pub(crate) fn states(run: DagRunKey) -> Statement {
+    Statement::new(
+        "SELECT task_index, state, COUNT(*) FROM task_instance WHERE dag_run = ? \
+         GROUP BY task_index, state ORDER BY task_index, state",
+    )
+    .arg(run.0)
+}
+
+/// Reads what [`states`] selected.
+pub(crate) fn read_states(row: &Row) -> Result<(TaskIndex, TaskInstanceState, u64), sqlx::Error> {
+    let mut columns = row.columns();
+    Ok((TaskIndex(columns.number()?), columns.parse()?, columns.number()?))
+}
+
 pub(crate) fn of_run(run: DagRunKey) -> Statement {
     let mut statement = Statement::new(COLUMNS);
     statement

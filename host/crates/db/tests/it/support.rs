@@ -165,6 +165,7 @@ pub(crate) fn version_with(
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),

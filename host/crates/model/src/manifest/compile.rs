@@ -15,6 +15,7 @@ use super::section::{Spanned, short};
 use super::suggest;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
+use crate::past::Past;
 use crate::trigger_rule::TriggerRule;
 use crate::weight;
 use crate::work::Work;
@@ -343,6 +344,10 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
                 measures,
                 kind: kind(task),
                 role: task.role.clone(),
+                past: Past::of(
+                    settings.depends_on_past.unwrap_or(false),
+                    settings.wait_for_downstream.unwrap_or(false),
+                ),
                 retry: RetryPolicy {
                     retries: settings.retries.unwrap_or(retry.retries),
                     delay: settings.retry_delay.unwrap_or(retry.delay),

@@ -133,6 +133,8 @@ pub(super) struct Settings {
     pub(super) retry_policy: Option<Vec<RetryRule>>,
     pub(super) sensor: Option<Sensor>,
     pub(super) trigger_rule: Option<TriggerRule>,
+    pub(super) depends_on_past: Option<bool>,
+    pub(super) wait_for_downstream: Option<bool>,
     pub(super) limits: LimitSettings,
     pub(super) rerun_on_loss: Option<bool>,
     pub(super) max_infra_retries: Option<u32>,

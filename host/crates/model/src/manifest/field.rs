@@ -298,6 +298,16 @@ pub(super) const SETTINGS: &[Field] = &[
         "When the task may run. Default: `all_success`.",
     ),
     field(
+        "depends_on_past",
+        FieldKind::Bool,
+        "Whether the task waits until it has succeeded, or was skipped, in the run before.",
+    ),
+    field(
+        "wait_for_downstream",
+        FieldKind::Bool,
+        "The same, and for the tasks that directly follow it in the run before.",
+    ),
+    field(
         "timeout",
         FieldKind::Duration,
         "Wall time of one try; the same as `limits.timeout`.",
@@ -472,9 +482,7 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "depends_on" | "upstream" | "needs" | "dependencies" => "the key is `after`",
         "is_paused_upon_creation" => "the key is `paused`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
-        "depends_on_past" | "wait_for_downstream" | "map" | "outlets" | "inlets" | "sla" | "deadline" => {
-            "not supported by this version"
-        }
+        "map" | "outlets" | "inlets" | "sla" | "deadline" => "not supported by this version",
         _ => return None,
     })
 }

@@ -30,6 +30,8 @@ pub struct RunState {
     /// How long the parameters are that are mapped over, see `Dag::mapped_params`.
     pub(super) param_lengths: Arc<[u32]>,
     pub(super) totals: Totals,
+    /// What the run before lets run; nothing before that is known. It is not stored: whoever takes the run over is told anew.
+    pub(super) past_met: Option<Arc<[TaskIndex]>>,
     /// Within a step: nodes to look at, since a loop that they wait for is over.
     pub(super) woken: Vec<usize>,
     /// Within a step: loops whose next iteration is due.
@@ -119,6 +121,7 @@ impl RunState {
             fans: Chunked::default(),
             param_lengths: param_lengths.into(),
             totals: Totals::default(),
+            past_met: None,
             woken: Vec::new(),
             due_loops: Vec::new(),
             renumbered: Vec::new(),

@@ -27,6 +27,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: crate::past::Past::Ignored,
         retry: RetryPolicy {
             delay: Duration::ZERO,
             ..RetryPolicy::default()

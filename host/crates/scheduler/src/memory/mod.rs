@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
-    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite,
-    TickWrite,
+    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag,
+    StoredRun, TiWrite, TickWrite,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -188,6 +188,19 @@ impl SchedulerStore for MemoryStore {
             .filter(|(_, run)| !run.state.is_finished())
             .map(|(key, _)| *key)
             .collect())
+    }
+
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError> {
+        Ok(self.tables().run_before(dag_id, logical_date))
+    }
+
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError> {
+        Ok(self.tables().has_task_before(dag_id, logical_date, task_id))
     }
 
     async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {

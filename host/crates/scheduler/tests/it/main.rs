@@ -11,6 +11,7 @@ mod failures;
 mod fencing;
 mod human;
 mod intents;
+mod past;
 mod payloads;
 mod pools;
 mod recovery;

@@ -2,6 +2,7 @@
 
 mod choose;
 mod human;
+mod past;
 mod people;
 mod properties;
 mod repeats;

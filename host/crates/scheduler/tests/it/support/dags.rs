@@ -88,6 +88,7 @@ impl DagBuilder {
             measures: Vec::new(),
             kind: TaskKind::Plain,
             role: TaskRole::Work,
+            past: model::past::Past::Ignored,
             retry: RetryPolicy {
                 retries: 0,
                 delay: Duration::from_secs(10),

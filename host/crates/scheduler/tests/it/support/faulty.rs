@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
-use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
+use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite};
 use scheduler::MemoryStore;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -202,6 +202,17 @@ impl SchedulerStore for FaultyStore {
         key: &str,
     ) -> Result<Vec<(MapIndex, XcomValue)>, QueryError> {
         self.inner.xcoms(run, task, map_index, key).await
+    }
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError> {
+        self.inner.run_before(dag_id, logical_date).await
+    }
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError> {
+        self.inner.has_task_before(dag_id, logical_date, task_id).await
     }
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await

@@ -1,0 +1,82 @@
+//! What a run came to, for the run after it.
+
+use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
+use ports::store::{SchedulerStore as _, TickWrite};
+use rstest::rstest;
+
+use crate::support::{Backend, TestDb, dag_id, deploy, key, new_run, run_write, seconds, task_id, ti, tick, version};
+
+#[rstest]
+#[tokio::test]
+async fn the_run_before_is_the_latest_one_with_an_earlier_logical_date(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let old = version("etl", 1, &["load", "gone"]);
+    let new = version("etl", 2, &["load", "move"]);
+    let other = version("other", 1, &["load"]);
+    let lease = test.with_dag(&old).await;
+    test.commit(&lease, deploy(&new)).await;
+    test.commit(&lease, deploy(&other)).await;
+    let mapped = |map_index, state| {
+        let mut of = key(5, 0);
+        of.map_index = MapIndex(map_index);
+        ti(of, "load", state)
+    };
+    let mut undated = new_run(&new, 6);
+    let context = std::sync::Arc::make_mut(&mut undated.context);
+    context.logical_date = None;
+    let runs = TickWrite {
+        // The keys are not in the order of the logical dates: a run for an older date may come later.
+        new_runs: vec![
+            new_run(&old, 3),
+            new_run(&new, 5),
+            undated,
+            new_run(&other, 8),
+            new_run(&new, 9),
+        ],
+        runs: vec![run_write(5, DagRunState::Failed)],
+        task_instances: vec![
+            mapped(0, TaskInstanceState::Success),
+            mapped(1, TaskInstanceState::Failed),
+            mapped(2, TaskInstanceState::Success),
+            ti(key(5, 1), "move", TaskInstanceState::UpstreamFailed),
+        ],
+        ..tick()
+    };
+    test.commit(&lease, runs).await;
+
+    let before = test.db.run_before(&dag_id("etl"), seconds(9)).await.unwrap().unwrap();
+    assert_eq!(
+        (before.key, before.version, before.state),
+        (DagRunKey(5), new.uuid, DagRunState::Failed)
+    );
+    let mut states = before.states;
+    states.sort_by_key(|(task, state, _)| (*task, state.as_str()));
+    assert_eq!(
+        states,
+        [
+            (TaskIndex(0), TaskInstanceState::Failed, 1),
+            (TaskIndex(0), TaskInstanceState::Success, 2),
+            (TaskIndex(1), TaskInstanceState::UpstreamFailed, 1),
+        ]
+    );
+    let before = test.db.run_before(&dag_id("etl"), seconds(5)).await.unwrap().unwrap();
+    assert_eq!((before.key, before.states), (DagRunKey(3), Vec::new()));
+    assert!(test.db.run_before(&dag_id("etl"), seconds(3)).await.unwrap().is_none());
+
+    for (task, date, there) in [
+        ("gone", 5, true),
+        ("gone", 3, false),
+        ("move", 5, false),
+        ("move", 6, true),
+    ] {
+        let found = test
+            .db
+            .has_task_before(&dag_id("etl"), seconds(date), &task_id(task))
+            .await;
+        assert_eq!(found.unwrap(), there, "{task} before {date}");
+    }
+}

@@ -66,3 +66,136 @@ params: {values: {type: [array, string], default: [1, 2]}}
         .ok();
     assert_eq!(client.wait("daily", &second).await, "success");
 }
+
+const GROUPS: &str = "
+dag: groups
+defaults: {retries: 0}
+tasks:
+  first: {component: workload@1, task: spin, input: {ms: 0, value: 1}}
+  work:
+    tasks:
+      a: {component: workload@1, task: spin, after: [first], input: {ms: 0, value: 1}}
+      deep:
+        tasks:
+          b: {component: workload@1, task: spin, after: [a], input: {ms: 0, value: 1}}
+  last: {component: workload@1, task: spin, after: [work], input: {ms: 0, value: 1}}
+";
+
+/// The tries of the task instances of a run.
+async fn tries(client: &Client, run_id: &str) -> Vec<(String, u64)> {
+    let all = client.task_instances("groups", run_id).await;
+    let tries = all
+        .iter()
+        .map(|(task, ti)| (task.clone(), ti["try_number"].as_u64().unwrap_or(0)));
+    let mut tries: Vec<_> = tries.collect();
+    tries.sort();
+    tries
+}
+
+fn tried(of: [u64; 4]) -> Vec<(String, u64)> {
+    let names = ["first", "last", "work.a", "work.deep.b"].map(str::to_owned);
+    names.into_iter().zip(of).collect()
+}
+
+async fn groups_and_ranges(database: Database) {
+    let server = Server::start(&database).await;
+    let client = server.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    client.deploy(GROUPS).await.ok();
+    let mut runs = Vec::new();
+    for day in [2, 1, 3] {
+        let run_id = dated(&client, "groups", day, json!({})).await;
+        assert_eq!(client.wait("groups", &run_id).await, "success");
+        runs.push((day, run_id));
+    }
+    runs.sort();
+    let runs: Vec<String> = runs.into_iter().map(|(_, run_id)| run_id).collect();
+    let all_ended = async || {
+        for run_id in &runs {
+            client.wait("groups", run_id).await;
+        }
+    };
+    let url = server.url();
+    let environment = [("AIRTIGHT_SERVER", url.as_str()), ("AIRTIGHT_TOKEN", client.token())];
+    let cli = |arguments: &[&str]| {
+        let output = run_cli(arguments, &environment, server.scratch());
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), shown)
+    };
+
+    // A group, in this run and all later ones; a dry run first.
+    let clear = ["runs", "clear", "groups", &runs[1], "--group", "work", "--future"];
+    let (code, shown) = cli(&[&clear[..], &["--dry-run"]].concat());
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(
+        shown.contains("4 task instance(s) of 2 runs would be cleared"),
+        "{shown}"
+    );
+    assert_eq!(tries(&client, &runs[2]).await, tried([1; 4]));
+    let (code, shown) = cli(&[&clear[..], &["--yes"]].concat());
+    assert_eq!(code, Some(0), "{shown}");
+    all_ended().await;
+    for (run_id, of) in runs.iter().zip([[1, 1, 1, 1], [1, 1, 2, 2], [1, 1, 2, 2]]) {
+        assert_eq!(tries(&client, run_id).await, tried(of), "{run_id}");
+    }
+
+    // A group within it with what follows, in this run and all earlier ones, over REST.
+    let body = json!({
+        "dag_run_id": runs[1], "task_group_ids": ["work.deep"], "include_downstream": true, "include_past": true,
+        "only_failed": false, "dry_run": false,
+    });
+    client.post("/dags/groups/clearTaskInstances", &body).await.ok();
+    all_ended().await;
+    for (run_id, of) in runs.iter().zip([[1, 2, 1, 2], [1, 2, 2, 3], [1, 1, 2, 2]]) {
+        assert_eq!(tries(&client, run_id).await, tried(of), "{run_id}");
+    }
+    let nothing = json!({"dag_run_id": runs[1], "include_past": true, "only_failed": true, "dry_run": false});
+    let answer = client.post("/dags/groups/clearTaskInstances", &nothing).await.ok();
+    assert_eq!(answer["total_entries"], 0, "nothing failed");
+    let unknown = json!({"dag_run_id": runs[1], "task_group_ids": ["wor"]});
+    let answer = client
+        .post("/dags/groups/clearTaskInstances", &unknown)
+        .await
+        .expect(404);
+    assert_eq!(answer["code"], "task_group_not_found");
+
+    // States, of a group in one run, and of a task in all of them.
+    let path = format!("/dags/groups/dagRuns/{}/taskGroupInstances/work", runs[0]);
+    let answer = client.patch(&path, &json!({"new_state": "skipped"})).await.ok();
+    assert_eq!(answer["total_entries"], 2, "{answer}");
+    let path = format!("/dags/groups/dagRuns/{}/taskInstances/last", runs[1]);
+    let failed = json!({"new_state": "failed", "include_past": true, "include_future": true});
+    let shown = client.patch(&format!("{path}/dry_run"), &failed).await.ok();
+    assert_eq!(shown["total_entries"], 3);
+    let answer = client.patch(&path, &failed).await.ok();
+    assert_eq!(answer["total_entries"], 3);
+    for run_id in &runs {
+        let path = format!("/dags/groups/dagRuns/{run_id}");
+        client
+            .until("groups", &format!("{path}/taskInstances/last"), |ti| {
+                ti["state"] == "failed"
+            })
+            .await;
+    }
+    let log = client.get("/eventLogs?dag_id=groups").await.ok();
+    let events: Vec<&Value> = log["event_logs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|line| &line["event"])
+        .collect();
+    assert!(events.contains(&&json!("patch_task_instance")), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_cleared_and_set_over_ranges_of_runs_on_sqlite() {
+    groups_and_ranges(Database::Own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_cleared_and_set_over_ranges_of_runs_on_postgres() {
+    match test_postgres::database().await {
+        Some(database) => groups_and_ranges(Database::Postgres(Box::new(database))).await,
+        None => crate::support::skip("groups_and_ranges", "PostgreSQL is not installed"),
+    }
+}

@@ -68,6 +68,9 @@ pub(crate) struct ClearArgs {
     run: Run,
     /// Only these tasks, or of a mapped task one instance as `task[3]` [default: all]
     tasks: Vec<String>,
+    /// Only the tasks of this task group; may be repeated
+    #[arg(long, value_name = "GROUP_ID")]
+    group: Vec<String>,
     /// Only the instances of these tasks with this index
     #[arg(long, value_name = "N", requires = "tasks")]
     map_index: Option<u32>,
@@ -77,6 +80,12 @@ pub(crate) struct ClearArgs {
     /// Also everything downstream of them
     #[arg(long)]
     downstream: bool,
+    /// Also in all earlier runs of the DAG
+    #[arg(long)]
+    past: bool,
+    /// Also in all later runs of the DAG
+    #[arg(long)]
+    future: bool,
     /// Only those that failed
     #[arg(long)]
     only_failed: bool,
@@ -165,19 +174,33 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
 async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
     let Run { dag_id, run_id } = args.run;
     if !args.dry_run {
-        let what = if args.tasks.is_empty() {
+        let named: Vec<&str> = args.tasks.iter().chain(&args.group).map(String::as_str).collect();
+        let what = if named.is_empty() {
             "all tasks".to_owned()
         } else {
-            args.tasks.join(", ")
+            named.join(", ")
+        };
+        let others = match (args.past, args.future) {
+            (false, false) => "",
+            (true, false) => " and of all earlier runs",
+            (false, true) => " and of all later runs",
+            (true, true) => " and of all other runs",
         };
         confirm(
             args.yes,
-            &format!("clear {} of run {}?", escape::line(&what), escape::line(&run_id)),
+            &format!(
+                "clear {} of run {}{others}?",
+                escape::line(&what),
+                escape::line(&run_id)
+            ),
         )?;
     }
     let body = json!({
         "dag_run_id": run_id,
         "task_ids": if args.tasks.is_empty() { Value::Null } else { tasks(&args.tasks, args.map_index) },
+        "task_group_ids": args.group,
+        "include_past": args.past,
+        "include_future": args.future,
         "include_upstream": args.upstream,
         "include_downstream": args.downstream,
         "only_failed": args.only_failed,
@@ -200,7 +223,15 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
         .output()
         .list(&mapped::collapse(instances.clone()), TASK_INSTANCES);
     let what = if args.dry_run { "would be cleared" } else { "cleared" };
-    term::errln(&format!("{} task instance(s) {what}", instances.len()));
+    let runs: std::collections::BTreeSet<_> = instances
+        .iter()
+        .filter_map(|ti| ti.get("dag_run_id")?.as_str())
+        .collect();
+    let of_runs = match runs.len() {
+        0 | 1 => String::new(),
+        count => format!(" of {count} runs"),
+    };
+    term::errln(&format!("{} task instance(s){of_runs} {what}", instances.len()));
     Ok(())
 }
 

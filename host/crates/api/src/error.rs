@@ -78,6 +78,8 @@ codes! {
     DagRunNotFound = "dag_run_not_found", NOT_FOUND;
     /// No such task.
     TaskNotFound = "task_not_found", NOT_FOUND;
+    /// No such task group.
+    TaskGroupNotFound = "task_group_not_found", NOT_FOUND;
     /// No such task instance.
     TaskInstanceNotFound = "task_instance_not_found", NOT_FOUND;
     /// The task has one instance in a run.
@@ -309,6 +311,7 @@ impl From<ControlError> for ApiError {
             ControlError::DagNotFound(_) => Self::new(Code::DagNotFound, text),
             ControlError::RunNotFound { .. } => Self::new(Code::DagRunNotFound, text),
             ControlError::TaskNotFound { .. } => Self::new(Code::TaskNotFound, text),
+            ControlError::TaskGroupNotFound { .. } => Self::new(Code::TaskGroupNotFound, text),
             ControlError::TaskInstanceNotFound(_) => Self::new(Code::TaskInstanceNotFound, text),
             ControlError::PoolNotFound(_) => Self::new(Code::PoolNotFound, text),
             ControlError::PoolExists(_) => Self::new(Code::PoolExists, text),

@@ -450,6 +450,17 @@ impl Dag {
         self.index_of(name)
     }
 
+    /// The tasks of a group, however deep, ascending; nothing where there is no such group.
+    pub fn tasks_of_group(&self, group: &str) -> Option<Vec<TaskIndex>> {
+        let at = self.groups.iter().position(|known| known.id == group)?;
+        let lies_in = |task: &Task| {
+            let parent = |of: &GroupIndex| self.groups.get(of.at())?.parent;
+            std::iter::successors(task.group, parent).any(|of| of.at() == at)
+        };
+        let tasks = (0_u32..).zip(&self.tasks).filter(|(_, task)| lies_in(task));
+        Some(tasks.map(|(at, _)| TaskIndex(at)).collect())
+    }
+
     /// All tasks that `starts` lead to, ascending; a start is among them only if another one leads to it.
     pub fn descendants(&self, starts: &[TaskIndex]) -> BTreeSet<TaskIndex> {
         reach(&self.tasks, starts, |task| &task.downstream)

@@ -8,7 +8,7 @@ use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, 
 use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
-use ports::intent::{ClearWork, Intent, IntentWrite};
+use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::query::{PoolRow, QueryError, RunRow};
 use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
@@ -113,10 +113,10 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
-    /// Clears what an intent says; the run counts as dealt with.
+    /// Clears, or sets, what an intent says; the run counts as dealt with.
     CarryOut {
         intent: Uuid,
-        work: Arc<ClearWork>,
+        work: Arc<IntentWork>,
         reply: Reply<()>,
     },
     SetState {

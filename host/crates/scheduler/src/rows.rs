@@ -1,7 +1,7 @@
 //! From the drafts of a tick to the rows that it writes.
 
 use model::TaskInstanceState;
-use ports::intent::IntentWrite;
+use ports::intent::{IntentWork, IntentWrite};
 use ports::store::AuditWrite;
 
 use crate::audit;
@@ -74,8 +74,12 @@ fn audit_line(op: &DagOp) -> Option<AuditWrite> {
             write: IntentWrite::Begin(intent),
             ..
         } => {
+            let event = match intent.work {
+                IntentWork::SetState { .. } => "patch_task_instance",
+                _ => "clear_task_instances",
+            };
             let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
-            audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
+            audit::dag(event, &intent.user, &intent.dag_id, Some(extra))
         }
         DagOp::Intent { .. } => return None,
         DagOp::Pool { op, user, .. } => match op {

@@ -412,17 +412,20 @@ impl Core {
                 self.clear(tick, key, selected);
             }
             RunOp::CarryOut { intent, work, .. } => {
-                let selection = Selection::new(draft.live.version.dag(), work);
-                let selected: Vec<Place> = draft
-                    .state
-                    .tis()
-                    .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state))
-                    .map(|(task, map_index, _)| (task, map_index))
-                    .collect();
                 draft.intents_done.push(*intent);
+                let (selected, state) = match &**work {
+                    IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).of(draft), None),
+                    // Where there is nothing to set, nothing is done.
+                    IntentWork::SetState { work, state } => {
+                        (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
+                    }
+                    IntentWork::DeleteRuns | IntentWork::DeleteDag => (Vec::new(), None),
+                };
                 tick.transitions += 1;
-                if !selected.is_empty() {
-                    self.clear(tick, key, selected);
+                match state {
+                    _ if selected.is_empty() => {}
+                    Some(state) => self.mark(tick, key, &selected, state),
+                    None => self.clear(tick, key, selected),
                 }
             }
             RunOp::SetState { state, user, .. } => {

@@ -56,6 +56,22 @@ pub(crate) fn add(routes: Routes) -> Routes {
                 "What setting the state of one instance of a mapped task would change",
             ),
         )
+        .patch(
+            under!(run "/taskGroupInstances/{group_id}"),
+            patch_group,
+            op(
+                "patch_task_group_instances",
+                "Set the state of all task instances of a task group",
+            ),
+        )
+        .patch(
+            under!(run "/taskGroupInstances/{group_id}/dry_run"),
+            group_dry_run,
+            op(
+                "patch_task_group_instances_dry_run",
+                "What setting the state of a task group's instances would change",
+            ),
+        )
 }
 
 #[derive(ToSchema)]
@@ -80,7 +96,34 @@ async fn patch(
     query: Query,
     body: JsonObject,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, false).await
+    set(&app, &user, &path, query, body, Of::Task, false).await
+}
+
+async fn patch_group(
+    State(app): State<Arc<App>>,
+    user: User,
+    path: PathArgs,
+    query: Query,
+    body: JsonObject,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    set(&app, &user, &path, query, body, Of::Group, false).await
+}
+
+async fn group_dry_run(
+    State(app): State<Arc<App>>,
+    user: User,
+    path: PathArgs,
+    query: Query,
+    body: JsonObject,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    set(&app, &user, &path, query, body, Of::Group, true).await
+}
+
+/// What the path names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Task,
+    Group,
 }
 
 async fn dry_run(
@@ -90,7 +133,7 @@ async fn dry_run(
     query: Query,
     body: JsonObject,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, true).await
+    set(&app, &user, &path, query, body, Of::Task, true).await
 }
 
 async fn set(
@@ -99,6 +142,7 @@ async fn set(
     path: &PathArgs,
     mut query: Query,
     mut body: JsonObject,
+    of: Of,
     dry_run: bool,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let state = body.named::<TaskInstanceState>("new_state");
@@ -117,7 +161,8 @@ async fn set(
     let note = body.short_text("note", MAX_NOTE);
     let include_upstream = body.flag("include_upstream").unwrap_or(false);
     let include_downstream = body.flag("include_downstream").unwrap_or(false);
-    let other_runs = [body.flag("include_future"), body.flag("include_past")].contains(&Some(true));
+    let include_future = body.flag("include_future").unwrap_or(false);
+    let include_past = body.flag("include_past").unwrap_or(false);
     let mask = query.texts("update_mask");
     let unmasked = |name: &str| mask.is_empty() || mask.iter().any(|given| given == name);
     let state = state.filter(|_| unmasked("new_state"));
@@ -132,18 +177,24 @@ async fn set(
     let Some(state) = state.filter(|_| note.is_none()) else {
         return unsupported("notes belong to runs here, not to task instances");
     };
-    if other_runs {
-        return unsupported("the state of task instances is set for one run at a time");
-    }
     let row = dag_runs::find(app, path).await?;
-    let map_index = path.map_index()?.or(in_query);
-    if let Some(map_index) = map_index.filter(|index| *index != MapIndex::UNMAPPED) {
-        find(app, path, map_index).await?;
-    }
+    let (tasks, groups) = match of {
+        Of::Group => (Vec::new(), vec![path.text("group_id").to_owned()]),
+        Of::Task => {
+            let map_index = path.map_index()?.or(in_query);
+            if let Some(map_index) = map_index.filter(|index| *index != MapIndex::UNMAPPED) {
+                find(app, path, map_index).await?;
+            }
+            (vec![(path.task_id()?, map_index)], Vec::new())
+        }
+    };
     let request = SetStateRequest {
         dag_id: row.dag_id,
         run_id: row.run_id,
-        tasks: vec![(path.task_id()?, map_index)],
+        include_past,
+        include_future,
+        tasks,
+        groups,
         include_upstream,
         include_downstream,
         state,

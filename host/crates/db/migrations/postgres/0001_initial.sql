@@ -239,7 +239,7 @@ CREATE TABLE intent (
     dag_id TEXT COLLATE "C" NOT NULL,
     user_name TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
-    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('clear', 'set_state', 'delete_runs', 'delete_dag')),
     payload TEXT COLLATE "C" NOT NULL
 );
 

@@ -235,7 +235,7 @@ CREATE TABLE intent (
     dag_id TEXT NOT NULL,
     user_name TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    kind TEXT NOT NULL CHECK (kind IN ('clear', 'set_state', 'delete_runs', 'delete_dag')),
     payload TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 

@@ -199,3 +199,53 @@ async fn groups_are_cleared_and_set_over_ranges_of_runs_on_postgres() {
         None => crate::support::skip("groups_and_ranges", "PostgreSQL is not installed"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_that_hides_a_failure_says_so() {
+    let (server, client) = server().await;
+    let manifest = "
+dag: hiding
+defaults: {retries: 0}
+tasks:
+  load: {component: COMPONENT, task: fail, input: {message: no luck, fatal: false}}
+  clean: {component: COMPONENT, task: spin, after: [load], input: {ms: 0, value: 1}, trigger_rule: all_done}
+";
+    client.deploy(&manifest.replace("COMPONENT", "workload@1")).await.ok();
+    let run_id = client.trigger("hiding", json!({})).await;
+    assert_eq!(client.wait("hiding", &run_id).await, "success");
+    let run = client.get(&format!("/dags/hiding/dagRuns/{run_id}")).await.ok();
+    let hidden = &run["hidden_failures"];
+    assert_eq!(hidden[0]["task_id"], "load", "{run}");
+    assert_eq!(hidden[0]["reason"], "`clean` (all_done) ends well all the same");
+    let url = server.url();
+    let environment = [("AIRTIGHT_SERVER", url.as_str()), ("AIRTIGHT_TOKEN", client.token())];
+    let cli = |arguments: &[&str]| {
+        let output = run_cli(arguments, &environment, server.scratch());
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        shown
+    };
+    let warning = "load failed, and the run is a success: `clean` (all_done) ends well all the same";
+    let shown = cli(&["runs", "show", "hiding", &run_id]);
+    assert!(shown.contains(warning), "{shown}");
+    let scratch = server.scratch();
+    std::fs::copy(test_artifacts::E2E_WORKLOAD, scratch.join("workload.wasm")).expect("it was built");
+    std::fs::write(
+        scratch.join("dag.yaml"),
+        manifest.replace("COMPONENT", "./workload.wasm"),
+    )
+    .expect("a file");
+    let file = scratch.join("dag.yaml").display().to_string();
+    let shown = cli(&["dags", "test", &file]);
+    assert!(shown.contains(warning), "{shown}");
+    let shown = cli(&["--output", "json", "dags", "test", &file]);
+    let mut values = serde_json::Deserializer::from_str(&shown).into_iter::<Value>();
+    let told = values.next().expect("an answer").expect("JSON");
+    assert_eq!(&told["hidden_failures"], hidden);
+
+    // Somebody says that it did succeed: nothing is hidden any more.
+    let mark = json!({"new_state": "success"});
+    let path = format!("/dags/hiding/dagRuns/{run_id}");
+    client.patch(&format!("{path}/taskInstances/load"), &mark).await.ok();
+    assert_eq!(client.get(&path).await.ok()["hidden_failures"], json!([]));
+}

@@ -8,7 +8,7 @@ mod deploy;
 mod hitl;
 mod logs;
 mod pools;
-mod run_remarks;
+pub(crate) mod run_remarks;
 mod runs;
 mod session;
 mod simulate;

@@ -1,4 +1,4 @@
-//! What is said below a run beside its task instances: why it does not go on.
+//! What is said below a run beside its task instances: why it does not go on, and what its success hides.
 
 use serde_json::Value;
 
@@ -11,6 +11,28 @@ use crate::ui::term::{self, Paint};
 
 /// Of so many task instances it is asked why they wait.
 const MOST: usize = 5;
+
+/// Warns of failures that the success of a run hides. The run is one of the API, or of `dags test`.
+pub(crate) fn hidden(run: &Value) {
+    let text = |value: &Value, key: &str| -> String {
+        let text = value.get(key).and_then(Value::as_str);
+        text.map(|text| escape::line(text).into_owned()).unwrap_or_default()
+    };
+    for failure in run
+        .get("hidden_failures")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        term::errln(&format!(
+            "{} {} failed, and the run is a success: {}\n  → {}",
+            Paint::stderr().yellow("!"),
+            text(failure, "task_id"),
+            text(failure, "reason"),
+            text(failure, "advice"),
+        ));
+    }
+}
 
 /// Tells which task instances of a running run wait for the run before it, and for what. Only DAGs whose tasks look back are asked.
 pub(super) async fn past(client: &Client, dag_id: &str, run_id: &str, run: &Value, instances: &[Value]) -> Result<()> {

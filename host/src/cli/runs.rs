@@ -274,6 +274,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
     );
     term::outln("");
     print_table(output, mapped::collapse(instances));
+    run_remarks::hidden(&run);
 }
 
 fn print_table(output: Output, rows: Vec<Value>) {

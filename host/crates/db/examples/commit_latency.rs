@@ -291,6 +291,7 @@ fn run_write(key: i64, state: DagRunState) -> RunWrite {
         end_date: state.is_finished().then_some(NOW),
         note: None,
         set_aside: None,
+        hidden_failures: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod cause;
 pub mod dag;
 pub mod graph;
+pub mod hidden;
 pub mod human;
 pub mod id;
 pub mod json;

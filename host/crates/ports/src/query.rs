@@ -8,6 +8,7 @@ use model::{
     Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
     TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -156,6 +157,19 @@ pub struct RunRow {
     pub triggering_user: Option<String>,
     /// Why the run was set aside, if it was.
     pub set_aside: Option<String>,
+    /// Failures that its success hides.
+    pub hidden_failures: Vec<HiddenFailure>,
+}
+
+/// A task that failed although its run is a success, without any task taking notice of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenFailure {
+    /// The task.
+    pub task_id: TaskId,
+    /// What hides it, for people.
+    pub reason: String,
+    /// What to change about the DAG, for people.
+    pub advice: String,
 }
 
 /// Which dag runs.

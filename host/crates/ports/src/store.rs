@@ -16,7 +16,7 @@ use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
 use crate::intent::{Intent, IntentWrite};
 use crate::payload::{Checkpoint, XcomValue};
-use crate::query::{Listed, Page, PoolRow, QueryError, RunRow, TiRow};
+use crate::query::{HiddenFailure, Listed, Page, PoolRow, QueryError, RunRow, TiRow};
 
 /// The right to schedule. Every tick's transaction checks it under lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +233,8 @@ pub struct RunWrite {
     pub note: Option<String>,
     /// Why it was set aside, if it was.
     pub set_aside: Option<String>,
+    /// Failures that its success hides.
+    pub hidden_failures: Vec<HiddenFailure>,
 }
 
 /// The row of a task instance, or of an ended try.

@@ -20,7 +20,7 @@ use crate::inbox::{Item, LoadedRun, Message};
 use crate::live::LiveRun;
 use crate::metrics::Metrics;
 use crate::outcome::Details;
-use crate::run::{Meta, Place, Run};
+use crate::run::{Meta, Place, Run, hidden_failures};
 use crate::shared::{KnownDag, Shared, query_failed};
 
 impl Core {
@@ -244,6 +244,7 @@ impl Core {
                 end_date: run.state.end_date(),
                 note: None,
                 set_aside: Some(reason),
+                hidden_failures: hidden_failures(&run.state),
             }],
             slots: run.slots_given_back(),
             ..TickWrite::default()

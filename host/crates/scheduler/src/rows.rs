@@ -107,7 +107,7 @@ impl Draft {
         }
         let is_new = self.new.is_some();
         rows.new_runs.extend(self.new.take());
-        if self.run_changed {
+        if self.run_changed || self.row_changed {
             rows.runs.push(self.run_write());
         }
         let done = self.intents_done.drain(..);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::intent::Intent;
-use ports::query::RunRow;
+use ports::query::{HiddenFailure, RunRow};
 use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
 use uuid::Uuid;
 
@@ -62,6 +62,8 @@ pub(crate) struct Draft {
     pub(crate) new: Option<NewRun>,
     pub(crate) new_run: bool,
     pub(crate) run_changed: bool,
+    /// Whether its row is to be written although the run has not changed its state: what its success hides may be other than it was.
+    pub(crate) row_changed: bool,
     pub(crate) new_note: bool,
     pub(crate) deleted: bool,
     /// What removes the rows of the run once it is deleted.
@@ -120,6 +122,7 @@ impl Draft {
             new: None,
             new_run: false,
             run_changed: false,
+            row_changed: false,
             new_note: false,
             deleted: false,
             rest: None,
@@ -162,6 +165,7 @@ impl Draft {
             end_date: self.state.end_date(),
             note: self.new_note.then(|| self.meta.note.clone()).flatten(),
             set_aside: self.meta.set_aside.clone(),
+            hidden_failures: hidden_failures(&self.state),
         }
     }
 
@@ -225,8 +229,24 @@ impl Draft {
             note: self.meta.note.clone(),
             triggering_user: self.meta.triggering_user.clone(),
             set_aside: self.meta.set_aside.clone(),
+            hidden_failures: hidden_failures(&self.state),
         }
     }
+}
+
+/// What the success of a run hides, for people.
+pub(crate) fn hidden_failures(state: &RunState) -> Vec<HiddenFailure> {
+    let dag = state.dag();
+    let hidden = state.hidden_failures().into_iter();
+    hidden
+        .filter_map(|(task, by)| {
+            Some(HiddenFailure {
+                task_id: dag.task(task)?.id.clone(),
+                reason: by.why(dag),
+                advice: by.advice(dag, task),
+            })
+        })
+        .collect()
 }
 
 /// Whether a row in this state may be written later: stored as `no_status`, or not at all, it is scheduled again.

@@ -221,6 +221,7 @@ impl Control for Fake {
             note: request.note,
             triggering_user: Some(request.user),
             set_aside: None,
+            hidden_failures: Vec::new(),
         };
         for (index, task) in self.version.dag.tasks.iter().enumerate() {
             data.tis.push(TiRow {

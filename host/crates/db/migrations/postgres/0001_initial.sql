@@ -100,6 +100,8 @@ CREATE TABLE dag_run (
     note TEXT COLLATE "C",
     triggering_user TEXT COLLATE "C",
     set_aside TEXT COLLATE "C",
+    -- A JSON list of what the success of the run hides; null is nothing.
+    hidden_failures TEXT COLLATE "C",
     updated_at BIGINT NOT NULL,
     UNIQUE (dag_id, run_id)
 );

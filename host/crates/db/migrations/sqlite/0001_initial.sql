@@ -96,6 +96,8 @@ CREATE TABLE dag_run (
     note TEXT,
     triggering_user TEXT,
     set_aside TEXT,
+    -- A JSON list of what the success of the run hides; null is nothing.
+    hidden_failures TEXT,
     updated_at INTEGER NOT NULL,
     UNIQUE (dag_id, run_id)
 ) STRICT;

@@ -1,10 +1,50 @@
 //! What a run came to, for the run after it.
 
 use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
-use ports::store::{SchedulerStore as _, TickWrite};
+use ports::query::HiddenFailure;
+use ports::store::{RunWrite, SchedulerStore as _, TickWrite};
 use rstest::rstest;
 
 use crate::support::{Backend, TestDb, dag_id, deploy, key, new_run, run_write, seconds, task_id, ti, tick, version};
+
+#[rstest]
+#[tokio::test]
+async fn what_a_success_hides_stays_until_the_run_is_written_without_it(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let etl = version("etl", 1, &["load"]);
+    let lease = test.with_dag(&etl).await;
+    let hidden = vec![HiddenFailure {
+        task_id: task_id("load"),
+        reason: "`clean` (all_done) ends \"well\"".to_owned(),
+        advice: "ändere das".to_owned(),
+    }];
+    let write = |hidden_failures: &[HiddenFailure]| RunWrite {
+        hidden_failures: hidden_failures.to_vec(),
+        ..run_write(1, DagRunState::Success)
+    };
+    let tick_of = |run| TickWrite {
+        runs: vec![run],
+        ..tick()
+    };
+    let created = TickWrite {
+        new_runs: vec![new_run(&etl, 1)],
+        ..tick()
+    };
+    test.commit(&lease, created).await;
+    let stored = async || {
+        let row = test.db.run_row(DagRunKey(1)).await.unwrap().unwrap();
+        row.hidden_failures
+    };
+    assert_eq!(stored().await, []);
+    test.commit(&lease, tick_of(write(&hidden))).await;
+    assert_eq!(stored().await, hidden);
+    test.commit(&lease, tick_of(write(&[]))).await;
+    assert_eq!(stored().await, []);
+}
 
 #[rstest]
 #[tokio::test]

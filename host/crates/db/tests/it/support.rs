@@ -234,6 +234,7 @@ pub(crate) fn run_write(key: i64, state: DagRunState) -> RunWrite {
         end_date: state.is_finished().then_some(seconds(2)),
         note: None,
         set_aside: None,
+        hidden_failures: Vec::new(),
     }
 }
 

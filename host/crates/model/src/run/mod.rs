@@ -9,6 +9,7 @@ mod evaluate;
 mod event;
 mod expand;
 mod grow;
+mod hidden;
 mod lengths;
 mod loops;
 mod mark;

@@ -55,12 +55,16 @@ impl Totals {
     /// How many task instances something will still happen to without another one's doing.
     pub(super) fn moving(&self) -> u32 {
         use TaskInstanceState::{AwaitingInput, Deferred, Queued, Restarting, Running, Scheduled};
-        let of = |state: TaskInstanceState| self.by_state.get(state as usize).copied().unwrap_or(0);
         self.timers
             + [Scheduled, Queued, Running, Restarting, Deferred, AwaitingInput]
                 .into_iter()
-                .map(of)
+                .map(|state| self.of(state))
                 .sum::<u32>()
+    }
+
+    /// How many are in a state.
+    pub(super) fn of(&self, state: TaskInstanceState) -> u32 {
+        self.by_state.get(state as usize).copied().unwrap_or(0)
     }
 
     /// Counts a task instance that was not there before.

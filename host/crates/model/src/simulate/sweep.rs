@@ -311,7 +311,7 @@ impl Player<'_> {
                 (Some(_), _) => counted.hang += 1,
                 (None, DagRunState::Success) => {
                     counted.success += 1;
-                    let handled = |(_, by): &(TaskIndex, _)| matches!(by, super::hidden::Hides::Handled(_));
+                    let handled = |(_, by): &(TaskIndex, _)| matches!(by, crate::hidden::Hides::Handled(_));
                     let hidden = hidden_in(self.dag, &outcome);
                     counted.unnoticed += u64::from(hidden.iter().any(|found| !handled(found)));
                 }

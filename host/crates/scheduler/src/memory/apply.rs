@@ -211,6 +211,7 @@ impl Tables {
                     end_date: None,
                     note: new.note.clone(),
                     set_aside: None,
+                    hidden_failures: Vec::new(),
                     task_instances: Default::default(),
                     tries: Default::default(),
                     xcoms: Default::default(),
@@ -228,6 +229,7 @@ impl Tables {
                 run.start_date = write.start_date;
                 run.end_date = write.end_date;
                 run.set_aside.clone_from(&write.set_aside);
+                run.hidden_failures.clone_from(&write.hidden_failures);
                 if write.note.is_some() {
                     run.note.clone_from(&write.note);
                 }

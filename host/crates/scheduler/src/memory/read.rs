@@ -140,6 +140,7 @@ impl Tables {
             note: run.note.clone(),
             triggering_user: run.new.triggering_user.clone(),
             set_aside: run.set_aside.clone(),
+            hidden_failures: run.hidden_failures.clone(),
         })
     }
 

@@ -8,7 +8,7 @@ use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
-use ports::query::PoolRow;
+use ports::query::{HiddenFailure, PoolRow};
 use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
@@ -58,6 +58,7 @@ pub(super) struct MemoryRun {
     pub(super) end_date: Option<Timestamp>,
     pub(super) note: Option<String>,
     pub(super) set_aside: Option<String>,
+    pub(super) hidden_failures: Vec<HiddenFailure>,
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,

@@ -1,6 +1,7 @@
 //! Tests of the run state machine. Whole workflows with results known from Airflow are in `tests/oracle`.
 
 mod choose;
+mod hidden;
 mod human;
 mod past;
 mod people;

@@ -249,3 +249,44 @@ tasks:
     client.patch(&format!("{path}/taskInstances/load"), &mark).await.ok();
     assert_eq!(client.get(&path).await.ok()["hidden_failures"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dag_whose_runs_fail_is_paused_and_says_why() {
+    let (server, client) = server().await;
+    let manifest = "
+dag: failing
+max_consecutive_failed_dag_runs: 2
+defaults: {retries: 0}
+tasks:
+  load: {component: workload@1, task: fail, input: {message: no luck, fatal: false}}
+";
+    client.deploy(manifest).await.ok();
+    let url = server.url();
+    let environment = [("AIRTIGHT_SERVER", url.as_str()), ("AIRTIGHT_TOKEN", client.token())];
+    let cli = |arguments: &[&str]| {
+        let output = run_cli(arguments, &environment, server.scratch());
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let reason = "its last 2 runs failed (`max_consecutive_failed_dag_runs`)";
+    let shown = cli(&["dags", "trigger", "failing", "--wait"]);
+    assert!(shown.contains("failed") && !shown.contains("is paused"), "{shown}");
+    let shown = cli(&["dags", "trigger", "failing", "--wait"]);
+    assert!(shown.contains(&format!("failing is paused: {reason}")), "{shown}");
+    let shown = cli(&["dags", "show", "failing"]);
+    assert!(shown.contains(reason), "{shown}");
+    let dag = client.get("/dags/failing").await.ok();
+    assert_eq!(
+        (
+            &dag["is_paused"],
+            &dag["paused_reason"],
+            &dag["max_consecutive_failed_dag_runs"]
+        ),
+        (&json!(true), &json!(reason), &json!(2))
+    );
+    let log = client.get("/eventLogs?dag_id=failing").await.ok();
+    let lines = log["event_logs"].as_array().expect("lines");
+    let line = lines.iter().find(|line| line["event"] == "paused").expect("a line");
+    assert_eq!(line["owner"], "scheduler", "{line}");
+    cli(&["dags", "unpause", "failing"]);
+    assert_eq!(client.get("/dags/failing").await.ok()["paused_reason"], Value::Null);
+}

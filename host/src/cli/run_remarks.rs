@@ -86,3 +86,17 @@ pub(super) async fn past(client: &Client, dag_id: &str, run_id: &str, run: &Valu
     }
     Ok(())
 }
+
+/// Says that a DAG is paused because its runs fail.
+pub(super) async fn paused(client: &Client, dag_id: &str) -> Result<()> {
+    let dag = client.get(&api(&["dags", dag_id]), &[]).await?;
+    if let Some(reason) = dag.get("paused_reason").and_then(Value::as_str) {
+        let dag_id = escape::line(dag_id);
+        term::errln(&format!(
+            "{} {dag_id} is paused: {}; `airtight dags unpause {dag_id}` lets its runs start again",
+            Paint::stderr().yellow("!"),
+            escape::line(reason)
+        ));
+    }
+    Ok(())
+}

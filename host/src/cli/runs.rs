@@ -331,6 +331,7 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
             escape::line(dag_id),
             escape::line(run_id)
         ));
+        run_remarks::paused(client, dag_id).await?;
         return Err(Failure::said(Exit::Failed));
     }
     Ok(())

@@ -141,6 +141,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         max_active_runs: 1,
         max_active_tasks: 1,
         dagrun_timeout: None,
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks: vec![task],
     });

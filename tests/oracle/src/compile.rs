@@ -145,6 +145,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             max_active_runs: 1,
             max_active_tasks: u32::MAX,
             dagrun_timeout: None,
+            max_consecutive_failed_dag_runs: 0,
             groups: Vec::new(),
             tasks,
         })),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
+};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -172,6 +174,14 @@ impl SchedulerStore for Db {
             .first(dag_run::has_task_before(dag_id, logical_date, task_id), |_| Ok(()))
             .await?;
         Ok(found.is_some())
+    }
+
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
+        self.all(dag_run::latest(dag_id, limit), dag_run::read_latest).await
     }
 
     async fn runs_between(

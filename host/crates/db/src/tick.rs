@@ -29,6 +29,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         tick_id,
         now,
         dags,
+        pauses,
         pools,
         slots,
         new_runs,
@@ -51,6 +52,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     for change in dags {
         statements.extend(dag::write(dialect, change, now)?);
     }
+    statements.extend(pauses.iter().map(dag::pause));
     statements.extend(pools.iter().map(slot_pool::write));
     statements.extend(slot_pool::take(slots));
     if !new_runs.is_empty() {

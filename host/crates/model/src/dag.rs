@@ -57,6 +57,8 @@ pub struct Dag {
     pub max_active_tasks: u32,
     /// How long a run may take.
     pub dagrun_timeout: Option<Duration>,
+    /// After so many failed runs in a row the DAG is paused; 0 is never.
+    pub max_consecutive_failed_dag_runs: u32,
     /// The task groups; each after the one around it.
     pub groups: Vec<Group>,
     /// The tasks, in the order of the manifest.
@@ -269,11 +271,19 @@ pub struct DagParts {
     pub max_active_tasks: u32,
     /// See [`Dag::dagrun_timeout`].
     pub dagrun_timeout: Option<Duration>,
+    /// See [`Dag::max_consecutive_failed_dag_runs`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_consecutive_failed_dag_runs: u32,
     /// See [`Dag::groups`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
     /// See [`Dag::tasks`].
     pub tasks: Vec<Task>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl From<DagParts> for Dag {
@@ -288,6 +298,7 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
         } = parts;
@@ -302,6 +313,7 @@ impl From<DagParts> for Dag {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
             derived,
@@ -321,6 +333,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
             derived: _,
@@ -335,6 +348,7 @@ impl From<Dag> for DagParts {
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
         }

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod manifest;
 pub mod params;
 pub mod past;
+pub mod recent_runs;
 pub mod retry_rule;
 pub mod run;
 pub mod schema;

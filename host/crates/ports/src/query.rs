@@ -74,6 +74,8 @@ pub struct DagRow {
     pub dag_id: DagId,
     /// Whether it is paused.
     pub paused: bool,
+    /// Why, where the scheduler paused it.
+    pub paused_reason: Option<String>,
     /// Its current version.
     pub version: DagVersion,
     /// When it was deployed first.

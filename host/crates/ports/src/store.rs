@@ -75,6 +75,8 @@ pub struct TickWrite {
     pub now: Option<Timestamp>,
     /// Deploys, pauses, deletions; in order, before the runs.
     pub dags: Vec<DagWrite>,
+    /// DAGs that are paused because of a run that ended; after `dags`.
+    pub pauses: Vec<DagPause>,
     /// Pools that are made, changed or deleted; in order, before the slots.
     pub pools: Vec<PoolWrite>,
     /// The slots that dispatches take and ends give back, at most one row a run and pool. What is taken must fit, pool by pool
@@ -136,6 +138,17 @@ pub enum DagWrite {
     },
     /// A step of an intent.
     Intent(IntentWrite),
+}
+
+/// A DAG that is paused because its runs fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DagPause {
+    /// The run that ended.
+    pub run: DagRunKey,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// A change to a pool.
@@ -427,6 +440,12 @@ pub trait SchedulerStore: Send + Sync + 'static {
         logical_date: Timestamp,
         task_id: &TaskId,
     ) -> Result<bool, QueryError>;
+    /// The latest runs of a DAG by `run_after`, then by key, at most `limit`: with `run_after` and state.
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError>;
     /// The keys of a DAG's runs whose logical date (or `run_after`) lies in a range, for clearing; at most `limit`.
     async fn runs_between(
         &self,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{DagRunKey, TiKey, Timestamp};
+use model::{DagId, DagRunKey, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::{Executor, ExecutorEvent, TryId};
 use ports::intent::Intent;
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::dags::Dags;
 use crate::error::Stopped;
+use crate::failed_runs::Recent;
 use crate::inbox::{DagOp, Item, Message};
 use crate::intent;
 use crate::past::Waiting;
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     /// Runs that look back at the run before.
     pub(crate) waiting: Waiting,
+    /// The latest runs of DAGs that are paused after too many failed ones.
+    pub(crate) recent: HashMap<DagId, Recent>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// Bounds how many runs are read at a time.
@@ -84,6 +87,7 @@ impl Core {
             slots,
             timers: Timers::default(),
             waiting: Waiting::default(),
+            recent: HashMap::new(),
             lazy: BTreeSet::new(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
@@ -193,6 +197,7 @@ impl Core {
                 asked,
                 found,
             } => self.found_before(&dag_id, key, asked, found, now),
+            Message::Recent { dag_id, asked, runs } => self.found_recent(&dag_id, asked, runs),
             Message::Fenced => self.fenced = true,
             Message::Shutdown { grace } => self.begin_shutdown(grace),
             Message::ExecutorStopped => self.executor_stopped = true,

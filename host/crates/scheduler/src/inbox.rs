@@ -40,6 +40,13 @@ pub(crate) enum Message {
         asked: u64,
         found: Option<Box<FoundBefore>>,
     },
+    /// The latest runs of a DAG.
+    Recent {
+        dag_id: DagId,
+        /// The number of the look-up.
+        asked: u64,
+        runs: Vec<(DagRunKey, Timestamp, DagRunState)>,
+    },
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.

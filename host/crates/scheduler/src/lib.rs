@@ -18,6 +18,7 @@ mod control;
 mod core;
 mod dags;
 mod error;
+mod failed_runs;
 mod handle;
 mod human;
 mod inbox;

@@ -46,6 +46,7 @@ impl Core {
                 self.dags.add_going(intent.dag_id.clone());
             }
         }
+        self.recover_recent().await.map_err(StartError::Load)?;
         let now = shared.clock.now();
         for key in shared.store.active_runs().await.map_err(StartError::Load)? {
             match read_run(&shared, key).await.map_err(StartError::Load)? {

@@ -110,6 +110,9 @@ impl Core {
                 }
             }
         };
+        if matches!(kind, "deployed" | "deleted") {
+            self.recent_of_dag_changed(&dag_id);
+        }
         events.push(RunEvent::Dag { dag_id, change: kind });
         change.op.confirm(change.new_dag);
     }
@@ -229,6 +232,12 @@ impl Core {
 
         if let Some(rest) = &draft.rest {
             intent::carry(&self.shared, Arc::clone(rest));
+        }
+        if !self.recent.is_empty() && (draft.new_run || draft.run_changed || draft.deleted) {
+            self.recent_changed(&draft);
+        }
+        if draft.pause.is_some() {
+            self.dags.pause(&live.context.dag_id);
         }
         if !self.waiting.is_empty() {
             self.past_changed(&draft);
@@ -414,6 +423,12 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
             state: ti.state,
             cause: ti.cause,
             at: now,
+        });
+    }
+    if draft.pause.is_some() {
+        events.push(RunEvent::Dag {
+            dag_id: context.dag_id.clone(),
+            change: "paused",
         });
     }
     if draft.run_changed || draft.new_run {

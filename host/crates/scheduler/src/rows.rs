@@ -2,7 +2,7 @@
 
 use model::TaskInstanceState;
 use ports::intent::{IntentWork, IntentWrite};
-use ports::store::AuditWrite;
+use ports::store::{AuditWrite, DagPause};
 
 use crate::audit;
 use crate::core::Core;
@@ -110,6 +110,11 @@ impl Draft {
         if self.run_changed || self.row_changed {
             rows.runs.push(self.run_write());
         }
+        rows.pauses.extend(self.pause.as_ref().map(|reason| DagPause {
+            run: key,
+            dag_id: self.live.context.dag_id.clone(),
+            reason: reason.clone(),
+        }));
         let done = self.intents_done.drain(..);
         rows.intent_runs_done.extend(done.map(|intent| (intent, key)));
         self.changed.sort_unstable();

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use model::run::RunState;
-use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use model::{DagId, DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::intent::Intent;
 use ports::query::{HiddenFailure, RunRow};
 use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
@@ -84,6 +84,8 @@ pub(crate) struct Draft {
     pub(crate) xcoms: Vec<XcomWrite>,
     pub(crate) hitl_requests: Vec<HitlRequest>,
     pub(crate) hitl_answers: Vec<HitlAnswer>,
+    /// Why its end pauses the DAG, if it does.
+    pub(crate) pause: Option<String>,
     pub(crate) audit: Vec<AuditWrite>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
@@ -137,6 +139,7 @@ impl Draft {
             xcoms: Vec::new(),
             hitl_requests: Vec::new(),
             hitl_answers: Vec::new(),
+            pause: None,
             audit: Vec::new(),
             dispatches: Vec::new(),
             cancels: Vec::new(),
@@ -146,6 +149,10 @@ impl Draft {
 
     pub(crate) fn key(&self) -> DagRunKey {
         self.live.context.key
+    }
+
+    pub(crate) fn pauses_dag(&self, dag_id: &DagId) -> bool {
+        self.pause.is_some() && self.live.context.dag_id == *dag_id
     }
 
     pub(crate) fn ti(&self, (task, map_index): Place) -> TiKey {

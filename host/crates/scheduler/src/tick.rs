@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use model::params::param_lengths;
-use model::run::{Event, Loss, RunState};
+use model::run::{Event, Loss, RunState, Transition};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
@@ -62,6 +62,8 @@ pub(crate) struct Tick {
     pub(crate) items: Vec<Applied>,
     pub(crate) dag_changes: Vec<AppliedDag>,
     pub(crate) transitions: usize,
+    /// Runs that failed, other than by somebody's hand.
+    pub(crate) failed: Vec<DagRunKey>,
 }
 
 impl Tick {
@@ -73,6 +75,7 @@ impl Tick {
             items: Vec::new(),
             dag_changes: Vec::new(),
             transitions: 0,
+            failed: Vec::new(),
         }
     }
 
@@ -115,6 +118,9 @@ impl Core {
             let Some((key, item)) = self.queue.pop() else { break };
             taken += 1;
             self.apply(&mut tick, key, item);
+        }
+        if !tick.failed.is_empty() {
+            self.pause_failing(&mut tick);
         }
         if !self.stopping {
             // A run without any work ends at once and makes room for the next.
@@ -587,12 +593,24 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
+        let by_hand = matches!(event, Event::SetRunState { .. });
         let transitions = model::run::advance(&mut draft.state, event, now);
         let count = transitions.len();
         let base = self.runs.get(&key);
+        let mut failed = false;
         for transition in transitions {
+            failed |= matches!(
+                &transition,
+                Transition::Run {
+                    to: DagRunState::Failed,
+                    ..
+                }
+            );
             draft.note(base, transition, now, &mut self.slots);
         }
         tick.transitions += count;
+        if failed && !by_hand {
+            tick.failed.push(key);
+        }
     }
 }

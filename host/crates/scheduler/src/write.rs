@@ -51,6 +51,7 @@ impl Write {
     pub(crate) fn is_empty(&self) -> bool {
         let tick = &self.tick;
         tick.dags.is_empty()
+            && tick.pauses.is_empty()
             && tick.pools.is_empty()
             && tick.slots.is_empty()
             && tick.new_runs.is_empty()
@@ -104,6 +105,7 @@ impl Write {
             first
         }
         let (from, to) = (&mut self.tick, &mut first.tick);
+        to.pauses = part(&mut from.pauses, |pause| of.contains(&pause.run));
         to.slots = part(&mut from.slots, |row| of.contains(&row.run));
         to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
         to.runs = part(&mut from.runs, |row| of.contains(&row.key));

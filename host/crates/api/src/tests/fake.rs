@@ -107,6 +107,7 @@ impl Fake {
             max_active_runs: 16,
             max_active_tasks: 64,
             dagrun_timeout: Some(Duration::from_secs(90)),
+            max_consecutive_failed_dag_runs: 3,
             groups: Vec::new(),
             tasks: vec![task("load", &[], &[1]), task("train", &[0], &[])],
         });
@@ -146,6 +147,7 @@ impl Fake {
         DagRow {
             dag_id: self.version.dag.id.clone(),
             paused: self.data().paused,
+            paused_reason: None,
             version: self.version.clone(),
             created_at: NOW,
             updated_at: NOW,

@@ -33,6 +33,8 @@ INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 CREATE TABLE dag (
     dag_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     paused BIGINT NOT NULL CHECK (paused IN (0, 1)),
+    -- Why, where the scheduler paused it.
+    paused_reason TEXT COLLATE "C",
     current_version TEXT COLLATE "C" NOT NULL,
     owner TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,

@@ -32,6 +32,8 @@ INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 CREATE TABLE dag (
     dag_id TEXT NOT NULL PRIMARY KEY,
     paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    -- Why, where the scheduler paused it.
+    paused_reason TEXT,
     current_version TEXT NOT NULL REFERENCES dag_version (uuid) DEFERRABLE INITIALLY DEFERRED,
     owner TEXT NOT NULL,
     created_at INTEGER NOT NULL,

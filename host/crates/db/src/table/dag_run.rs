@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, RunId, RunUuid, TaskId, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, RunId, RunUuid, TaskId, Timestamp};
 use ports::executor::RunContext;
 use ports::query::RunRow;
 use ports::store::{NewRun, RunWrite, StoredBefore};
@@ -178,6 +178,20 @@ pub(crate) fn has_task_before(dag_id: &DagId, logical_date: Timestamp, task_id: 
     .arg(dag_id.as_str())
     .arg(logical_date)
     .arg(task_id.as_str())
+}
+
+/// The latest runs, with `run_after` and state.
+pub(crate) fn latest(dag_id: &DagId, limit: u32) -> Statement {
+    let mut statement = Statement::new("SELECT id, run_after, state FROM dag_run WHERE dag_id = ");
+    statement.bind(dag_id.as_str());
+    statement.push(" ORDER BY run_after DESC, id DESC LIMIT ").bind(limit);
+    statement
+}
+
+/// Reads what [`latest`] selected.
+pub(crate) fn read_latest(row: &Row) -> Result<(DagRunKey, Timestamp, DagRunState), sqlx::Error> {
+    let mut columns = row.columns();
+    Ok((DagRunKey(columns.int()?), columns.time()?, columns.parse()?))
 }
 
 pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Timestamp>, limit: u32) -> Statement {

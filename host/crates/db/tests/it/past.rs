@@ -1,8 +1,8 @@
 //! What a run came to, for the run after it.
 
 use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
-use ports::query::HiddenFailure;
-use ports::store::{RunWrite, SchedulerStore as _, TickWrite};
+use ports::query::{HiddenFailure, Metadata as _};
+use ports::store::{DagPause, DagWrite, RunWrite, SchedulerStore as _, TickWrite};
 use rstest::rstest;
 
 use crate::support::{Backend, TestDb, dag_id, deploy, key, new_run, run_write, seconds, task_id, ti, tick, version};
@@ -119,4 +119,54 @@ async fn the_run_before_is_the_latest_one_with_an_earlier_logical_date(
             .await;
         assert_eq!(found.unwrap(), there, "{task} before {date}");
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_dag_is_paused_with_a_reason_which_goes_when_somebody_pauses_or_unpauses(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let etl = version("etl", 1, &["load"]);
+    let lease = test.with_dag(&etl).await;
+    let runs = TickWrite {
+        new_runs: vec![new_run(&etl, 3), new_run(&etl, 1), new_run(&etl, 2)],
+        runs: vec![run_write(1, DagRunState::Failed), run_write(3, DagRunState::Success)],
+        ..tick()
+    };
+    test.commit(&lease, runs).await;
+    let latest = test.db.latest_runs(&dag_id("etl"), 2).await.unwrap();
+    assert_eq!(
+        latest,
+        [
+            (DagRunKey(3), seconds(3), DagRunState::Success),
+            (DagRunKey(2), seconds(2), DagRunState::Queued),
+        ]
+    );
+    let pause = TickWrite {
+        pauses: vec![DagPause {
+            run: DagRunKey(1),
+            dag_id: dag_id("etl"),
+            reason: "its last run failed".to_owned(),
+        }],
+        ..tick()
+    };
+    test.commit(&lease, pause).await;
+    let stored = async || {
+        let dag = test.db.dag(&dag_id("etl")).await.unwrap().unwrap();
+        (dag.paused, dag.paused_reason)
+    };
+    assert_eq!(stored().await, (true, Some("its last run failed".to_owned())));
+    assert!(test.db.load_dags().await.unwrap()[0].paused);
+    let unpause = TickWrite {
+        dags: vec![DagWrite::SetPaused {
+            dag_id: dag_id("etl"),
+            paused: false,
+        }],
+        ..tick()
+    };
+    test.commit(&lease, unpause).await;
+    assert_eq!(stored().await, (false, None));
 }

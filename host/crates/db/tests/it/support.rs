@@ -186,6 +186,7 @@ pub(crate) fn version_with(
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks: tasks.collect(),
     };

@@ -96,6 +96,7 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         max_active_runs: manifest.max_active_runs.unwrap_or(16),
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
+        max_consecutive_failed_dag_runs: manifest.max_consecutive_failed_dag_runs.unwrap_or(0),
         groups: repeats::groups(manifest, &mut measures),
         tasks: tasks_of(manifest, &resolved, measures),
     });

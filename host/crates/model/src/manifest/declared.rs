@@ -37,6 +37,7 @@ pub struct Manifest {
     pub(super) max_active_runs: Option<u32>,
     pub(super) max_active_tasks: Option<u32>,
     pub(super) dagrun_timeout: Option<Duration>,
+    pub(super) max_consecutive_failed_dag_runs: Option<u32>,
     pub(super) params: Vec<(String, Param)>,
     pub(super) groups: Vec<GroupDecl>,
     pub(super) tasks: Vec<TaskDecl>,

@@ -85,6 +85,11 @@ pub(super) const DAG: &[Field] = &[
     ),
     field("dagrun_timeout", FieldKind::Duration, "How long a run may take."),
     field(
+        "max_consecutive_failed_dag_runs",
+        FieldKind::Int { min: 0, max: 1_000 },
+        "After so many failed runs in a row the DAG is paused. Default: 0, which is never.",
+    ),
+    field(
         "params",
         FieldKind::Params,
         "The parameters of a run: each a default value, or a JSON Schema with `default`.",

@@ -33,6 +33,7 @@ pub fn read(source: &str) -> Manifest {
         max_active_runs: None,
         max_active_tasks: None,
         dagrun_timeout: None,
+        max_consecutive_failed_dag_runs: None,
         params: Vec::new(),
         groups: Vec::new(),
         tasks: Vec::new(),
@@ -80,6 +81,9 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.max_active_runs = dag.int("max_active_runs", findings).map(|count| count.value);
     manifest.max_active_tasks = dag.int("max_active_tasks", findings).map(|count| count.value);
     manifest.dagrun_timeout = dag.duration("dagrun_timeout", findings).map(|timeout| timeout.value);
+    manifest.max_consecutive_failed_dag_runs = dag
+        .int("max_consecutive_failed_dag_runs", findings)
+        .map(|count| count.value);
     for key in ["schedule", "catchup", "start_date", "end_date"] {
         if dag.get(key).is_some() {
             not_supported(key, dag.key_pos(key), findings);

@@ -62,6 +62,7 @@ pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks,
     };

@@ -19,6 +19,7 @@ impl Tables {
         self.check(tick)?;
         self.pools = self.pools_after(tick)?;
         self.apply_dags(tick);
+        self.apply_pauses(tick);
         self.apply_runs(tick);
         for delete in &tick.run_deletes {
             self.remove_run(*delete);
@@ -128,6 +129,7 @@ impl Tables {
                         .or_insert_with(|| std::sync::Arc::clone(version));
                     let entry = self.dags.entry(version.dag.id.clone()).or_insert(MemoryDag {
                         paused: false,
+                        paused_reason: None,
                         current: version.uuid,
                         deleting: false,
                     });
@@ -139,6 +141,7 @@ impl Tables {
                 DagWrite::SetPaused { dag_id, paused } => {
                     if let Some(dag) = self.dags.get_mut(dag_id) {
                         dag.paused = *paused;
+                        dag.paused_reason = None;
                     }
                 }
                 DagWrite::Delete { dag_id, intent } => {
@@ -148,6 +151,15 @@ impl Tables {
                     self.intents.push(Intent::clone(intent));
                 }
                 DagWrite::Intent(step) => self.apply_step(step),
+            }
+        }
+    }
+
+    fn apply_pauses(&mut self, tick: &TickWrite) {
+        for pause in &tick.pauses {
+            if let Some(dag) = self.dags.get_mut(&pause.dag_id) {
+                dag.paused = true;
+                dag.paused_reason = Some(pause.reason.clone());
             }
         }
     }

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
+};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -97,6 +99,13 @@ impl MemoryStore {
     /// The audit log, oldest first.
     pub fn audit_log(&self) -> Vec<AuditWrite> {
         self.tables().audit.clone()
+    }
+
+    /// Whether a DAG is paused, and why where the scheduler paused it.
+    pub fn paused(&self, dag_id: &DagId) -> Option<(bool, Option<String>)> {
+        let tables = self.tables();
+        let dag = tables.dags.get(dag_id)?;
+        Some((dag.paused, dag.paused_reason.clone()))
     }
 
     /// The pools by name.
@@ -201,6 +210,14 @@ impl SchedulerStore for MemoryStore {
         task_id: &TaskId,
     ) -> Result<bool, QueryError> {
         Ok(self.tables().has_task_before(dag_id, logical_date, task_id))
+    }
+
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
+        Ok(self.tables().latest_runs(dag_id, limit))
     }
 
     async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {

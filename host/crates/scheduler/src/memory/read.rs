@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::run::raised_memory_bytes;
-use model::{DagId, DagRunKey, Digest, MapIndex, RunId, TaskId, TaskIndex, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, Timestamp};
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
 use ports::query::{RunRow, TiRow};
@@ -84,6 +84,16 @@ impl Tables {
             .runs_before(dag_id, date)
             .filter_map(|(_, run)| self.versions.get(&run.new.version));
         versions.any(|version| version.dag.index_of(task_id.as_str()).is_some())
+    }
+
+    pub(super) fn latest_runs(&self, dag_id: &DagId, limit: u32) -> Vec<(DagRunKey, Timestamp, DagRunState)> {
+        let of_dag = self.runs.values().filter(|run| run.new.context.dag_id == *dag_id);
+        let mut runs: Vec<_> = of_dag
+            .map(|run| (run.new.context.key, run.new.context.run_after, run.state))
+            .collect();
+        runs.sort_by_key(|(key, run_after, _)| std::cmp::Reverse((*run_after, *key)));
+        runs.truncate(limit as usize);
+        runs
     }
 
     pub(super) fn runs_between(

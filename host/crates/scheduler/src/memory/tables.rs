@@ -45,6 +45,7 @@ pub(super) struct HeldLease {
 #[derive(Debug)]
 pub(super) struct MemoryDag {
     pub(super) paused: bool,
+    pub(super) paused_reason: Option<String>,
     pub(super) current: Uuid,
     pub(super) deleting: bool,
 }

@@ -7,6 +7,7 @@ mod basics;
 mod commits;
 mod control;
 mod databases;
+mod failed_runs;
 mod failures;
 mod fencing;
 mod human;

@@ -26,6 +26,7 @@ impl DagBuilder {
                 max_active_runs: 16,
                 max_active_tasks: 1_000,
                 dagrun_timeout: None,
+                max_consecutive_failed_dag_runs: 0,
                 groups: Vec::new(),
                 tasks: Vec::new(),
             },

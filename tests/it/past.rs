@@ -290,3 +290,20 @@ tasks:
     cli(&["dags", "unpause", "failing"]);
     assert_eq!(client.get("/dags/failing").await.ok()["paused_reason"], Value::Null);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_by_hand_is_always_the_latest() {
+    let (_server, client) = server().await;
+    let manifest = "
+dag: latest
+tasks:
+  only: {latest_only: true}
+  publish: {component: workload@1, task: spin, after: [only], input: {ms: 0, value: 1}}
+";
+    client.deploy(manifest).await.ok();
+    let run_id = dated(&client, "latest", 1, json!({})).await;
+    assert_eq!(client.wait("latest", &run_id).await, "success");
+    let instances = client.task_instances("latest", &run_id).await;
+    assert_eq!(instances["publish"]["state"], "success");
+    assert_eq!(instances["only"]["operator"], "LatestOnlyOperator");
+}

@@ -266,6 +266,7 @@ fn new_run(version: &DagVersion, key: i64) -> NewRun {
             uuid: RunUuid(Uuid::now_v7()),
             dag_id: version.dag.id.clone(),
             run_id: RunId::new(&format!("manual__{key}")).expect("a valid id"),
+            run_type: model::DagRunType::Manual,
             logical_date: None,
             data_interval_start: None,
             data_interval_end: None,

@@ -11,6 +11,7 @@ pub mod hidden;
 pub mod human;
 pub mod id;
 pub mod json;
+pub mod latest_only;
 pub mod limits;
 pub mod manifest;
 pub mod params;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::human::HumanStep;
 use crate::id::Digest;
+use crate::latest_only;
 
 /// What a try does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ pub enum Work {
     Component(ComponentTask),
     /// Asks a person and waits for the answer. The task's input holds what is asked: `subject` and `body`.
     Human(Box<HumanStep>),
+    /// Lets only the latest run of a schedule go on.
+    LatestOnly,
 }
 
 /// A task of a component.
@@ -40,14 +43,14 @@ impl Work {
     pub const fn component(&self) -> Option<&ComponentTask> {
         match self {
             Self::Component(task) => Some(task),
-            Self::Human(_) => None,
+            Self::Human(_) | Self::LatestOnly => None,
         }
     }
 
     /// The human step, if it is one.
     pub fn human(&self) -> Option<&HumanStep> {
         match self {
-            Self::Component(_) => None,
+            Self::Component(_) | Self::LatestOnly => None,
             Self::Human(step) => Some(step),
         }
     }
@@ -58,6 +61,7 @@ impl Work {
         match self {
             Self::Component(task) => &task.reference,
             Self::Human(step) => step.class(),
+            Self::LatestOnly => latest_only::CLASS,
         }
     }
 
@@ -66,6 +70,7 @@ impl Work {
         match self {
             Self::Component(task) => &task.entry,
             Self::Human(step) => step.class(),
+            Self::LatestOnly => latest_only::CLASS,
         }
     }
 }

@@ -209,6 +209,7 @@ pub(crate) fn new_run(version: &DagVersion, key: i64) -> NewRun {
             uuid: RunUuid(Uuid::now_v7()),
             dag_id: version.dag.id.clone(),
             run_id: run_id(&format!("manual__{key}")),
+            run_type: model::DagRunType::Manual,
             logical_date: Some(seconds(key)),
             data_interval_start: Some(seconds(key - 1)),
             data_interval_end: Some(seconds(key)),

@@ -2,6 +2,7 @@
 //! digest.
 
 use indexmap::IndexMap;
+use serde_json::json;
 
 use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
@@ -15,6 +16,7 @@ use super::section::{Spanned, short};
 use super::suggest;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
+use crate::latest_only;
 use crate::past::Past;
 use crate::trigger_rule::TriggerRule;
 use crate::weight;
@@ -52,7 +54,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
         .iter()
-        .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
+        .map(|task| match &task.human {
+            Some(human) => Some(human::descriptor(&human.step)),
+            None => task.latest_only.then(latest_only),
+        })
         .collect();
     if let Some(pools) = pools {
         pool::check(manifest, pools, &mut findings);
@@ -120,6 +125,18 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     })
 }
 
+/// A step that lets only the latest run go on, as a component's task describes itself: it publishes nothing.
+fn latest_only() -> TaskDescriptor {
+    TaskDescriptor {
+        name: latest_only::CLASS.to_owned(),
+        doc: String::new(),
+        input: json!({}),
+        output: json!({"type": "null"}),
+        needs: Vec::new(),
+        labels: None,
+    }
+}
+
 /// What does the work of a task.
 struct Resolved<'c> {
     /// Its component; none for a step that is built in.
@@ -135,6 +152,7 @@ impl Resolved<'_> {
                 component.digest,
                 self.task.name.clone(),
             )),
+            None if declared.latest_only => Some(Work::LatestOnly),
             None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
         }
     }
@@ -237,6 +255,8 @@ fn demands(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Findings)
     }
     match (&described.labels, &task.branches) {
         (None, None) => {}
+        // Told already.
+        (None, Some(_)) if task.latest_only => {}
         (None, Some(branches)) => {
             findings
                 .error(
@@ -338,12 +358,15 @@ fn tasks_of(manifest: &Manifest, resolved: &[Resolved<'_>], mut measures: repeat
                     _ => settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
                 },
                 upstream: task.upstream.iter().map(|at| index(*at)).collect(),
+                kind: match task.latest_only {
+                    true => latest_only::kind(&downstream),
+                    false => kind(task),
+                },
                 downstream,
                 group: task.group.map(repeats::group_index),
                 expand,
                 map_index_template: task.map_index_template.clone(),
                 measures,
-                kind: kind(task),
                 role: task.role.clone(),
                 past: Past::of(
                     settings.depends_on_past.unwrap_or(false),

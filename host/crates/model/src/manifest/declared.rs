@@ -93,6 +93,8 @@ pub(super) struct TaskDecl {
     pub(super) entry: Option<Spanned<String>>,
     /// Instead of a component.
     pub(super) human: Option<HumanDecl>,
+    /// Instead of a component.
+    pub(super) latest_only: bool,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,

@@ -148,6 +148,11 @@ pub(super) const TASK: &[Field] = &[
         FieldKind::Section(HUMAN),
         "Instead of a component: ask a person, and wait for the answer.",
     ),
+    field(
+        "latest_only",
+        FieldKind::Bool,
+        "Instead of a component: skip what directly follows unless the run is the latest one of the schedule.",
+    ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
     field(
         "map_index_template",

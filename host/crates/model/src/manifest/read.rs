@@ -168,6 +168,7 @@ pub(super) fn task(
             component_span: (0, 0),
             entry: None,
             human: None,
+            latest_only: false,
             input: Input {
                 pos,
                 value: Value::Object(Map::new()),
@@ -193,10 +194,33 @@ pub(super) fn task(
         return declared;
     };
     let asks = section.get("human").is_some();
-    if !asks {
+    let latest_only = section.bool("latest_only", findings).is_some_and(|flag| flag.value);
+    if !asks && !latest_only {
         section.missing("component", findings, pos);
     }
     let task = &mut declared.task;
+    task.latest_only = latest_only;
+    if latest_only {
+        let excluded = [
+            "component",
+            "task",
+            "input",
+            "human",
+            "branches",
+            "short_circuit",
+            "grants",
+        ];
+        let mapping = ["expand", "expand_zip", "expand_kwargs"];
+        for key in excluded.into_iter().chain(mapping) {
+            if section.get(key).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("{name} is `latest_only`; it cannot have the key `{key}`"),
+                );
+            }
+        }
+    }
     task.component = section.component("component", findings);
     if let Some(node) = section.get("component") {
         task.component_span = node.span;

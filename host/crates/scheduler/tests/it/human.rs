@@ -47,7 +47,7 @@ fn builder() -> RigBuilder {
             },
             Vec::new(),
         ),
-        Work::Component(_) => Reply::done(),
+        Work::Component(_) | Work::LatestOnly => Reply::done(),
     })
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::past::Past;
-use model::{DagId, DagRunState, TaskId, TaskInstanceState, Timestamp};
+use model::{DagId, DagRunState, TaskId, TaskInstanceState, Timestamp, TriggerRule, Work};
 use ports::control::{ClearRequest, Control as _};
-use ports::executor::TryRequest;
+use ports::executor::{TryOutcome, TryRequest};
 use ports::query::RunRow;
 
 use crate::support::{DagBuilder, Fault, FaultyStore, Reply, Rig, RigBuilder, request};
@@ -241,5 +241,34 @@ async fn whenever_the_first_run_ends_the_second_one_sees_its_end() {
             done(&rig, &second, task).await;
         }
         assert_eq!(rig.finished(&second).await, DagRunState::Success);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_not_the_latest_skips_what_directly_follows() {
+    for (label, publish, report) in [("latest", "success", "success"), ("outdated", "skipped", "success")] {
+        let rig = RigBuilder::new(move |request| match request.task.work {
+            Work::LatestOnly => Reply::End(
+                TryOutcome::Branch {
+                    labels: vec![label.to_owned()],
+                },
+                Vec::new(),
+            ),
+            _ => Reply::done(),
+        })
+        .start()
+        .await;
+        rig.deploy(
+            DagBuilder::new("d")
+                .task_with("only", &[], |task| task.work = Work::LatestOnly)
+                .task("publish", &["only"])
+                .task_with("report", &["publish"], |task| task.trigger_rule = TriggerRule::AllDone)
+                .with(|dag| dag.tasks[0].kind = model::latest_only::kind(&dag.tasks[0].downstream)),
+        )
+        .await;
+        let (run, state) = rig.run_to_end("d").await;
+        assert_eq!(state, DagRunState::Success);
+        let states = ["only", "publish", "report"].map(|task| rig.state(run.key, task).as_str());
+        assert_eq!(states, ["success", publish, report], "{label}");
     }
 }

@@ -307,3 +307,88 @@ tasks:
     assert_eq!(instances["publish"]["state"], "success");
     assert_eq!(instances["only"]["operator"], "LatestOnlyOperator");
 }
+
+async fn notes_and_bulk(database: Database) {
+    let server = Server::start(&database).await;
+    let client = server.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    client.deploy(GROUPS).await.ok();
+    let run_id = client.trigger("groups", json!({})).await;
+    assert_eq!(client.wait("groups", &run_id).await, "success");
+    let base = format!("/dags/groups/dagRuns/{run_id}");
+    let note = async |task: &str| client.get(&format!("{base}/taskInstances/{task}")).await.ok()["note"].clone();
+    assert_eq!(note("first").await, Value::Null);
+    let body = json!({"note": "looks odd"});
+    let answer = client.patch(&format!("{base}/taskInstances/first"), &body).await.ok();
+    assert_eq!(answer["task_instances"][0]["note"], "looks odd", "{answer}");
+    let body = json!({"note": "whole group"});
+    let answer = client
+        .patch(&format!("{base}/taskGroupInstances/work"), &body)
+        .await
+        .ok();
+    assert_eq!(answer["total_entries"], 2);
+    let listed = client.task_instances("groups", &run_id).await;
+    assert_eq!(
+        ["first", "work.a", "work.deep.b", "last"].map(|task| listed[task]["note"].clone()),
+        [
+            json!("looks odd"),
+            json!("whole group"),
+            json!("whole group"),
+            Value::Null
+        ]
+    );
+    // Both at once; a note stays through another try, and an empty one is none.
+    let body = json!({"new_state": "failed", "note": "known"});
+    let answer = client.patch(&format!("{base}/taskInstances/last"), &body).await.ok();
+    let ti = &answer["task_instances"][0];
+    assert_eq!((&ti["state"], &ti["note"]), (&json!("failed"), &json!("known")));
+    let clear = json!({"dag_run_id": run_id, "only_failed": true, "dry_run": false});
+    client.post("/dags/groups/clearTaskInstances", &clear).await.ok();
+    assert_eq!(client.wait("groups", &run_id).await, "success");
+    assert_eq!(note("last").await, "known");
+    client
+        .patch(&format!("{base}/taskInstances/last"), &json!({"note": ""}))
+        .await
+        .ok();
+    assert_eq!(note("last").await, Value::Null);
+
+    let body = json!({"actions": [
+        {"action": "update", "entities": [
+            {"task_id": "first", "new_state": "skipped", "note": "by bulk"},
+            {"task_id": "nope", "new_state": "failed"},
+            {"task_id": "last", "new_state": "running"},
+        ]},
+        {"action": "update", "action_on_non_existence": "skip", "entities": [{"task_id": "nope", "note": "x"}]},
+        {"action": "delete", "entities": ["first"]},
+    ]});
+    let answer = client.patch(&format!("{base}/taskInstances"), &body).await.ok();
+    assert_eq!(answer["create"], Value::Null);
+    assert_eq!(
+        answer["update"]["success"],
+        json!([format!("groups.{run_id}.first[-1]")]),
+        "{answer}"
+    );
+    let codes: Vec<&Value> = answer["update"]["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|error| &error["status_code"])
+        .collect();
+    assert_eq!(codes, [&json!(404), &json!(409)], "{answer}");
+    assert_eq!(answer["delete"]["errors"][0]["status_code"], 405);
+    assert_eq!(note("first").await, "by bulk");
+    client.delete(&base).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_instances_have_notes_and_are_changed_in_bulk_on_sqlite() {
+    notes_and_bulk(Database::Own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_instances_have_notes_and_are_changed_in_bulk_on_postgres() {
+    match test_postgres::database().await {
+        Some(database) => notes_and_bulk(Database::Postgres(Box::new(database))).await,
+        None => crate::support::skip("notes_and_bulk", "PostgreSQL is not installed"),
+    }
+}

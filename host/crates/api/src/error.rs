@@ -229,7 +229,12 @@ impl ApiError {
         self
     }
 
-    /// The stable code.
+    /// What it says.
+    pub(crate) fn detail(&self) -> &Value {
+        &self.detail
+    }
+
+    /// Its code.
     pub fn code(&self) -> Code {
         self.code
     }

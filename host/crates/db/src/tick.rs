@@ -7,7 +7,8 @@ use ports::store::{Lease, TickWrite};
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
-    audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance, xcom,
+    audit_log, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance,
+    task_instance_note, xcom,
 };
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
@@ -41,6 +42,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         xcoms,
         hitl_requests,
         hitl_answers,
+        notes,
         checkpoint_deletes,
         run_deletes,
         intents,
@@ -85,6 +87,10 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.push(hitl_detail::upsert(dialect, &rows, now));
     }
     statements.extend(hitl_answers.iter().map(hitl_detail::answer));
+    if !notes.is_empty() {
+        let rows = last_by_key(notes, |note| note.ti);
+        statements.push(task_instance_note::upsert(dialect, &rows, now));
+    }
     if !checkpoint_deletes.is_empty() {
         statements.extend(checkpoint::delete(dialect, checkpoint_deletes));
     }

@@ -174,6 +174,23 @@ pub struct SetStateRequest {
     pub user: String,
 }
 
+/// A note on task instances of one run.
+#[derive(Clone, Debug)]
+pub struct SetNoteRequest {
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The tasks (all map indexes, or one each).
+    pub tasks: Vec<(TaskId, Option<MapIndex>)>,
+    /// And those of these task groups.
+    pub groups: Vec<String>,
+    /// The text; an empty one removes the note.
+    pub note: String,
+    /// Who writes it.
+    pub user: String,
+}
+
 /// A person's answer to a task instance that waits for it.
 #[derive(Clone, Debug)]
 pub struct RespondRequest {
@@ -332,6 +349,8 @@ pub trait Control: Send + Sync + 'static {
     /// Sets the state of task instances of one run, or of several; answers those that got it, as they are (dry run: as they were). What failed
     /// or could not run further down is cleared. Refuses where all have that state already.
     async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError>;
+    /// Notes something about task instances of one run; answers them.
+    async fn set_task_instance_note(&self, request: SetNoteRequest) -> Result<Vec<TiRow>, ControlError>;
     /// Answers a task instance that waits for a person; tells when that was. Refuses one that does not wait (any more).
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError>;
     /// Changes the note of a run.

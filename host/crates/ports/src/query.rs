@@ -297,6 +297,8 @@ pub struct TiRow {
     pub operator_name: String,
     /// The component's content.
     pub component_digest: Option<Digest>,
+    /// What a person noted about the task instance.
+    pub note: Option<String>,
 }
 
 /// A question to a person, with its answer if there is one (Airflow: `HITLDetail`).

@@ -100,6 +100,8 @@ pub struct TickWrite {
     pub hitl_requests: Vec<HitlRequest>,
     /// Answers to them, after the questions.
     pub hitl_answers: Vec<HitlAnswer>,
+    /// Notes of people on task instances (a repeat replaces).
+    pub notes: Vec<TiNote>,
     /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
@@ -338,6 +340,17 @@ pub struct HitlAnswer {
     pub chosen_options: Vec<String>,
     /// The values that were entered: a JSON object as text.
     pub params_input: String,
+}
+
+/// What a person noted about a task instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TiNote {
+    /// Which.
+    pub ti: TiKey,
+    /// The text; an empty one is none.
+    pub content: String,
+    /// Who wrote it.
+    pub user: String,
 }
 
 /// A line for the audit log.

@@ -151,6 +151,13 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
+    /// Notes something about task instances.
+    TaskInstanceNote {
+        work: Arc<ClearWork>,
+        note: String,
+        user: String,
+        reply: Reply<()>,
+    },
     Delete {
         user: String,
         reply: Reply<()>,
@@ -166,6 +173,7 @@ impl RunOp {
         | Self::SetTaskInstanceState { reply, .. }
         | Self::Respond { reply, .. }
         | Self::Note { reply, .. }
+        | Self::TaskInstanceNote { reply, .. }
         | Self::Delete { reply, .. }) = self;
         let _ = reply.send(Err(error));
     }

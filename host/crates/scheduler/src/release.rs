@@ -356,6 +356,7 @@ impl Core {
                 | RunOp::SetTaskInstanceState { reply, .. }
                 | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
+                | RunOp::TaskInstanceNote { reply, .. }
                 | RunOp::Delete { reply, .. },
             ) => {
                 let _ = reply.send(Ok(()));

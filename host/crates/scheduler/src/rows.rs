@@ -141,6 +141,7 @@ impl Draft {
         rows.xcoms.append(&mut self.xcoms);
         rows.hitl_requests.append(&mut self.hitl_requests);
         rows.hitl_answers.append(&mut self.hitl_answers);
+        rows.notes.append(&mut self.notes);
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {

@@ -7,7 +7,7 @@ use model::run::RunState;
 use model::{DagId, DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::intent::Intent;
 use ports::query::{HiddenFailure, RunRow};
-use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
+use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiNote, TiWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::live::LiveRun;
@@ -84,6 +84,7 @@ pub(crate) struct Draft {
     pub(crate) xcoms: Vec<XcomWrite>,
     pub(crate) hitl_requests: Vec<HitlRequest>,
     pub(crate) hitl_answers: Vec<HitlAnswer>,
+    pub(crate) notes: Vec<TiNote>,
     /// Why its end pauses the DAG, if it does.
     pub(crate) pause: Option<String>,
     pub(crate) audit: Vec<AuditWrite>,
@@ -139,6 +140,7 @@ impl Draft {
             xcoms: Vec::new(),
             hitl_requests: Vec::new(),
             hitl_answers: Vec::new(),
+            notes: Vec::new(),
             pause: None,
             audit: Vec::new(),
             dispatches: Vec::new(),

@@ -12,7 +12,7 @@ use ports::control::ControlError;
 use ports::executor::TryReport;
 use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, PoolWrite, XcomWrite};
+use ports::store::{DagWrite, PoolWrite, TiNote, XcomWrite};
 use uuid::Uuid;
 
 use crate::audit;
@@ -479,6 +479,21 @@ impl Core {
                 draft.new_note = true;
                 draft.run_changed = true;
                 draft.audit.push(audit::run("patch_dag_run", user, &context, None));
+                tick.transitions += 1;
+            }
+            RunOp::TaskInstanceNote { work, note, user, .. } => {
+                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
+                let extra = format!("{{\"task_instances\":{}}}", selected.len());
+                draft
+                    .audit
+                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
+                let notes = selected.into_iter().map(|place| TiNote {
+                    ti: draft.ti(place),
+                    content: note.clone(),
+                    user: user.clone(),
+                });
+                let notes: Vec<TiNote> = notes.collect();
+                draft.notes.extend(notes);
                 tick.transitions += 1;
             }
             RunOp::Delete { user, .. } => {

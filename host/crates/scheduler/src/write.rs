@@ -63,6 +63,7 @@ impl Write {
             && tick.xcoms.is_empty()
             && tick.hitl_requests.is_empty()
             && tick.hitl_answers.is_empty()
+            && tick.notes.is_empty()
             && tick.checkpoint_deletes.is_empty()
             && tick.run_deletes.is_empty()
             && tick.intents.is_empty()
@@ -116,6 +117,7 @@ impl Write {
         to.xcoms = part(&mut from.xcoms, |row| of.contains(&row.ti.run));
         to.hitl_requests = part(&mut from.hitl_requests, |row| of.contains(&row.ti.run));
         to.hitl_answers = part(&mut from.hitl_answers, |row| of.contains(&row.ti.run));
+        to.notes = part(&mut from.notes, |note| of.contains(&note.ti.run));
         to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));
         to.run_deletes = part(&mut from.run_deletes, |key| of.contains(key));
         to.intents = part(&mut from.intents, |intent| {

@@ -154,7 +154,7 @@ async fn clear_task_instances(
     if note.is_some_and(|note| !note.is_empty()) {
         return Err(ApiError::new(
             Code::NotSupported,
-            "notes belong to runs here, not to task instances",
+            "a note is set by `PATCH` of the task instances",
         ));
     }
     let dag_id = dags::find(&app, &path).await?.dag_id;

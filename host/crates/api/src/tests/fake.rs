@@ -17,7 +17,7 @@ use model::{
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    SetStateRequest, TriggerRequest,
+    SetNoteRequest, SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, DagVersion, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
@@ -264,6 +264,7 @@ impl Control for Fake {
                 operator: task.work.operator().to_owned(),
                 operator_name: task.work.operator_name().to_owned(),
                 component_digest: task.work.component().map(|component| component.digest),
+                note: None,
             });
         }
         data.runs.push(run.clone());
@@ -329,6 +330,18 @@ impl Control for Fake {
         }
         if changed.is_empty() && !request.dry_run {
             return Err(ControlError::Conflict("there is nothing to change".to_owned()));
+        }
+        Ok(changed)
+    }
+
+    async fn set_task_instance_note(&self, request: SetNoteRequest) -> Result<Vec<TiRow>, ControlError> {
+        let mut changed = Vec::new();
+        for ti in &mut self.data().tis {
+            let named = request.tasks.iter().any(|(task, _)| *task == ti.task_id);
+            if named && ti.run_id == request.run_id {
+                ti.note = Some(request.note.clone()).filter(|note| !note.is_empty());
+                changed.push(ti.clone());
+            }
         }
         Ok(changed)
     }

@@ -193,6 +193,17 @@ CREATE TABLE hitl_detail (
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 );
 
+-- What people noted about task instances; the last note stays.
+CREATE TABLE task_instance_note (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    content TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index)
+);
+
 CREATE TABLE xcom (
     dag_run BIGINT NOT NULL,
     task_index BIGINT NOT NULL,

@@ -189,6 +189,17 @@ CREATE TABLE hitl_detail (
     PRIMARY KEY (dag_run, task_index, map_index, try_number)
 ) STRICT, WITHOUT ROWID;
 
+-- What people noted about task instances; the last note stays.
+CREATE TABLE task_instance_note (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE xcom (
     dag_run INTEGER NOT NULL,
     task_index INTEGER NOT NULL,

@@ -39,6 +39,11 @@ const PARTS: &[Part] = &[
         large: false,
     },
     Part {
+        table: "task_instance_note",
+        key: "dag_run, task_index, map_index",
+        large: false,
+    },
+    Part {
         table: "checkpoint",
         key: "dag_run, task_index, map_index",
         large: true,

@@ -134,7 +134,9 @@ const COLUMNS: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number
 pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
     t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, t.rendered_map_index, \
-    r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version";
+    r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version, \
+    (SELECT n.content FROM task_instance_note n WHERE n.dag_run = t.dag_run AND n.task_index = t.task_index \
+    AND n.map_index = t.map_index AND n.content <> '')";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
 
@@ -216,6 +218,8 @@ pub(crate) struct RunPart {
     pub(crate) logical_date: Option<Timestamp>,
     pub(crate) run_after: Timestamp,
     pub(crate) version: Uuid,
+    /// What a person noted about the task instance itself.
+    pub(crate) note: Option<String>,
 }
 
 /// All rows of a run as they are shown, ordered by key.
@@ -252,6 +256,7 @@ pub(crate) fn read_shown_columns(columns: &mut Columns<'_>) -> Result<(TiWrite, 
         logical_date: columns.opt_time()?,
         run_after: columns.time()?,
         version: columns.uuid()?,
+        note: columns.opt_text()?,
     };
     Ok((ti, run))
 }
@@ -295,5 +300,6 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         operator: task.work.operator().to_owned(),
         operator_name: task.work.operator_name().to_owned(),
         component_digest: task.work.component().map(|component| component.digest),
+        note: run.note.clone(),
     })
 }

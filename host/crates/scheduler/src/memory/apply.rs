@@ -230,6 +230,7 @@ impl Tables {
                     hitl_requests: Default::default(),
                     hitl_answers: Default::default(),
                     checkpoints: Default::default(),
+                    notes: Default::default(),
                     new: new.clone(),
                 },
             );
@@ -285,6 +286,12 @@ impl Tables {
             if let Some(run) = self.runs.get_mut(&answer.ti.run) {
                 let key = (answer.ti.task, answer.ti.map_index, answer.try_number);
                 run.hitl_answers.insert(key, answer.clone());
+            }
+        }
+        for note in &tick.notes {
+            if let Some(run) = self.runs.get_mut(&note.ti.run) {
+                run.notes
+                    .insert((note.ti.task, note.ti.map_index), note.content.clone());
             }
         }
         for ti in &tick.checkpoint_deletes {

@@ -200,6 +200,11 @@ impl Tables {
                     operator: task.work.operator().to_owned(),
                     operator_name: task.work.operator_name().to_owned(),
                     component_digest: task.work.component().map(|component| component.digest),
+                    note: run
+                        .notes
+                        .get(&(ti.key.task, ti.key.map_index))
+                        .filter(|note| !note.is_empty())
+                        .cloned(),
                 })
             })
             .collect()

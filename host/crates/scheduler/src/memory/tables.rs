@@ -66,6 +66,7 @@ pub(super) struct MemoryRun {
     pub(super) hitl_requests: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlRequest>,
     pub(super) hitl_answers: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlAnswer>,
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
+    pub(super) notes: BTreeMap<(TaskIndex, MapIndex), String>,
 }
 
 impl MemoryRun {
@@ -76,6 +77,7 @@ impl MemoryRun {
             && self.xcoms.is_empty()
             && self.hitl_requests.is_empty()
             && self.hitl_answers.is_empty()
+            && self.notes.is_empty()
             && self.checkpoints.is_empty())
     }
 
@@ -92,6 +94,7 @@ impl MemoryRun {
         some(&mut self.hitl_requests, tries);
         some(&mut self.tries, tries);
         some(&mut self.xcoms, xcoms);
+        some(&mut self.notes, tries);
         some(&mut self.checkpoints, checkpoints);
     }
 }

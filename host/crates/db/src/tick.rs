@@ -1,5 +1,5 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
-//! XComs, questions to people, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! XComs, questions to people, notes, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};

@@ -281,7 +281,6 @@ pub struct DagParts {
     pub tasks: Vec<Task>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 const fn is_zero(count: &u32) -> bool {
     *count == 0
 }

@@ -2,10 +2,12 @@
 
 use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
 use ports::query::{HiddenFailure, Metadata as _};
-use ports::store::{DagPause, DagWrite, RunWrite, SchedulerStore as _, TickWrite};
+use ports::store::{DagPause, DagWrite, RunWrite, SchedulerStore as _, TiNote, TickWrite};
 use rstest::rstest;
 
-use crate::support::{Backend, TestDb, dag_id, deploy, key, new_run, run_write, seconds, task_id, ti, tick, version};
+use crate::support::{
+    Backend, TestDb, dag_id, deploy, key, new_run, purge, run_write, seconds, task_id, ti, tick, version,
+};
 
 #[rstest]
 #[tokio::test]
@@ -169,4 +171,56 @@ async fn a_dag_is_paused_with_a_reason_which_goes_when_somebody_pauses_or_unpaus
     };
     test.commit(&lease, unpause).await;
     assert_eq!(stored().await, (false, None));
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_last_note_of_a_task_instance_is_shown_and_goes_with_its_run(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let etl = version("etl", 1, &["load", "move"]);
+    let lease = test.with_dag(&etl).await;
+    let note = |task, content: &str| TiNote {
+        ti: key(1, task),
+        content: content.to_owned(),
+        user: "admin".to_owned(),
+    };
+    let created = TickWrite {
+        new_runs: vec![new_run(&etl, 1)],
+        task_instances: vec![
+            ti(key(1, 0), "load", TaskInstanceState::Success),
+            ti(key(1, 1), "move", TaskInstanceState::Success),
+        ],
+        notes: vec![note(1, "x"), note(0, "first"), note(0, "sécond")],
+        ..tick()
+    };
+    test.commit(&lease, created).await;
+    let notes = async || -> Vec<Option<String>> {
+        let rows = test.db.ti_rows(DagRunKey(1)).await.unwrap();
+        rows.into_iter().map(|row| row.note).collect()
+    };
+    assert_eq!(notes().await, [Some("sécond".to_owned()), Some("x".to_owned())]);
+    let emptied = TickWrite {
+        notes: vec![note(1, "")],
+        ..tick()
+    };
+    test.commit(&lease, emptied).await;
+    assert_eq!(notes().await, [Some("sécond".to_owned()), None]);
+
+    let deleted = TickWrite {
+        run_deletes: vec![DagRunKey(1)],
+        ..tick()
+    };
+    test.commit(&lease, deleted).await;
+    assert!(test.db.has_rows(&[DagRunKey(1)]).await.unwrap());
+    while test.db.has_rows(&[DagRunKey(1)]).await.unwrap() {
+        let some = TickWrite {
+            dags: vec![purge(&[1], 1)],
+            ..tick()
+        };
+        test.commit(&lease, some).await;
+    }
 }

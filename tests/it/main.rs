@@ -10,6 +10,7 @@ mod fencing;
 mod hostile;
 mod human;
 mod mapped;
+mod past;
 mod python_client;
 mod radio;
 mod runs;

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::common::{Context, api, conf_argument, confirm, list};
+use super::run_remarks;
 use super::{deploy, runs, simulate};
 use crate::failure::{Exit, Failure, Result};
 use crate::local;
@@ -153,6 +154,7 @@ async fn show(context: &Context, dag_id: &str, source: bool) -> Result<()> {
             ("dag", "/dag_id", Show::Text),
             ("description", "/description", Show::Text),
             ("paused", "/is_paused", Show::Text),
+            ("because", "/paused_reason", Show::Text),
             ("version", "/latest_dag_version/version_number", Show::Text),
             ("owners", "/owners", Show::List),
             ("tags", "/tags", Show::List),
@@ -214,8 +216,11 @@ async fn trigger(context: &Context, args: TriggerArgs) -> Result<()> {
     print_run(context.output(), &run, &run_id)?;
     match run.get("state").and_then(Value::as_str) {
         Some("success") => Ok(()),
-        Some("failed") => Err(Failure::new(Exit::Failed, format!("run {run_id} of {dag_id} failed"))
-            .hint(format!("see `airtight runs show {dag_id} '{run_id}'`"))),
+        Some("failed") => {
+            run_remarks::paused(client, dag_id).await?;
+            Err(Failure::new(Exit::Failed, format!("run {run_id} of {dag_id} failed"))
+                .hint(format!("see `airtight runs show {dag_id} '{run_id}'`")))
+        }
         _ => Err(Failure::new(
             Exit::Unreachable,
             format!("the connection ended before run {run_id} did"),

@@ -9,6 +9,7 @@ mod hitl;
 mod logs;
 mod notifications;
 mod pools;
+pub(crate) mod run_remarks;
 mod runs;
 mod session;
 mod simulate;

@@ -6,6 +6,7 @@ use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
 
 use super::common::{Context, api, confirm, instance, list};
+use super::run_remarks;
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::ui::events::{EventStream, Lines};
@@ -88,6 +89,9 @@ pub(crate) struct ClearArgs {
     run: Run,
     /// Only these tasks, or of a mapped task one instance as `task[3]` [default: all]
     tasks: Vec<String>,
+    /// Only the tasks of this task group; may be repeated
+    #[arg(long, value_name = "GROUP_ID")]
+    group: Vec<String>,
     /// Only the instances of these tasks with this index
     #[arg(long, value_name = "N", requires = "tasks")]
     map_index: Option<u32>,
@@ -97,6 +101,12 @@ pub(crate) struct ClearArgs {
     /// Also everything downstream of them
     #[arg(long)]
     downstream: bool,
+    /// Also in all earlier runs of the DAG
+    #[arg(long)]
+    past: bool,
+    /// Also in all later runs of the DAG
+    #[arg(long)]
+    future: bool,
     /// Only those that failed
     #[arg(long)]
     only_failed: bool,
@@ -196,8 +206,12 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             }
             let instances = task_instances(client, &dag_id, &run_id).await?;
             let callbacks = failed_callbacks(client, &dag_id, &run_id).await?;
-            show(context.output(), run, instances, callbacks);
-            Ok(())
+            if context.output() != Output::Table {
+                show(context.output(), run, instances, callbacks);
+                return Ok(());
+            }
+            show(context.output(), run.clone(), instances.clone(), callbacks);
+            run_remarks::past(client, &dag_id, &run_id, &run, &instances).await
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
         Command::Cancel(Run { dag_id, run_id }) => {
@@ -250,19 +264,33 @@ async fn failed_callbacks(client: &Client, dag_id: &str, run_id: &str) -> Result
 async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
     let Run { dag_id, run_id } = args.run;
     if !args.dry_run {
-        let what = if args.tasks.is_empty() {
+        let named: Vec<&str> = args.tasks.iter().chain(&args.group).map(String::as_str).collect();
+        let what = if named.is_empty() {
             "all tasks".to_owned()
         } else {
-            args.tasks.join(", ")
+            named.join(", ")
+        };
+        let others = match (args.past, args.future) {
+            (false, false) => "",
+            (true, false) => " and of all earlier runs",
+            (false, true) => " and of all later runs",
+            (true, true) => " and of all other runs",
         };
         confirm(
             args.yes,
-            &format!("clear {} of run {}?", escape::line(&what), escape::line(&run_id)),
+            &format!(
+                "clear {} of run {}{others}?",
+                escape::line(&what),
+                escape::line(&run_id)
+            ),
         )?;
     }
     let body = json!({
         "dag_run_id": run_id,
         "task_ids": if args.tasks.is_empty() { Value::Null } else { tasks(&args.tasks, args.map_index) },
+        "task_group_ids": args.group,
+        "include_past": args.past,
+        "include_future": args.future,
         "include_upstream": args.upstream,
         "include_downstream": args.downstream,
         "only_failed": args.only_failed,
@@ -285,7 +313,15 @@ async fn clear(context: &Context, args: ClearArgs) -> Result<()> {
         .output()
         .list(&mapped::collapse(instances.clone()), TASK_INSTANCES);
     let what = if args.dry_run { "would be cleared" } else { "cleared" };
-    term::errln(&format!("{} task instance(s) {what}", instances.len()));
+    let runs: std::collections::BTreeSet<_> = instances
+        .iter()
+        .filter_map(|ti| ti.get("dag_run_id")?.as_str())
+        .collect();
+    let of_runs = match runs.len() {
+        0 | 1 => String::new(),
+        count => format!(" of {count} runs"),
+    };
+    term::errln(&format!("{} task instance(s){of_runs} {what}", instances.len()));
     Ok(())
 }
 
@@ -332,6 +368,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>, failed_callbacks: Vec
     );
     term::outln("");
     print_table(output, mapped::collapse(instances));
+    run_remarks::hidden(&run);
     if !failed_callbacks.is_empty() {
         term::outln(&format!("\n{}", Paint::stdout().bold("callbacks that failed")));
         output.list(&with_callback_columns(failed_callbacks), CALLBACKS);
@@ -393,6 +430,7 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
             escape::line(dag_id),
             escape::line(run_id)
         ));
+        run_remarks::paused(client, dag_id).await?;
         return Err(Failure::said(Exit::Failed));
     }
     Ok(())

@@ -41,6 +41,12 @@ pub(crate) struct SetStateArgs {
     /// Also everything downstream of it
     #[arg(long)]
     downstream: bool,
+    /// Also in all earlier runs of the DAG
+    #[arg(long)]
+    past: bool,
+    /// Also in all later runs of the DAG
+    #[arg(long)]
+    future: bool,
     /// Show what would be changed, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -82,6 +88,8 @@ async fn set_state(context: &Context, args: SetStateArgs) -> Result<()> {
         "new_state": args.state,
         "include_upstream": args.upstream,
         "include_downstream": args.downstream,
+        "include_past": args.past,
+        "include_future": args.future,
     });
     let answer = context.client()?.send_json(Method::PATCH, &path, &[], &body).await?;
     let Some(instances) = answer.get("task_instances").and_then(Value::as_array) else {

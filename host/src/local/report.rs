@@ -8,7 +8,7 @@ use ports::query::TiRow;
 use serde_json::{Value, json};
 
 use super::session::Finished;
-use crate::cli::{CALLBACKS, with_callback_columns};
+use crate::cli::{CALLBACKS, run_remarks, with_callback_columns};
 use crate::ui::output::{Column, Output, Show, table};
 use crate::ui::run_view::{TaskLine, log_line, with_names};
 use crate::ui::term::{self, Paint};
@@ -91,6 +91,7 @@ pub(crate) fn value(finished: &Finished) -> Value {
         "state": finished.run.state,
         "start_date": finished.run.start_date,
         "end_date": finished.run.end_date,
+        "hidden_failures": finished.run.hidden_failures,
         "task_instances": task_instances,
         "xcoms": xcoms,
         "callbacks": finished.callbacks.iter().map(callback).collect::<Vec<_>>(),
@@ -172,6 +173,7 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         escape::line(finished.run.dag_id.as_str()),
         paint.state(&state)
     ));
+    run_remarks::hidden(&value);
 }
 
 /// The XComs, by the names of their task instances; the first ones of a task with many.

@@ -120,6 +120,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),
@@ -142,6 +143,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         max_active_tasks: 1,
         dagrun_timeout: None,
         callbacks: Vec::new(),
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks: vec![task],
     });

@@ -112,6 +112,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             measures: Vec::new(),
             kind,
             role,
+            past: model::past::Past::Ignored,
             retry: RetryPolicy {
                 retries: task.retries,
                 delay: Duration::ZERO,
@@ -146,6 +147,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             max_active_tasks: u32::MAX,
             dagrun_timeout: None,
             callbacks: Vec::new(),
+            max_consecutive_failed_dag_runs: 0,
             groups: Vec::new(),
             tasks,
         })),

@@ -78,6 +78,8 @@ codes! {
     DagRunNotFound = "dag_run_not_found", NOT_FOUND;
     /// No such task.
     TaskNotFound = "task_not_found", NOT_FOUND;
+    /// No such task group.
+    TaskGroupNotFound = "task_group_not_found", NOT_FOUND;
     /// No such task instance.
     TaskInstanceNotFound = "task_instance_not_found", NOT_FOUND;
     /// The task has one instance in a run.
@@ -228,7 +230,12 @@ impl ApiError {
         self
     }
 
-    /// The stable code.
+    /// What it says.
+    pub(crate) fn detail(&self) -> &Value {
+        &self.detail
+    }
+
+    /// Its code.
     pub fn code(&self) -> Code {
         self.code
     }
@@ -310,6 +317,7 @@ impl From<ControlError> for ApiError {
             ControlError::DagNotFound(_) => Self::new(Code::DagNotFound, text),
             ControlError::RunNotFound { .. } => Self::new(Code::DagRunNotFound, text),
             ControlError::TaskNotFound { .. } => Self::new(Code::TaskNotFound, text),
+            ControlError::TaskGroupNotFound { .. } => Self::new(Code::TaskGroupNotFound, text),
             ControlError::TaskInstanceNotFound(_) => Self::new(Code::TaskInstanceNotFound, text),
             ControlError::PoolNotFound(_) => Self::new(Code::PoolNotFound, text),
             ControlError::PoolExists(_) => Self::new(Code::PoolExists, text),

@@ -225,6 +225,7 @@ fn version() -> Arc<DagVersion> {
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),
@@ -252,6 +253,7 @@ fn version() -> Arc<DagVersion> {
             max_active_tasks: 16,
             dagrun_timeout: None,
             callbacks: Vec::new(),
+            max_consecutive_failed_dag_runs: 0,
             groups: Vec::new(),
             tasks: tasks.collect(),
         })),
@@ -266,6 +268,7 @@ fn new_run(version: &DagVersion, key: i64) -> NewRun {
             uuid: RunUuid(Uuid::now_v7()),
             dag_id: version.dag.id.clone(),
             run_id: RunId::new(&format!("manual__{key}")).expect("a valid id"),
+            run_type: model::DagRunType::Manual,
             logical_date: None,
             data_interval_start: None,
             data_interval_end: None,
@@ -292,6 +295,7 @@ fn run_write(key: i64, state: DagRunState) -> RunWrite {
         end_date: state.is_finished().then_some(NOW),
         note: None,
         set_aside: None,
+        hidden_failures: Vec::new(),
     }
 }
 

@@ -26,6 +26,7 @@ impl Db {
                 Ok(DagRow {
                     dag_id: row.dag_id,
                     paused: row.paused,
+                    paused_reason: row.paused_reason,
                     version: DagVersion::clone(version),
                     created_at: row.created_at,
                     updated_at: row.updated_at,

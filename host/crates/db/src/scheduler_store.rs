@@ -4,13 +4,17 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
+};
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
-use ports::store::{CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
+use ports::store::{
+    CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite,
+};
 use uuid::Uuid;
 
 use crate::Db;
@@ -147,6 +151,42 @@ impl SchedulerStore for Db {
             row.columns().parse()
         })
         .await
+    }
+
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError> {
+        let mut tx = self.database.read().await.map_err(query_error)?;
+        let row = tx.fetch_optional(dag_run::before(dag_id, logical_date)).await;
+        let Some(row) = row.map_err(query_error)? else {
+            return Ok(None);
+        };
+        let mut before = dag_run::read_before(&row).map_err(query_error)?;
+        let rows = tx
+            .fetch_all(task_instance::states(before.key))
+            .await
+            .map_err(query_error)?;
+        let states = rows.iter().map(task_instance::read_states).collect::<Result<_, _>>();
+        before.states = states.map_err(query_error)?;
+        Ok(Some(before))
+    }
+
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError> {
+        let found = self
+            .first(dag_run::has_task_before(dag_id, logical_date, task_id), |_| Ok(()))
+            .await?;
+        Ok(found.is_some())
+    }
+
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
+        self.all(dag_run::latest(dag_id, limit), dag_run::read_latest).await
     }
 
     async fn runs_between(

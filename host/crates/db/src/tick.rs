@@ -1,5 +1,5 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
-//! XComs, questions to people, callbacks, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! XComs, questions to people, notes, callbacks, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
@@ -7,7 +7,8 @@ use ports::store::{Lease, TickWrite};
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
-    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance, xcom,
+    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance,
+    task_instance_note, xcom,
 };
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
@@ -29,6 +30,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         tick_id,
         now,
         dags,
+        pauses,
         pools,
         slots,
         new_runs,
@@ -41,6 +43,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         hitl_requests,
         hitl_answers,
         callbacks,
+        notes,
         checkpoint_deletes,
         run_deletes,
         intents,
@@ -52,6 +55,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     for change in dags {
         statements.extend(dag::write(dialect, change, now)?);
     }
+    statements.extend(pauses.iter().map(dag::pause));
     statements.extend(pools.iter().map(slot_pool::write));
     statements.extend(slot_pool::take(slots));
     if !new_runs.is_empty() {
@@ -84,6 +88,10 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.push(hitl_detail::upsert(dialect, &rows, now));
     }
     statements.extend(hitl_answers.iter().map(hitl_detail::answer));
+    if !notes.is_empty() {
+        let rows = last_by_key(notes, |note| note.ti);
+        statements.push(task_instance_note::upsert(dialect, &rows, now));
+    }
     if !callbacks.is_empty() {
         statements.push(callback::insert(dialect, callbacks, now));
     }

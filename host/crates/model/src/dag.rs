@@ -13,6 +13,7 @@ use crate::callback::Callback;
 use crate::cause::Cause;
 use crate::id::{DagId, TaskId, TaskIndex};
 use crate::limits::Limits;
+use crate::past::Past;
 use crate::retry_rule::RetryRule;
 use crate::sensor::Sensor;
 use crate::template::Segment;
@@ -59,6 +60,8 @@ pub struct Dag {
     pub dagrun_timeout: Option<Duration>,
     /// What is done when a run has ended.
     pub callbacks: Vec<Callback>,
+    /// After so many failed runs in a row the DAG is paused; 0 is never.
+    pub max_consecutive_failed_dag_runs: u32,
     /// The task groups; each after the one around it.
     pub groups: Vec<Group>,
     /// The tasks, in the order of the manifest.
@@ -116,6 +119,9 @@ pub struct Task {
     /// Work, setup or teardown.
     #[serde(default)]
     pub role: TaskRole,
+    /// Whether it waits for the run before.
+    #[serde(default, skip_serializing_if = "Past::is_ignored")]
+    pub past: Past,
     /// What happens after a failed try.
     pub retry: RetryPolicy,
     /// How it is poked while it answers "not yet".
@@ -274,11 +280,18 @@ pub struct DagParts {
     /// See [`Dag::callbacks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callbacks: Vec<Callback>,
+    /// See [`Dag::max_consecutive_failed_dag_runs`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_consecutive_failed_dag_runs: u32,
     /// See [`Dag::groups`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
     /// See [`Dag::tasks`].
     pub tasks: Vec<Task>,
+}
+
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl From<DagParts> for Dag {
@@ -294,6 +307,7 @@ impl From<DagParts> for Dag {
             max_active_tasks,
             dagrun_timeout,
             callbacks,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
         } = parts;
@@ -309,6 +323,7 @@ impl From<DagParts> for Dag {
             max_active_tasks,
             dagrun_timeout,
             callbacks,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
             derived,
@@ -329,6 +344,7 @@ impl From<Dag> for DagParts {
             max_active_tasks,
             dagrun_timeout,
             callbacks,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
             derived: _,
@@ -344,6 +360,7 @@ impl From<Dag> for DagParts {
             max_active_tasks,
             dagrun_timeout,
             callbacks,
+            max_consecutive_failed_dag_runs,
             groups,
             tasks,
         }
@@ -378,6 +395,11 @@ impl Dag {
     /// The setups that count for a task: the other way round.
     pub fn setups_of(&self, index: TaskIndex) -> &[TaskIndex] {
         self.derived.setups_of.get(index.at()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tasks that wait for the run before, ascending.
+    pub fn looking_back(&self) -> &[TaskIndex] {
+        &self.derived.looking_back
     }
 
     /// The scopes of repeated task groups.
@@ -454,6 +476,17 @@ impl Dag {
         self.index_of(name)
     }
 
+    /// The tasks of a group, however deep, ascending; nothing where there is no such group.
+    pub fn tasks_of_group(&self, group: &str) -> Option<Vec<TaskIndex>> {
+        let at = self.groups.iter().position(|known| known.id == group)?;
+        let lies_in = |task: &Task| {
+            let parent = |of: &GroupIndex| self.groups.get(of.at())?.parent;
+            std::iter::successors(task.group, parent).any(|of| of.at() == at)
+        };
+        let tasks = (0_u32..).zip(&self.tasks).filter(|(_, task)| lies_in(task));
+        Some(tasks.map(|(at, _)| TaskIndex(at)).collect())
+    }
+
     /// All tasks that `starts` lead to, ascending; a start is among them only if another one leads to it.
     pub fn descendants(&self, starts: &[TaskIndex]) -> BTreeSet<TaskIndex> {
         reach(&self.tasks, starts, |task| &task.downstream)
@@ -507,6 +540,7 @@ struct Derived {
     setup_watchers: Vec<Vec<TaskIndex>>,
     setups_of: Vec<Vec<TaskIndex>>,
     scopes: Scopes,
+    looking_back: Vec<TaskIndex>,
     feeds: HashMap<TaskIndex, Vec<Fed>>,
 }
 
@@ -522,6 +556,10 @@ impl Derived {
         Self {
             by_id,
             leaves: Self::leaves(tasks),
+            looking_back: (0..tasks.len())
+                .filter(|at| tasks.get(*at).is_some_and(|task| task.past.matters()))
+                .map(index)
+                .collect(),
             scopes: Scopes::of(groups, tasks),
             feeds: Self::feeds(groups, tasks),
             setups_of: inverse(&setup_watchers, tasks.len()),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::human::HumanStep;
 use crate::id::Digest;
+use crate::latest_only;
 
 /// What a try does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Work {
     Human(Box<HumanStep>),
     /// Renders a text for people: a notification. Only callbacks do that.
     Notify,
+    /// Lets only the latest run of a schedule go on.
+    LatestOnly,
 }
 
 /// A task of a component.
@@ -42,14 +45,14 @@ impl Work {
     pub const fn component(&self) -> Option<&ComponentTask> {
         match self {
             Self::Component(task) => Some(task),
-            Self::Human(_) | Self::Notify => None,
+            Self::Human(_) | Self::Notify | Self::LatestOnly => None,
         }
     }
 
     /// The human step, if it is one.
     pub fn human(&self) -> Option<&HumanStep> {
         match self {
-            Self::Component(_) | Self::Notify => None,
+            Self::Component(_) | Self::Notify | Self::LatestOnly => None,
             Self::Human(step) => Some(step),
         }
     }
@@ -61,6 +64,7 @@ impl Work {
             Self::Component(task) => &task.reference,
             Self::Human(step) => step.class(),
             Self::Notify => "notify",
+            Self::LatestOnly => latest_only::CLASS,
         }
     }
 
@@ -70,6 +74,7 @@ impl Work {
             Self::Component(task) => &task.entry,
             Self::Human(step) => step.class(),
             Self::Notify => "notify",
+            Self::LatestOnly => latest_only::CLASS,
         }
     }
 }

@@ -38,6 +38,14 @@ pub enum ControlError {
         /// The task.
         task_id: String,
     },
+    /// There is no such task group.
+    #[error("DAG `{dag_id}` has no task group `{group_id}`")]
+    TaskGroupNotFound {
+        /// The DAG.
+        dag_id: DagId,
+        /// The group.
+        group_id: String,
+    },
     /// The run has no such task instance.
     #[error("{0}")]
     TaskInstanceNotFound(String),
@@ -125,6 +133,8 @@ pub struct ClearRequest {
     pub end_date: Option<Timestamp>,
     /// Only these tasks (all map indexes, or one each).
     pub tasks: Option<Vec<(TaskId, Option<MapIndex>)>>,
+    /// And those of these task groups.
+    pub groups: Vec<String>,
     /// Also everything upstream of them.
     pub include_upstream: bool,
     /// Also everything downstream of them.
@@ -139,15 +149,21 @@ pub struct ClearRequest {
     pub user: String,
 }
 
-/// Which task instances of a run get another state from a person.
+/// Which task instances of a run, and perhaps of others around it, get another state from a person.
 #[derive(Clone, Debug)]
 pub struct SetStateRequest {
     /// The DAG.
     pub dag_id: DagId,
     /// The run.
     pub run_id: RunId,
+    /// Also in all runs before it, by logical date (or `run_after` where there is none).
+    pub include_past: bool,
+    /// Also in all runs after it.
+    pub include_future: bool,
     /// The tasks (all map indexes, or one each).
     pub tasks: Vec<(TaskId, Option<MapIndex>)>,
+    /// And those of these task groups.
+    pub groups: Vec<String>,
     /// Also everything upstream of them.
     pub include_upstream: bool,
     /// Also everything downstream of them.
@@ -157,6 +173,23 @@ pub struct SetStateRequest {
     /// Change nothing; answer what would be changed.
     pub dry_run: bool,
     /// Who asks.
+    pub user: String,
+}
+
+/// A note on task instances of one run.
+#[derive(Clone, Debug)]
+pub struct SetNoteRequest {
+    /// The DAG.
+    pub dag_id: DagId,
+    /// The run.
+    pub run_id: RunId,
+    /// The tasks (all map indexes, or one each).
+    pub tasks: Vec<(TaskId, Option<MapIndex>)>,
+    /// And those of these task groups.
+    pub groups: Vec<String>,
+    /// The text; an empty one removes the note.
+    pub note: String,
+    /// Who writes it.
     pub user: String,
 }
 
@@ -346,9 +379,11 @@ pub trait Control: Send + Sync + 'static {
         state: DagRunState,
         user: &str,
     ) -> Result<RunRow, ControlError>;
-    /// Sets the state of task instances of one run; answers those that got it, as they are (dry run: as they were). What failed
+    /// Sets the state of task instances of one run, or of several; answers those that got it, as they are (dry run: as they were). What failed
     /// or could not run further down is cleared. Refuses where all have that state already.
     async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError>;
+    /// Notes something about task instances of one run; answers them.
+    async fn set_task_instance_note(&self, request: SetNoteRequest) -> Result<Vec<TiRow>, ControlError>;
     /// Answers a task instance that waits for a person; tells when that was. Refuses one that does not wait (any more).
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError>;
     /// Changes the note of a run.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use model::BlobRef;
 use model::{
-    Cause, DagId, DagRunKey, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey, Timestamp,
-    TryNumber, Work,
+    Cause, DagId, DagRunKey, DagRunType, DispatchNumber, Limits, MapIndex, RunId, RunUuid, TaskId, TaskIndex, TiKey,
+    Timestamp, TryNumber, Work,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -48,6 +48,8 @@ pub struct RunContext {
     pub dag_id: DagId,
     /// The name within the DAG.
     pub run_id: RunId,
+    /// How it came to be.
+    pub run_type: DagRunType,
     /// See Airflow's logical date.
     pub logical_date: Option<Timestamp>,
     /// Start of the data interval.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, MapIndex, TaskId, Timestamp};
+use model::{DagId, DagRunKey, MapIndex, TaskId, TaskInstanceState, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -30,17 +30,27 @@ pub struct Intent {
 pub enum IntentWork {
     /// Clear task instances of the runs.
     Clear(ClearWork),
+    /// Set the state of task instances of the runs.
+    SetState {
+        /// Which.
+        work: ClearWork,
+        /// To this.
+        state: TaskInstanceState,
+    },
     /// Remove what is left of the runs, which exist no more.
     DeleteRuns,
     /// Remove the DAG, which is marked, with its runs and versions.
     DeleteDag,
 }
 
-/// Which task instances of a run to clear.
+/// Which task instances of a run to clear, or to set the state of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearWork {
     /// Only these tasks (all map indexes, or one each).
     pub tasks: Option<Vec<(TaskId, Option<MapIndex>)>>,
+    /// And the tasks of these groups, however deep. Where only groups are named, nothing else is meant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Also everything upstream of them.
     pub include_upstream: bool,
     /// Also everything downstream of them.

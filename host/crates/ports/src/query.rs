@@ -8,6 +8,7 @@ use model::{
     Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, MapIndex, RunId, RunUuid, TaskId,
     TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -74,6 +75,8 @@ pub struct DagRow {
     pub dag_id: DagId,
     /// Whether it is paused.
     pub paused: bool,
+    /// Why, where the scheduler paused it.
+    pub paused_reason: Option<String>,
     /// Its current version.
     pub version: DagVersion,
     /// When it was deployed first.
@@ -157,6 +160,19 @@ pub struct RunRow {
     pub triggering_user: Option<String>,
     /// Why the run was set aside, if it was.
     pub set_aside: Option<String>,
+    /// Failures that its success hides.
+    pub hidden_failures: Vec<HiddenFailure>,
+}
+
+/// A task that failed although its run is a success, without any task taking notice of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenFailure {
+    /// The task.
+    pub task_id: TaskId,
+    /// What hides it, for people.
+    pub reason: String,
+    /// What to change about the DAG, for people.
+    pub advice: String,
 }
 
 /// Which dag runs.
@@ -282,6 +298,8 @@ pub struct TiRow {
     pub operator_name: String,
     /// The component's content.
     pub component_digest: Option<Digest>,
+    /// What a person noted about the task instance.
+    pub note: Option<String>,
 }
 
 /// A question to a person, with its answer if there is one (Airflow: `HITLDetail`).

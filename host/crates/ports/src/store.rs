@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{
-    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskInstanceState, TiKey,
-    Timestamp, TryNumber,
+    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskIndex,
+    TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
 use crate::intent::{Intent, IntentWrite};
 use crate::payload::{Checkpoint, XcomValue};
-use crate::query::{Listed, Page, PoolRow, QueryError, RunRow, TiRow};
+use crate::query::{HiddenFailure, Listed, Page, PoolRow, QueryError, RunRow, TiRow};
 
 /// The right to schedule. Every tick's transaction checks it under lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct TickWrite {
     pub now: Option<Timestamp>,
     /// Deploys, pauses, deletions; in order, before the runs.
     pub dags: Vec<DagWrite>,
+    /// DAGs that are paused because of a run that ended; after `dags`.
+    pub pauses: Vec<DagPause>,
     /// Pools that are made, changed or deleted; in order, before the slots.
     pub pools: Vec<PoolWrite>,
     /// The slots that dispatches take and ends give back, at most one row a run and pool. What is taken must fit, pool by pool
@@ -102,6 +104,8 @@ pub struct TickWrite {
     pub hitl_answers: Vec<HitlAnswer>,
     /// Callbacks that have become due.
     pub callbacks: Vec<CallbackWrite>,
+    /// Notes of people on task instances (a repeat replaces).
+    pub notes: Vec<TiNote>,
     /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
@@ -142,6 +146,17 @@ pub enum DagWrite {
     Intent(IntentWrite),
     /// A step of carrying a callback out. Where its run is gone, nothing happens.
     Callback(CallbackChange),
+}
+
+/// A DAG that is paused because its runs fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DagPause {
+    /// The run that ended.
+    pub run: DagRunKey,
+    /// The DAG.
+    pub dag_id: DagId,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// A change to a pool.
@@ -239,6 +254,8 @@ pub struct RunWrite {
     pub note: Option<String>,
     /// Why it was set aside, if it was.
     pub set_aside: Option<String>,
+    /// Failures that its success hides.
+    pub hidden_failures: Vec<HiddenFailure>,
 }
 
 /// The row of a task instance, or of an ended try.
@@ -331,6 +348,17 @@ pub struct HitlAnswer {
     pub params_input: String,
 }
 
+/// What a person noted about a task instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TiNote {
+    /// Which.
+    pub ti: TiKey,
+    /// The text; an empty one is none.
+    pub content: String,
+    /// Who wrote it.
+    pub user: String,
+}
+
 /// A line for the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditWrite {
@@ -359,6 +387,19 @@ pub struct StoredRun {
     pub task_instances: Vec<TiWrite>,
     /// How many callbacks of it are stored.
     pub callbacks: u32,
+}
+
+/// What a run came to, for the run after it.
+#[derive(Clone, Debug)]
+pub struct StoredBefore {
+    /// The run.
+    pub key: DagRunKey,
+    /// Its version.
+    pub version: Uuid,
+    /// Its state.
+    pub state: DagRunState,
+    /// How many task instances of each task are in each state.
+    pub states: Vec<(TaskIndex, TaskInstanceState, u64)>,
 }
 
 /// A DAG as the scheduler knows it.
@@ -411,6 +452,21 @@ pub trait SchedulerStore: Send + Sync + 'static {
         dag_id: &DagId,
         logical_date: Timestamp,
     ) -> Result<Option<RunId>, QueryError>;
+    /// The run of a DAG with the latest logical date before this one.
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError>;
+    /// Whether the version of any run of the DAG with a logical date before this one has a task of this name.
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError>;
+    /// The latest runs of a DAG by `run_after`, then by key, at most `limit`: with `run_after` and state.
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError>;
     /// The keys of a DAG's runs whose logical date (or `run_after`) lies in a range, for clearing; at most `limit`.
     async fn runs_between(
         &self,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::{DagRunKey, TiKey, Timestamp};
+use model::{DagId, DagRunKey, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::{Executor, ExecutorEvent, TryId, TryReport};
 use ports::intent::Intent;
@@ -14,9 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::callback;
 use crate::dags::Dags;
 use crate::error::Stopped;
+use crate::failed_runs::Recent;
 use crate::inbox::{DagOp, Item, Message};
 use crate::intent;
 use crate::metrics::Metrics;
+use crate::past::Waiting;
 use crate::queue::WorkQueue;
 use crate::run::Run;
 use crate::shared::Shared;
@@ -50,6 +52,10 @@ pub(crate) struct Core {
     pub(crate) dags: Dags,
     pub(crate) slots: Slots,
     pub(crate) timers: Timers,
+    /// Runs that look back at the run before.
+    pub(crate) waiting: Waiting,
+    /// The latest runs of DAGs that are paused after too many failed ones.
+    pub(crate) recent: HashMap<DagId, Recent>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// Bounds how many runs are read at a time.
@@ -82,6 +88,8 @@ impl Core {
             dags: Dags::default(),
             slots,
             timers: Timers::default(),
+            waiting: Waiting::default(),
+            recent: HashMap::new(),
             lazy: BTreeSet::new(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
@@ -185,6 +193,13 @@ impl Core {
             }
             Message::Run(key, op) => self.accept_request(key, Item::Op(op), now),
             Message::Loaded(key, result) => self.loaded(key, result, now),
+            Message::Before {
+                dag_id,
+                key,
+                asked,
+                found,
+            } => self.found_before(&dag_id, key, asked, found, now),
+            Message::Recent { dag_id, asked, runs } => self.found_recent(&dag_id, asked, runs),
             Message::Fenced => self.fenced = true,
             Message::Shutdown { grace } => self.begin_shutdown(grace),
             Message::ExecutorStopped => self.executor_stopped = true,

@@ -53,6 +53,13 @@ impl Dags {
         self.by_id.insert(dag_id.clone(), entry);
     }
 
+    /// A DAG is paused, by what is committed already.
+    pub(crate) fn pause(&mut self, dag_id: &DagId) {
+        if let Some(dag) = self.by_id.get_mut(dag_id) {
+            dag.paused = true;
+        }
+    }
+
     /// A DAG begins to go, as the tick's change of this number.
     pub(crate) fn begin_to_go(&mut self, change: usize, dag_id: &DagId) {
         self.remember(change, dag_id);

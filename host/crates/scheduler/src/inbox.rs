@@ -9,13 +9,14 @@ use ports::callback::CallbackChange;
 use ports::control::{ControlError, NewPool, PoolPatch};
 use ports::deploy::DagVersion;
 use ports::executor::{ExecutorEvent, TryReport};
-use ports::intent::{ClearWork, Intent, IntentWrite};
+use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::query::{PoolRow, QueryError, RunRow};
 use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::callback::flight::About;
+use crate::past::FoundBefore;
 use crate::version::Version;
 
 /// Where an answer goes, once what it says is committed.
@@ -33,6 +34,21 @@ pub(crate) enum Message {
     Run(DagRunKey, RunOp),
     /// A run that was asked for has been read (or not).
     Loaded(DagRunKey, Result<Option<Box<LoadedRun>>, QueryError>),
+    /// Which run is before one that looks back.
+    Before {
+        dag_id: DagId,
+        key: DagRunKey,
+        /// The number of the look-up.
+        asked: u64,
+        found: Option<Box<FoundBefore>>,
+    },
+    /// The latest runs of a DAG.
+    Recent {
+        dag_id: DagId,
+        /// The number of the look-up.
+        asked: u64,
+        runs: Vec<(DagRunKey, Timestamp, DagRunState)>,
+    },
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.
@@ -113,10 +129,10 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
-    /// Clears what an intent says; the run counts as dealt with.
+    /// Clears, or sets, what an intent says; the run counts as dealt with.
     CarryOut {
         intent: Uuid,
-        work: Arc<ClearWork>,
+        work: Arc<IntentWork>,
         reply: Reply<()>,
     },
     SetState {
@@ -144,6 +160,13 @@ pub(crate) enum RunOp {
         user: String,
         reply: Reply<()>,
     },
+    /// Notes something about task instances.
+    TaskInstanceNote {
+        work: Arc<ClearWork>,
+        note: String,
+        user: String,
+        reply: Reply<()>,
+    },
     Delete {
         user: String,
         reply: Reply<()>,
@@ -159,6 +182,7 @@ impl RunOp {
         | Self::SetTaskInstanceState { reply, .. }
         | Self::Respond { reply, .. }
         | Self::Note { reply, .. }
+        | Self::TaskInstanceNote { reply, .. }
         | Self::Delete { reply, .. }) = self;
         let _ = reply.send(Err(error));
     }
@@ -225,6 +249,8 @@ pub(crate) enum Item {
     },
     /// Found at start: nothing happened, but its rows may lag behind its rules.
     Recovered,
+    /// What the run before allows is known, or has changed.
+    Past,
     /// A request.
     Op(RunOp),
 }
@@ -250,7 +276,8 @@ impl Item {
             | Self::HandedBack { .. }
             | Self::Timer
             | Self::Lost { .. }
-            | Self::Recovered => {}
+            | Self::Recovered
+            | Self::Past => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use model::{DagId, DagRunKey};
 use ports::control::ControlError;
-use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
+use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::query::QueryError;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -20,12 +20,12 @@ use crate::shared::{Name, Shared, query_failed};
 
 /// What the steps that wait for a tick may weigh together: that much is the most that a tick has to do for intents.
 pub(crate) const STEPS: usize = 16;
-/// What a step weighs that clears a run.
+/// What a step weighs that changes a run.
 const CLEAR: u32 = 1;
 /// What a step weighs that removes rows.
 const PURGE: u32 = 8;
 
-/// How many runs of an intent are cleared side by side.
+/// How many runs of an intent are changed side by side.
 const RUNS_AT_A_TIME: usize = 16;
 /// How many runs a step removes rows of.
 const RUNS_A_STEP: usize = 32;
@@ -79,7 +79,7 @@ impl Drop for Carried {
 
 async fn carry_out(shared: &Shared, intent: &Intent) -> Result<(), ControlError> {
     match &intent.work {
-        IntentWork::Clear(work) => clear(shared, intent, work).await?,
+        IntentWork::Clear(_) | IntentWork::SetState { .. } => each_run(shared, intent).await?,
         IntentWork::DeleteRuns => {
             for runs in intent.runs.chunks(RUNS_A_STEP) {
                 purge(shared, runs).await?;
@@ -98,10 +98,10 @@ async fn carry_out(shared: &Shared, intent: &Intent) -> Result<(), ControlError>
     .await
 }
 
-async fn clear(shared: &Shared, intent: &Intent, work: &ClearWork) -> Result<(), ControlError> {
-    let work = Arc::new(work.clone());
+async fn each_run(shared: &Shared, intent: &Intent) -> Result<(), ControlError> {
+    let work = Arc::new(intent.work.clone());
     let mut cleared = futures::stream::iter(intent.runs.iter().copied())
-        .map(|run| clear_run(shared, intent, run, &work))
+        .map(|run| one_run(shared, intent, run, &work))
         .buffer_unordered(RUNS_AT_A_TIME);
     while let Some(result) = cleared.next().await {
         result?;
@@ -109,12 +109,7 @@ async fn clear(shared: &Shared, intent: &Intent, work: &ClearWork) -> Result<(),
     Ok(())
 }
 
-async fn clear_run(
-    shared: &Shared,
-    intent: &Intent,
-    run: DagRunKey,
-    work: &Arc<ClearWork>,
-) -> Result<(), ControlError> {
+async fn one_run(shared: &Shared, intent: &Intent, run: DagRunKey, work: &Arc<IntentWork>) -> Result<(), ControlError> {
     let cleared = ask(shared, CLEAR, |reply| {
         let op = RunOp::CarryOut {
             intent: intent.id,
@@ -129,7 +124,7 @@ async fn clear_run(
         // It was deleted meanwhile.
         Ok(()) | Err(ControlError::Conflict(_) | ControlError::DagNotFound(_)) => Ok(()),
         Err(error) => {
-            tracing::error!(%error, dag.id = %intent.dag_id, run.key = %run, "a run could not be cleared with the others");
+            tracing::error!(%error, dag.id = %intent.dag_id, run.key = %run, "a run could not be changed with the others");
             Ok(())
         }
     }

@@ -84,6 +84,7 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
+        draft.row_changed |= draft.state.state().is_finished();
         // What runs again begins anew, as after clearing.
         for place in failed {
             let ended = |ti: &model::run::Ti| ti.state.is_finished();

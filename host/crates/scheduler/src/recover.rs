@@ -20,7 +20,7 @@ use crate::inbox::{Item, LoadedRun, Message};
 use crate::live::LiveRun;
 use crate::metrics::Metrics;
 use crate::outcome::Details;
-use crate::run::{Meta, Place, Run};
+use crate::run::{Meta, Place, Run, hidden_failures};
 use crate::shared::{KnownDag, Shared, query_failed};
 
 impl Core {
@@ -46,6 +46,7 @@ impl Core {
                 self.dags.add_going(intent.dag_id.clone());
             }
         }
+        self.recover_recent().await.map_err(StartError::Load)?;
         let now = shared.clock.now();
         for key in shared.store.active_runs().await.map_err(StartError::Load)? {
             match read_run(&shared, key).await.map_err(StartError::Load)? {
@@ -136,7 +137,11 @@ impl Core {
         for item in lost {
             self.queue.push(key, item, now);
         }
+        let looks_back = !run.state.dag().looking_back().is_empty();
         self.runs.insert(key, run);
+        if looks_back {
+            self.watch_past(key);
+        }
     }
 
     /// Reads an ended run for the sake of a request; what else comes for it waits.
@@ -221,6 +226,7 @@ impl Core {
         let Some(run) = self.runs.remove(&key) else { return };
         Metrics::count(&self.shared.metrics.runs_set_aside);
         let context = &run.live.context;
+        self.waiting.remove(&context.dag_id, key);
         tracing::error!(dag.id = %context.dag_id, run.id = %context.run_id, reason, "set a run aside");
         self.shared.active_mut().remove(key);
         self.lazy.remove(&key);
@@ -240,6 +246,7 @@ impl Core {
                 end_date: run.state.end_date(),
                 note: None,
                 set_aside: Some(reason),
+                hidden_failures: hidden_failures(&run.state),
             }],
             slots: run.slots_given_back(),
             ..TickWrite::default()

@@ -113,6 +113,9 @@ impl Core {
                 }
             }
         };
+        if matches!(kind, "deployed" | "deleted") {
+            self.recent_of_dag_changed(&dag_id);
+        }
         events.push(RunEvent::Dag { dag_id, change: kind });
         change.op.confirm(change.new_dag);
     }
@@ -266,6 +269,15 @@ impl Core {
         if !draft.callbacks.is_empty() && !draft.deleted {
             self.shared.flights.changed.notify_one();
         }
+        if !self.recent.is_empty() && (draft.new_run || draft.run_changed || draft.deleted) {
+            self.recent_changed(&draft);
+        }
+        if draft.pause.is_some() {
+            self.dags.pause(&live.context.dag_id);
+        }
+        if !self.waiting.is_empty() {
+            self.past_changed(&draft);
+        }
         let deleted = draft.deleted;
         let run_changed = draft.run_changed;
         let ended = state.is_finished();
@@ -276,6 +288,11 @@ impl Core {
             }
         }
         let done = self.replace(draft) || deleted;
+        if done || ended {
+            self.waiting.remove(&live.context.dag_id, key);
+        } else if run_changed && !live.version.dag().looking_back().is_empty() {
+            self.watch_past(key);
+        }
         if done {
             self.runs.remove(&key);
             self.lazy.remove(&key);
@@ -375,13 +392,19 @@ impl Core {
                 | RunOp::SetTaskInstanceState { reply, .. }
                 | RunOp::Respond { reply, .. }
                 | RunOp::Note { reply, .. }
+                | RunOp::TaskInstanceNote { reply, .. }
                 | RunOp::Delete { reply, .. },
             ) => {
                 let _ = reply.send(Ok(()));
             }
             Item::HandedBack { .. } => Metrics::count(&self.shared.metrics.handed_back),
             Item::Lost { acknowledged: true, .. } => Metrics::count(&self.shared.metrics.infrastructure_losses),
-            Item::Lost { .. } | Item::Started { .. } | Item::Finished(_) | Item::Timer | Item::Recovered => {}
+            Item::Lost { .. }
+            | Item::Started { .. }
+            | Item::Finished(_)
+            | Item::Timer
+            | Item::Recovered
+            | Item::Past => {}
         }
     }
 }
@@ -440,6 +463,12 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
         });
     }
     collect_callbacks(draft, now, events);
+    if draft.pause.is_some() {
+        events.push(RunEvent::Dag {
+            dag_id: context.dag_id.clone(),
+            change: "paused",
+        });
+    }
     if draft.run_changed || draft.new_run {
         events.push(RunEvent::DagRun {
             dag_id: context.dag_id.clone(),

@@ -1,8 +1,8 @@
 //! From the drafts of a tick to the rows that it writes.
 
 use model::TaskInstanceState;
-use ports::intent::IntentWrite;
-use ports::store::AuditWrite;
+use ports::intent::{IntentWork, IntentWrite};
+use ports::store::{AuditWrite, DagPause};
 
 use crate::audit;
 use crate::core::Core;
@@ -74,8 +74,12 @@ fn audit_line(op: &DagOp) -> Option<AuditWrite> {
             write: IntentWrite::Begin(intent),
             ..
         } => {
+            let event = match intent.work {
+                IntentWork::SetState { .. } => "patch_task_instance",
+                _ => "clear_task_instances",
+            };
             let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
-            audit::dag("clear_task_instances", &intent.user, &intent.dag_id, Some(extra))
+            audit::dag(event, &intent.user, &intent.dag_id, Some(extra))
         }
         DagOp::Intent { .. } | DagOp::Callback { .. } => return None,
         DagOp::Pool { op, user, .. } => match op {
@@ -103,9 +107,14 @@ impl Draft {
         }
         let is_new = self.new.is_some();
         rows.new_runs.extend(self.new.take());
-        if self.run_changed {
+        if self.run_changed || self.row_changed {
             rows.runs.push(self.run_write());
         }
+        rows.pauses.extend(self.pause.as_ref().map(|reason| DagPause {
+            run: key,
+            dag_id: self.live.context.dag_id.clone(),
+            reason: reason.clone(),
+        }));
         let done = self.intents_done.drain(..);
         rows.intent_runs_done.extend(done.map(|intent| (intent, key)));
         self.changed.sort_unstable();
@@ -134,6 +143,7 @@ impl Draft {
         rows.hitl_answers.append(&mut self.hitl_answers);
         // Kept: those who watch are told of them after the commit.
         rows.callbacks.extend(self.callbacks.iter().cloned());
+        rows.notes.append(&mut self.notes);
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {

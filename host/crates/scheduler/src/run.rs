@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use model::run::RunState;
-use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use model::{DagId, DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
 use ports::callback::CallbackWrite;
 use ports::intent::Intent;
-use ports::query::RunRow;
-use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
+use ports::query::{HiddenFailure, RunRow};
+use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiNote, TiWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::live::LiveRun;
@@ -65,6 +65,8 @@ pub(crate) struct Draft {
     pub(crate) new: Option<NewRun>,
     pub(crate) new_run: bool,
     pub(crate) run_changed: bool,
+    /// Whether its row is to be written although the run has not changed its state: what its success hides may be other than it was.
+    pub(crate) row_changed: bool,
     pub(crate) new_note: bool,
     pub(crate) deleted: bool,
     /// What removes the rows of the run once it is deleted.
@@ -86,6 +88,9 @@ pub(crate) struct Draft {
     pub(crate) hitl_requests: Vec<HitlRequest>,
     pub(crate) hitl_answers: Vec<HitlAnswer>,
     pub(crate) callbacks: Vec<CallbackWrite>,
+    pub(crate) notes: Vec<TiNote>,
+    /// Why its end pauses the DAG, if it does.
+    pub(crate) pause: Option<String>,
     pub(crate) audit: Vec<AuditWrite>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
@@ -125,6 +130,7 @@ impl Draft {
             new: None,
             new_run: false,
             run_changed: false,
+            row_changed: false,
             new_note: false,
             deleted: false,
             rest: None,
@@ -140,6 +146,8 @@ impl Draft {
             hitl_requests: Vec::new(),
             hitl_answers: Vec::new(),
             callbacks: Vec::new(),
+            notes: Vec::new(),
+            pause: None,
             audit: Vec::new(),
             dispatches: Vec::new(),
             cancels: Vec::new(),
@@ -149,6 +157,10 @@ impl Draft {
 
     pub(crate) fn key(&self) -> DagRunKey {
         self.live.context.key
+    }
+
+    pub(crate) fn pauses_dag(&self, dag_id: &DagId) -> bool {
+        self.pause.is_some() && self.live.context.dag_id == *dag_id
     }
 
     pub(crate) fn ti(&self, (task, map_index): Place) -> TiKey {
@@ -168,6 +180,7 @@ impl Draft {
             end_date: self.state.end_date(),
             note: self.new_note.then(|| self.meta.note.clone()).flatten(),
             set_aside: self.meta.set_aside.clone(),
+            hidden_failures: hidden_failures(&self.state),
         }
     }
 
@@ -231,8 +244,24 @@ impl Draft {
             note: self.meta.note.clone(),
             triggering_user: self.meta.triggering_user.clone(),
             set_aside: self.meta.set_aside.clone(),
+            hidden_failures: hidden_failures(&self.state),
         }
     }
+}
+
+/// What the success of a run hides, for people.
+pub(crate) fn hidden_failures(state: &RunState) -> Vec<HiddenFailure> {
+    let dag = state.dag();
+    let hidden = state.hidden_failures().into_iter();
+    hidden
+        .filter_map(|(task, by)| {
+            Some(HiddenFailure {
+                task_id: dag.task(task)?.id.clone(),
+                reason: by.why(dag),
+                advice: by.advice(dag, task),
+            })
+        })
+        .collect()
 }
 
 /// Whether a row in this state may be written later: stored as `no_status`, or not at all, it is scheduled again.

@@ -6,6 +6,8 @@ use model::dag::{ROOT, Task};
 use model::{Dag, MapIndex, TaskIndex, TaskInstanceState};
 use ports::intent::ClearWork;
 
+use crate::run::{Draft, Place};
+
 /// Whether a state is among those to clear.
 pub(crate) fn state_matches(state: TaskInstanceState, only_failed: bool, only_running: bool) -> bool {
     use TaskInstanceState::{Failed, Queued, Restarting, Running, UpstreamFailed};
@@ -38,14 +40,25 @@ struct Chosen {
 impl<'w> Selection<'w> {
     pub(crate) fn new(dag: &'w Dag, work: &'w ClearWork) -> Self {
         let mut tasks = vec![Chosen::default(); dag.tasks.len()];
-        let Some(named) = &work.tasks else {
+        if work.tasks.is_none() && work.groups.is_empty() {
             for chosen in &mut tasks {
                 chosen.all = true;
             }
             return Self { dag, work, tasks };
-        };
+        }
         let mut starts: HashMap<TaskIndex, Vec<Option<MapIndex>>> = HashMap::new();
-        for (task, map_index) in named {
+        for index in work
+            .groups
+            .iter()
+            .filter_map(|group| dag.tasks_of_group(group))
+            .flatten()
+        {
+            starts.entry(index).or_default().push(None);
+            if let Some(chosen) = tasks.get_mut(index.at()) {
+                chosen.all = true;
+            }
+        }
+        for (task, map_index) in work.tasks.iter().flatten() {
             let Some(index) = dag.index_of(task.as_str()) else {
                 continue;
             };
@@ -92,6 +105,14 @@ impl<'w> Selection<'w> {
         chosen.is_some_and(|chosen| {
             chosen.all || chosen.indexes.contains(&map_index) || self.lies_within(chosen, task, map_index)
         })
+    }
+
+    /// What is to be cleared of a run.
+    pub(crate) fn of(&self, draft: &Draft) -> Vec<Place> {
+        let tis = draft.state.tis();
+        tis.filter(|(task, map_index, ti)| self.contains(*task, *map_index, ti.state))
+            .map(|(task, map_index, _)| (task, map_index))
+            .collect()
     }
 
     fn lies_within(&self, chosen: &Chosen, task: TaskIndex, map_index: MapIndex) -> bool {
@@ -190,15 +211,18 @@ mod tests {
 
     /// The instances of each task that are selected from one instance of one task, of the map indexes 0 to 29 and without one.
     fn selected(start: (&str, i32), include_upstream: bool, include_downstream: bool) -> Vec<(String, Vec<i32>)> {
-        let dag = dag();
         let work = ClearWork {
             tasks: Some(vec![(start.0.parse().unwrap(), Some(MapIndex(start.1)))]),
             include_upstream,
             include_downstream,
-            only_failed: false,
-            only_running: false,
+            ..ClearWork::default()
         };
-        let selection = Selection::new(&dag, &work);
+        shown(&work)
+    }
+
+    fn shown(work: &ClearWork) -> Vec<(String, Vec<i32>)> {
+        let dag = dag();
+        let selection = Selection::new(&dag, work);
         let of = |task: &Task| {
             let index = dag.index_of(task.id.as_str()).unwrap();
             let contains = |at: &i32| selection.contains(index, MapIndex(*at), TaskInstanceState::Success);
@@ -233,6 +257,34 @@ mod tests {
             selected(("again.first", 2), false, true),
             expected(&[("again.first", &[2]), ("again.second", &[2])])
         );
+    }
+
+    #[test]
+    fn a_group_stands_for_all_its_tasks_however_deep() {
+        let of = |group: &str, include_downstream| {
+            let work = ClearWork {
+                groups: vec![group.to_owned()],
+                include_downstream,
+                ..ClearWork::default()
+            };
+            let names = shown(&work).into_iter().map(|(task, _)| task);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("solve", false),
+            ["solve.clean.step", "solve.clean.check", "solve.restore"]
+        );
+        assert_eq!(of("solve.clean", false), ["solve.clean.step", "solve.clean.check"]);
+        assert_eq!(of("again", false), ["again.first", "again.second"]);
+        let all = [
+            "solve.clean.step",
+            "solve.clean.check",
+            "solve.restore",
+            "sum",
+            "again.second",
+        ];
+        assert_eq!(of("solve.clean", true), all);
+        assert!(of("sol", false).is_empty());
     }
 
     #[test]

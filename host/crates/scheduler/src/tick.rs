@@ -6,13 +6,13 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use model::params::param_lengths;
-use model::run::{Event, Loss, RunState};
+use model::run::{Event, Loss, RunState, Transition};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
-use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
+use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, PoolWrite, XcomWrite};
+use ports::store::{DagWrite, PoolWrite, TiNote, XcomWrite};
 use uuid::Uuid;
 
 use crate::audit;
@@ -62,6 +62,8 @@ pub(crate) struct Tick {
     pub(crate) items: Vec<Applied>,
     pub(crate) dag_changes: Vec<AppliedDag>,
     pub(crate) transitions: usize,
+    /// Runs that failed, other than by somebody's hand.
+    pub(crate) failed: Vec<DagRunKey>,
 }
 
 impl Tick {
@@ -73,6 +75,7 @@ impl Tick {
             items: Vec::new(),
             dag_changes: Vec::new(),
             transitions: 0,
+            failed: Vec::new(),
         }
     }
 
@@ -115,6 +118,9 @@ impl Core {
             let Some((key, item)) = self.queue.pop() else { break };
             taken += 1;
             self.apply(&mut tick, key, item);
+        }
+        if !tick.failed.is_empty() {
+            self.pause_failing(&mut tick);
         }
         if !self.stopping {
             // A run without any work ends at once and makes room for the next.
@@ -297,7 +303,11 @@ impl Core {
                     };
                     self.step(tick, key, event);
                 }
-                Item::Recovered => self.step(tick, key, Event::Resume),
+                Item::Recovered => {
+                    self.tell_no_past(tick, key);
+                    self.step(tick, key, Event::Resume);
+                }
+                Item::Past => self.apply_past(tick, key),
                 Item::Timer => self.step(tick, key, Event::Timer),
                 Item::Op(op) => refused = self.apply_op(tick, key, op).err(),
             }
@@ -386,7 +396,7 @@ impl Core {
         let context = Arc::clone(&draft.live.context);
         match op {
             RunOp::Clear { work, user, .. } => {
-                let selected = to_clear(draft, work);
+                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
                 draft
                     .audit
@@ -394,11 +404,20 @@ impl Core {
                 self.clear(tick, key, selected);
             }
             RunOp::CarryOut { intent, work, .. } => {
-                let selected = to_clear(draft, work);
                 draft.intents_done.push(*intent);
+                let (selected, state) = match &**work {
+                    IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).of(draft), None),
+                    // Where there is nothing to set, nothing is done.
+                    IntentWork::SetState { work, state } => {
+                        (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
+                    }
+                    IntentWork::DeleteRuns | IntentWork::DeleteDag => (Vec::new(), None),
+                };
                 tick.transitions += 1;
-                if !selected.is_empty() {
-                    self.clear(tick, key, selected);
+                match state {
+                    _ if selected.is_empty() => {}
+                    Some(state) => self.mark(tick, key, &selected, state),
+                    None => self.clear(tick, key, selected),
                 }
             }
             RunOp::SetState { state, user, .. } => {
@@ -446,6 +465,21 @@ impl Core {
                 draft.new_note = true;
                 draft.run_changed = true;
                 draft.audit.push(audit::run("patch_dag_run", user, &context, None));
+                tick.transitions += 1;
+            }
+            RunOp::TaskInstanceNote { work, note, user, .. } => {
+                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
+                let extra = format!("{{\"task_instances\":{}}}", selected.len());
+                draft
+                    .audit
+                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
+                let notes = selected.into_iter().map(|place| TiNote {
+                    ti: draft.ti(place),
+                    content: note.clone(),
+                    user: user.clone(),
+                });
+                let notes: Vec<TiNote> = notes.collect();
+                draft.notes.extend(notes);
                 tick.transitions += 1;
             }
             RunOp::Delete { user, .. } => {
@@ -514,6 +548,7 @@ impl Core {
             .ready()
             .map(|(task, map_index, ti)| ((task, map_index), ti.scheduled_at.unwrap_or(Timestamp(0))))
             .collect();
+        self.tell_no_past(tick, key);
         self.step(tick, key, Event::Start);
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
@@ -559,22 +594,24 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
+        let by_hand = matches!(event, Event::SetRunState { .. });
         let transitions = model::run::advance(&mut draft.state, event, now);
         let count = transitions.len();
         let base = self.runs.get(&key);
+        let mut failed = false;
         for transition in transitions {
+            failed |= matches!(
+                &transition,
+                Transition::Run {
+                    to: DagRunState::Failed,
+                    ..
+                }
+            );
             draft.note(base, transition, now, &mut self.slots);
         }
         tick.transitions += count;
+        if failed && !by_hand {
+            tick.failed.push(key);
+        }
     }
-}
-
-/// The task instances of a run that a request names now.
-fn to_clear(draft: &Draft, work: &ClearWork) -> Vec<Place> {
-    let selection = Selection::new(draft.live.version.dag(), work);
-    let named = draft
-        .state
-        .tis()
-        .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state));
-    named.map(|(task, map_index, _)| (task, map_index)).collect()
 }

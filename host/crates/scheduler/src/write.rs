@@ -51,6 +51,7 @@ impl Write {
     pub(crate) fn is_empty(&self) -> bool {
         let tick = &self.tick;
         tick.dags.is_empty()
+            && tick.pauses.is_empty()
             && tick.pools.is_empty()
             && tick.slots.is_empty()
             && tick.new_runs.is_empty()
@@ -63,6 +64,7 @@ impl Write {
             && tick.hitl_requests.is_empty()
             && tick.hitl_answers.is_empty()
             && tick.callbacks.is_empty()
+            && tick.notes.is_empty()
             && tick.checkpoint_deletes.is_empty()
             && tick.run_deletes.is_empty()
             && tick.intents.is_empty()
@@ -105,6 +107,7 @@ impl Write {
             first
         }
         let (from, to) = (&mut self.tick, &mut first.tick);
+        to.pauses = part(&mut from.pauses, |pause| of.contains(&pause.run));
         to.slots = part(&mut from.slots, |row| of.contains(&row.run));
         to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
         to.runs = part(&mut from.runs, |row| of.contains(&row.key));
@@ -116,6 +119,7 @@ impl Write {
         to.hitl_requests = part(&mut from.hitl_requests, |row| of.contains(&row.ti.run));
         to.hitl_answers = part(&mut from.hitl_answers, |row| of.contains(&row.ti.run));
         to.callbacks = part(&mut from.callbacks, |row| of.contains(&row.run));
+        to.notes = part(&mut from.notes, |note| of.contains(&note.ti.run));
         to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));
         to.run_deletes = part(&mut from.run_deletes, |key| of.contains(key));
         to.intents = part(&mut from.intents, |intent| {

@@ -55,6 +55,8 @@ struct ClearTaskInstancesBody {
     /// Task ids, or pairs of a task id and a map index.
     #[schema(value_type = Option<Vec<Value>>)]
     task_ids: Option<Vec<Value>>,
+    /// Ids of task groups: all their tasks.
+    task_group_ids: Option<Vec<String>>,
     dag_run_id: Option<String>,
     include_upstream: Option<bool>,
     include_downstream: Option<bool>,
@@ -120,6 +122,7 @@ async fn clear_task_instances(
         only_failed: body.flag("only_failed").unwrap_or(true),
         only_running: body.flag("only_running").unwrap_or(false),
         tasks: body.list("task_ids", task),
+        groups: body.texts("task_group_ids").unwrap_or_default(),
         run_id: body.id("dag_run_id"),
         include_upstream: body.flag("include_upstream").unwrap_or(false),
         include_downstream: body.flag("include_downstream").unwrap_or(false),
@@ -151,7 +154,7 @@ async fn clear_task_instances(
     if note.is_some_and(|note| !note.is_empty()) {
         return Err(ApiError::new(
             Code::NotSupported,
-            "notes belong to runs here, not to task instances",
+            "a note is set by `PATCH` of the task instances",
         ));
     }
     let dag_id = dags::find(&app, &path).await?.dag_id;

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use model::{DagRunState, RunId};
 use ports::control::TriggerRequest;
-use ports::query::{Listed, Page, RunRow};
+use ports::query::{HiddenFailure, Listed, Page, RunRow};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -106,6 +106,9 @@ pub(super) struct DagRunResponse {
     id: String,
     /// Why the run was set aside, if it was: its data cannot be committed.
     set_aside: Option<String>,
+    /// Tasks that failed although the run is a success, without any task taking notice of it; with what hides that and what to change.
+    #[schema(value_type = Vec<Value>)]
+    hidden_failures: Vec<HiddenFailure>,
 }
 
 impl DagRunResponse {
@@ -136,6 +139,7 @@ impl DagRunResponse {
             partition_date: Null,
             id: row.uuid.to_string(),
             set_aside: row.set_aside.clone(),
+            hidden_failures: row.hidden_failures.clone(),
         })
     }
 }

@@ -140,6 +140,8 @@ pub(crate) struct DagResponse {
     owners: Vec<String>,
     is_backfillable: bool,
     file_token: String,
+    /// Why the scheduler paused the DAG, if it did.
+    paused_reason: Option<String>,
 }
 
 impl DagResponse {
@@ -170,7 +172,7 @@ impl DagResponse {
             tags: dag.tags.iter().map(tag).collect(),
             max_active_tasks: dag.max_active_tasks,
             max_active_runs: dag.max_active_runs,
-            max_consecutive_failed_dag_runs: 0,
+            max_consecutive_failed_dag_runs: dag.max_consecutive_failed_dag_runs,
             has_task_concurrency_limits: dag.tasks.iter().any(|task| {
                 let queueing = &task.queueing;
                 queueing.max_active_tis_per_dag.is_some() || queueing.max_active_tis_per_dagrun.is_some()
@@ -184,6 +186,7 @@ impl DagResponse {
             owners: vec![dag.owner.clone()],
             is_backfillable: false,
             file_token: row.version.digest.to_string(),
+            paused_reason: row.paused_reason.clone(),
             dag_id: id,
         }
     }
@@ -404,6 +407,7 @@ async fn patch(
     app.control.set_paused(&dag_id, paused, user.name()).await?;
     let mut row = find(&app, &path).await?;
     row.paused = paused;
+    row.paused_reason = None;
     Ok(Json(DagResponse::new(&row)))
 }
 
@@ -420,6 +424,7 @@ async fn patch_all(
     for row in &mut listed.items {
         app.control.set_paused(&row.dag_id, paused, user.name()).await?;
         row.paused = paused;
+        row.paused_reason = None;
     }
     Ok(Json(DagCollectionResponse {
         dags: listed.items.iter().map(DagResponse::new).collect(),

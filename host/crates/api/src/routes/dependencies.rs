@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use model::{DagRunState, MapIndex, TaskInstanceState};
-use ports::query::{TiFilter, TiRow};
+use model::dag::Task;
+use model::past::{Past, RunBefore, is_successful, judge};
+use model::{Dag, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
+use ports::query::{OrderBy, Page, RunField, RunFilter, TiFilter, TiRow, TimeRange};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -66,10 +68,20 @@ async fn list(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskDe
             add("Dag Not Paused", format!("DAG `{}` is paused", run.dag_id));
         }
     }
+    // A retry or a poke that is due waits for its rule and for the past again.
+    let is_due = |ti: &TiRow| ti.next_at.is_none();
     match ti.state {
+        TaskInstanceState::UpForRetry | TaskInstanceState::UpForReschedule if is_due(&ti) => {
+            if let Some(reason) = past(&app, &path, &ti).await? {
+                add("Previous Dagrun State", reason);
+            }
+        }
         TaskInstanceState::NoStatus => {
             if let Some(reason) = rule(&app, &path, &ti).await? {
                 add("Trigger Rule", reason);
+            }
+            if let Some(reason) = past(&app, &path, &ti).await? {
+                add("Previous Dagrun State", reason);
             }
         }
         TaskInstanceState::Scheduled => {
@@ -128,4 +140,88 @@ async fn rule(app: &App, path: &PathArgs, ti: &TiRow) -> Result<Option<String>, 
         task.trigger_rule.as_str(),
         found.join(", ")
     )))
+}
+
+/// The run before, as its rows and what memory knows of them say.
+struct Before {
+    dag: Arc<Dag>,
+    rows: Vec<TiRow>,
+    /// Whether an older run had the task, if this one has not.
+    older: bool,
+}
+
+impl RunBefore for Before {
+    fn dag(&self) -> &Dag {
+        &self.dag
+    }
+
+    fn unsuccessful(&self, task: TaskIndex) -> u64 {
+        let of_task = || self.rows.iter().filter(|row| row.key.task == task);
+        let waiting = of_task().filter(|row| !is_successful(row.state)).count();
+        let never_stored = of_task().next().is_none();
+        u64::try_from(waiting).unwrap_or(u64::MAX).max(u64::from(never_stored))
+    }
+
+    fn was_there_before(&self, _: &Task) -> bool {
+        self.older
+    }
+}
+
+/// What the run before has still to come to, where the task looks back.
+async fn past(app: &App, path: &PathArgs, ti: &TiRow) -> Result<Option<String>, ApiError> {
+    let run = dag_runs::find(app, path).await?;
+    let dag = dag_of(app, &run).await?;
+    let (Some(task), Some(date)) = (dag.task(ti.key.task), run.logical_date) else {
+        return Ok(None);
+    };
+    if task.past.is_ignored() {
+        return Ok(None);
+    }
+    let earlier = TimeRange {
+        lt: Some(date),
+        ..TimeRange::default()
+    };
+    let filter = RunFilter {
+        dag_id: Some(run.dag_id.clone()),
+        logical_date: earlier,
+        order_by: vec![OrderBy {
+            field: RunField::LogicalDate,
+            descending: true,
+        }],
+        ..RunFilter::default()
+    };
+    let one = Page { limit: 1, offset: 0 };
+    let Some(before) = app.metadata.runs(&filter, one).await?.items.into_iter().next() else {
+        return Ok(None);
+    };
+    let mut names = vec![task.id.clone()];
+    if task.past == Past::WaitForDownstream {
+        let followers = task.downstream.iter().filter_map(|task| dag.task(*task));
+        names.extend(followers.map(|task| task.id.clone()));
+    }
+    let filter = TiFilter {
+        dag_id: Some(run.dag_id.clone()),
+        run_id: Some(before.run_id.clone()),
+        task_ids: names,
+        ..TiFilter::default()
+    };
+    let mut rows = page::scan("this question", |page| app.metadata.task_instances(&filter, page)).await?;
+    overlay(app, &mut rows);
+    let of_before = dag_of(app, &before).await?;
+    let older = of_before.index_of(task.id.as_str()).is_none() && {
+        let filter = TiFilter {
+            dag_id: Some(run.dag_id.clone()),
+            task_ids: vec![task.id.clone()],
+            logical_date: earlier,
+            ..TiFilter::default()
+        };
+        app.metadata.task_instances(&filter, one).await?.total > 0
+    };
+    let before_run = Before {
+        dag: of_before,
+        rows,
+        older,
+    };
+    let unmet = judge(&dag, task, &before_run).err();
+    Ok(unmet.map(|unmet| unmet.reason(&dag, task, before.run_id.as_str())))
 }

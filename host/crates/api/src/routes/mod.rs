@@ -1,6 +1,7 @@
 //! One file a resource. Each adds its routes, with their description, to the whole.
 
 mod blobs;
+mod bulk_task_instances;
 mod callbacks;
 mod clear;
 mod components;

@@ -51,6 +51,7 @@ pub(crate) fn routes() -> Routes {
     let routes = super::clear::add(routes);
     let routes = super::task_instances::add(routes);
     let routes = super::set_state::add(routes);
+    let routes = super::bulk_task_instances::add(routes);
     let routes = super::dependencies::add(routes);
     let routes = super::tries::add(routes);
     let routes = super::hitl::add(routes);

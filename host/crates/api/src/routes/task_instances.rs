@@ -111,7 +111,7 @@ pub(super) struct TaskInstanceResponse {
     pid: Null,
     executor: Null,
     executor_config: &'static str,
-    note: Null,
+    note: Option<String>,
     /// What its `map_index_template` calls it.
     rendered_map_index: Option<String>,
     #[schema(value_type = Value)]
@@ -190,7 +190,7 @@ impl TaskInstanceResponse {
             pid: Null,
             executor: Null,
             executor_config: "{}",
-            note: Null,
+            note: row.note.clone(),
             rendered_map_index: row.rendered_map_index,
             rendered_fields: Map::new(),
             trigger: Null,

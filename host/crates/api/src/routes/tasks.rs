@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use model::dag::{Task, TaskKind};
+use model::past::Past;
 use model::{Dag, TaskIndex};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -140,8 +141,8 @@ impl TaskResponse {
             start_date: Null,
             end_date: Null,
             trigger_rule: task.trigger_rule.as_str(),
-            depends_on_past: false,
-            wait_for_downstream: false,
+            depends_on_past: task.past.matters(),
+            wait_for_downstream: task.past == Past::WaitForDownstream,
             retries: task.retry.retries,
             queue: task.queueing.queue.clone(),
             pool: task.pool.clone(),

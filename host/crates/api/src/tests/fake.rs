@@ -19,7 +19,7 @@ use ports::callback::{CallbackFilter, CallbackId, CallbackRow};
 use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    SetStateRequest, TriggerRequest,
+    SetNoteRequest, SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, DagVersion, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
@@ -75,6 +75,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         map_index_template: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),
@@ -110,6 +111,7 @@ impl Fake {
             max_active_tasks: 64,
             dagrun_timeout: Some(Duration::from_secs(90)),
             callbacks: Vec::new(),
+            max_consecutive_failed_dag_runs: 3,
             groups: Vec::new(),
             tasks: vec![task("load", &[], &[1]), task("train", &[0], &[])],
         });
@@ -149,6 +151,7 @@ impl Fake {
         DagRow {
             dag_id: self.version.dag.id.clone(),
             paused: self.data().paused,
+            paused_reason: None,
             version: self.version.clone(),
             created_at: NOW,
             updated_at: NOW,
@@ -224,6 +227,7 @@ impl Control for Fake {
             note: request.note,
             triggering_user: Some(request.user),
             set_aside: None,
+            hidden_failures: Vec::new(),
         };
         for (index, task) in self.version.dag.tasks.iter().enumerate() {
             data.tis.push(TiRow {
@@ -264,6 +268,7 @@ impl Control for Fake {
                 operator: task.work.operator().to_owned(),
                 operator_name: task.work.operator_name().to_owned(),
                 component_digest: task.work.component().map(|component| component.digest),
+                note: None,
             });
         }
         data.runs.push(run.clone());
@@ -329,6 +334,18 @@ impl Control for Fake {
         }
         if changed.is_empty() && !request.dry_run {
             return Err(ControlError::Conflict("there is nothing to change".to_owned()));
+        }
+        Ok(changed)
+    }
+
+    async fn set_task_instance_note(&self, request: SetNoteRequest) -> Result<Vec<TiRow>, ControlError> {
+        let mut changed = Vec::new();
+        for ti in &mut self.data().tis {
+            let named = request.tasks.iter().any(|(task, _)| *task == ti.task_id);
+            if named && ti.run_id == request.run_id {
+                ti.note = Some(request.note.clone()).filter(|note| !note.is_empty());
+                changed.push(ti.clone());
+            }
         }
         Ok(changed)
     }

@@ -33,6 +33,8 @@ INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 CREATE TABLE dag (
     dag_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     paused BIGINT NOT NULL CHECK (paused IN (0, 1)),
+    -- Why, where the scheduler paused it.
+    paused_reason TEXT COLLATE "C",
     current_version TEXT COLLATE "C" NOT NULL,
     owner TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
@@ -100,6 +102,8 @@ CREATE TABLE dag_run (
     note TEXT COLLATE "C",
     triggering_user TEXT COLLATE "C",
     set_aside TEXT COLLATE "C",
+    -- A JSON list of what the success of the run hides; null is nothing.
+    hidden_failures TEXT COLLATE "C",
     updated_at BIGINT NOT NULL,
     UNIQUE (dag_id, run_id)
 );
@@ -217,6 +221,16 @@ CREATE TABLE callback (
 CREATE INDEX callback_run ON callback (dag_run, id);
 CREATE INDEX callback_left ON callback (id) WHERE state IN ('queued', 'running');
 CREATE INDEX callback_notification ON callback (id) WHERE kind = 'notification';
+-- What people noted about task instances; the last note stays.
+CREATE TABLE task_instance_note (
+    dag_run BIGINT NOT NULL,
+    task_index BIGINT NOT NULL,
+    map_index BIGINT NOT NULL,
+    content TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index)
+);
 
 CREATE TABLE xcom (
     dag_run BIGINT NOT NULL,
@@ -270,7 +284,7 @@ CREATE TABLE intent (
     dag_id TEXT COLLATE "C" NOT NULL,
     user_name TEXT COLLATE "C" NOT NULL,
     created_at BIGINT NOT NULL,
-    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('clear', 'set_state', 'delete_runs', 'delete_dag')),
     payload TEXT COLLATE "C" NOT NULL
 );
 

@@ -32,6 +32,8 @@ INSERT INTO run_key_counter (id, next_key) VALUES (1, 1);
 CREATE TABLE dag (
     dag_id TEXT NOT NULL PRIMARY KEY,
     paused INTEGER NOT NULL CHECK (paused IN (0, 1)),
+    -- Why, where the scheduler paused it.
+    paused_reason TEXT,
     current_version TEXT NOT NULL REFERENCES dag_version (uuid) DEFERRABLE INITIALLY DEFERRED,
     owner TEXT NOT NULL,
     created_at INTEGER NOT NULL,
@@ -96,6 +98,8 @@ CREATE TABLE dag_run (
     note TEXT,
     triggering_user TEXT,
     set_aside TEXT,
+    -- A JSON list of what the success of the run hides; null is nothing.
+    hidden_failures TEXT,
     updated_at INTEGER NOT NULL,
     UNIQUE (dag_id, run_id)
 ) STRICT;
@@ -213,6 +217,16 @@ CREATE TABLE callback (
 CREATE INDEX callback_run ON callback (dag_run, id);
 CREATE INDEX callback_left ON callback (id) WHERE state IN ('queued', 'running');
 CREATE INDEX callback_notification ON callback (id) WHERE kind = 'notification';
+-- What people noted about task instances; the last note stays.
+CREATE TABLE task_instance_note (
+    dag_run INTEGER NOT NULL,
+    task_index INTEGER NOT NULL,
+    map_index INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (dag_run, task_index, map_index)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE xcom (
     dag_run INTEGER NOT NULL,
@@ -266,7 +280,7 @@ CREATE TABLE intent (
     dag_id TEXT NOT NULL,
     user_name TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('clear', 'delete_runs', 'delete_dag')),
+    kind TEXT NOT NULL CHECK (kind IN ('clear', 'set_state', 'delete_runs', 'delete_dag')),
     payload TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 

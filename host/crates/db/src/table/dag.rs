@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use model::{DagId, Timestamp};
 use ports::intent::IntentWrite;
-use ports::store::DagWrite;
+use ports::store::{DagPause, DagWrite};
 use uuid::Uuid;
 
 use super::dag_version::{self, EncodeError};
@@ -15,18 +15,21 @@ use crate::sql::{Dialect, Row, Statement};
 pub(crate) struct Stored {
     pub(crate) dag_id: DagId,
     pub(crate) paused: bool,
+    pub(crate) paused_reason: Option<String>,
     pub(crate) version: Uuid,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
 }
 
-pub(crate) const COLUMNS: &str = "SELECT d.dag_id, d.paused, d.current_version, d.created_at, d.updated_at";
+pub(crate) const COLUMNS: &str =
+    "SELECT d.dag_id, d.paused, d.paused_reason, d.current_version, d.created_at, d.updated_at";
 
 pub(crate) fn read(row: &Row) -> Result<Stored, sqlx::Error> {
     let mut columns = row.columns();
     Ok(Stored {
         dag_id: columns.parse()?,
         paused: columns.flag()?,
+        paused_reason: columns.opt_text()?,
         version: columns.uuid()?,
         created_at: columns.time()?,
         updated_at: columns.time()?,
@@ -48,6 +51,13 @@ pub(crate) fn one(dag_id: &DagId) -> Statement {
 
 pub(crate) fn tags() -> Statement {
     Statement::new("SELECT DISTINCT name FROM dag_tag ORDER BY name")
+}
+
+/// Pauses a DAG whose runs fail.
+pub(crate) fn pause(pause: &DagPause) -> Statement {
+    Statement::new("UPDATE dag SET paused = 1, paused_reason = ? WHERE dag_id = ?")
+        .arg(&pause.reason)
+        .arg(pause.dag_id.as_str())
 }
 
 /// The statements of one change.
@@ -90,7 +100,7 @@ pub(crate) fn write(dialect: Dialect, change: &DagWrite, now: Timestamp) -> Resu
             statements
         }
         DagWrite::SetPaused { dag_id, paused } => vec![
-            Statement::new("UPDATE dag SET paused = ? WHERE dag_id = ?")
+            Statement::new("UPDATE dag SET paused = ?, paused_reason = NULL WHERE dag_id = ?")
                 .arg(*paused)
                 .arg(dag_id.as_str()),
         ],

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, RunId, RunUuid, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, RunId, RunUuid, TaskId, Timestamp};
 use ports::executor::RunContext;
 use ports::query::RunRow;
-use ports::store::{NewRun, RunWrite};
+use ports::store::{NewRun, RunWrite, StoredBefore};
 
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
 
@@ -67,6 +67,7 @@ const CHANGES: &[(&str, Kind)] = &[
     ("end_date", Kind::Int),
     ("note", Kind::Text),
     ("set_aside", Kind::Text),
+    ("hidden_failures", Kind::Text),
     ("updated_at", Kind::Int),
 ];
 
@@ -75,20 +76,21 @@ const CHANGES: &[(&str, Kind)] = &[
 const UPDATE_SQLITE: &str = "\
     INSERT INTO dag_run (id, uuid, dag_id, run_id, version, state, run_type, logical_date, data_interval_start, \
         data_interval_end, run_after, queued_at, start_date, end_date, conf, params, note, triggering_user, set_aside, \
-        updated_at) \
+        hidden_failures, updated_at) \
     SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, c.value ->> 1, r.run_type, r.logical_date, r.data_interval_start, \
         r.data_interval_end, r.run_after, c.value ->> 2, c.value ->> 3, c.value ->> 4, r.conf, r.params, \
-        COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7 \
+        COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7, c.value ->> 8 \
     FROM jsonb_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, queued_at = excluded.queued_at, \
         start_date = excluded.start_date, end_date = excluded.end_date, note = excluded.note, \
-        set_aside = excluded.set_aside, updated_at = excluded.updated_at";
+        set_aside = excluded.set_aside, hidden_failures = excluded.hidden_failures, updated_at = excluded.updated_at";
 
 const UPDATE_POSTGRES: &str = "\
     UPDATE dag_run r SET state = c.state, queued_at = c.queued_at, start_date = c.start_date, end_date = c.end_date, \
-        note = COALESCE(c.note, r.note), set_aside = c.set_aside, updated_at = c.updated_at \
-    FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::bigint[]) \
-        AS c (id, state, queued_at, start_date, end_date, note, set_aside, updated_at) \
+        note = COALESCE(c.note, r.note), set_aside = c.set_aside, hidden_failures = c.hidden_failures, \
+        updated_at = c.updated_at \
+    FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[], ?::bigint[]) \
+        AS c (id, state, queued_at, start_date, end_date, note, set_aside, hidden_failures, updated_at) \
     WHERE r.id = c.id";
 
 /// Changes runs. The rows are sorted and without repeats.
@@ -102,6 +104,9 @@ pub(crate) fn update(dialect: Dialect, runs: &[&RunWrite], now: Timestamp) -> St
         batch.int(run.end_date.map(|time| time.0));
         batch.text(run.note.as_deref());
         batch.text(run.set_aside.as_deref());
+        // Texts and short lists: this cannot fail.
+        let hidden = (!run.hidden_failures.is_empty()).then(|| serde_json::to_string(&run.hidden_failures));
+        batch.text(hidden.and_then(Result::ok).as_deref());
         batch.int(now.0);
     }
     batch.into_statement(match dialect {
@@ -144,6 +149,51 @@ pub(crate) fn find_by_logical_date(dag_id: &DagId, logical_date: Timestamp) -> S
         .arg(logical_date)
 }
 
+/// The run with the latest logical date before this one.
+pub(crate) fn before(dag_id: &DagId, logical_date: Timestamp) -> Statement {
+    Statement::new(
+        "SELECT id, version, state FROM dag_run WHERE dag_id = ? AND logical_date < ? ORDER BY logical_date DESC LIMIT 1",
+    )
+    .arg(dag_id.as_str())
+    .arg(logical_date)
+}
+
+/// Reads what [`before`] selected; what its task instances came to is missing.
+pub(crate) fn read_before(row: &Row) -> Result<StoredBefore, sqlx::Error> {
+    let mut columns = row.columns();
+    Ok(StoredBefore {
+        key: DagRunKey(columns.int()?),
+        version: columns.uuid()?,
+        state: columns.parse()?,
+        states: Vec::new(),
+    })
+}
+
+/// A row if a run with an earlier logical date has the task.
+pub(crate) fn has_task_before(dag_id: &DagId, logical_date: Timestamp, task_id: &TaskId) -> Statement {
+    Statement::new(
+        "SELECT r.id FROM dag_run r JOIN dag_version_task t ON t.version = r.version \
+         WHERE r.dag_id = ? AND r.logical_date < ? AND t.task_id = ? LIMIT 1",
+    )
+    .arg(dag_id.as_str())
+    .arg(logical_date)
+    .arg(task_id.as_str())
+}
+
+/// The latest runs, with `run_after` and state.
+pub(crate) fn latest(dag_id: &DagId, limit: u32) -> Statement {
+    let mut statement = Statement::new("SELECT id, run_after, state FROM dag_run WHERE dag_id = ");
+    statement.bind(dag_id.as_str());
+    statement.push(" ORDER BY run_after DESC, id DESC LIMIT ").bind(limit);
+    statement
+}
+
+/// Reads what [`latest`] selected.
+pub(crate) fn read_latest(row: &Row) -> Result<(DagRunKey, Timestamp, DagRunState), sqlx::Error> {
+    let mut columns = row.columns();
+    Ok((DagRunKey(columns.int()?), columns.time()?, columns.parse()?))
+}
+
 pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Timestamp>, limit: u32) -> Statement {
     let mut statement = Statement::new("SELECT id FROM dag_run WHERE dag_id = ");
     statement.bind(dag_id.as_str());
@@ -160,7 +210,7 @@ pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Time
 /// The columns of [`read`]; `r` is the run and `v` its version.
 pub(crate) const COLUMNS: &str = "SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, v.number, r.state, r.run_type, \
     r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.start_date, r.end_date, r.conf, \
-    r.note, r.triggering_user, r.set_aside";
+    r.note, r.triggering_user, r.set_aside, r.hidden_failures";
 
 pub(crate) const FROM: &str = " FROM dag_run r JOIN dag_version v ON v.uuid = r.version";
 
@@ -210,6 +260,7 @@ fn read_columns(columns: &mut crate::sql::Columns<'_>) -> Result<RunRow, sqlx::E
         note: columns.opt_text()?,
         triggering_user: columns.opt_text()?,
         set_aside: columns.opt_text()?,
+        hidden_failures: columns.opt_json()?.unwrap_or_default(),
     })
 }
 
@@ -227,6 +278,7 @@ pub(crate) fn read_for_recovery(row: &Row) -> Result<(RunRow, Arc<RunContext>), 
         uuid: run.uuid,
         dag_id: run.dag_id.clone(),
         run_id: run.run_id.clone(),
+        run_type: run.run_type,
         logical_date: run.logical_date,
         data_interval_start: run.data_interval_start,
         data_interval_end: run.data_interval_end,

@@ -30,6 +30,7 @@ static INTENT_RUN: Upsert = Upsert::new("intent_run", RUN, 0);
 fn kind(work: &IntentWork) -> &'static str {
     match work {
         IntentWork::Clear(_) => "clear",
+        IntentWork::SetState { .. } => "set_state",
         IntentWork::DeleteRuns => "delete_runs",
         IntentWork::DeleteDag => "delete_dag",
     }

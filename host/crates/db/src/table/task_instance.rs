@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU32};
 
 use model::run::raised_memory_bytes;
-use model::{DagRunKey, DispatchNumber, MapIndex, RunUuid, TaskIndex, TiKey, Timestamp, TryNumber};
+use model::{DagRunKey, DispatchNumber, MapIndex, RunUuid, TaskIndex, TaskInstanceState, TiKey, Timestamp, TryNumber};
 use ports::deploy::DagVersion;
 use ports::executor::TryUsage;
 use ports::query::TiRow;
@@ -134,7 +134,9 @@ const COLUMNS: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number
 pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.try_number, t.task_id, t.state, t.max_tries, t.dispatch, \
     t.infra_losses, t.acknowledged, t.cause, t.message, t.code, t.details, t.scheduled_at, t.queued_at, t.start_date, t.end_date, \
     t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, t.rendered_map_index, \
-    r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version";
+    r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version, \
+    (SELECT n.content FROM task_instance_note n WHERE n.dag_run = t.dag_run AND n.task_index = t.task_index \
+    AND n.map_index = t.map_index AND n.content <> '')";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
 
@@ -184,6 +186,21 @@ pub(crate) fn read(row: &Row) -> Result<TiWrite, sqlx::Error> {
 }
 
 /// All rows of a run, ordered by key.
+/// How many task instances of a run are in which state, by task.
+pub(crate) fn states(run: DagRunKey) -> Statement {
+    Statement::new(
+        "SELECT task_index, state, COUNT(*) FROM task_instance WHERE dag_run = ? \
+         GROUP BY task_index, state ORDER BY task_index, state",
+    )
+    .arg(run.0)
+}
+
+/// Reads what [`states`] selected.
+pub(crate) fn read_states(row: &Row) -> Result<(TaskIndex, TaskInstanceState, u64), sqlx::Error> {
+    let mut columns = row.columns();
+    Ok((TaskIndex(columns.number()?), columns.parse()?, columns.number()?))
+}
+
 pub(crate) fn of_run(run: DagRunKey) -> Statement {
     let mut statement = Statement::new(COLUMNS);
     statement
@@ -201,6 +218,8 @@ pub(crate) struct RunPart {
     pub(crate) logical_date: Option<Timestamp>,
     pub(crate) run_after: Timestamp,
     pub(crate) version: Uuid,
+    /// What a person noted about the task instance itself.
+    pub(crate) note: Option<String>,
 }
 
 /// All rows of a run as they are shown, ordered by key.
@@ -237,6 +256,7 @@ pub(crate) fn read_shown_columns(columns: &mut Columns<'_>) -> Result<(TiWrite, 
         logical_date: columns.opt_time()?,
         run_after: columns.time()?,
         version: columns.uuid()?,
+        note: columns.opt_text()?,
     };
     Ok((ti, run))
 }
@@ -280,5 +300,6 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         operator: task.work.operator().to_owned(),
         operator_name: task.work.operator_name().to_owned(),
         component_digest: task.work.component().map(|component| component.digest),
+        note: run.note.clone(),
     })
 }

@@ -73,11 +73,17 @@ async fn an_intent_comes_back_with_the_runs_that_are_left(
     let lease = test.with_dag(&version("etl", 1, &["load"])).await;
     let work = ClearWork {
         tasks: Some(vec![(task_id("load"), None), (task_id("load"), Some(MapIndex(3)))]),
+        groups: vec!["a.b".to_owned()],
         include_upstream: false,
         include_downstream: true,
         only_failed: true,
         only_running: false,
     };
+    let third = IntentWork::SetState {
+        work: work.clone(),
+        state: TaskInstanceState::Skipped,
+    };
+    let third = intent(3, &[], third);
     let second = intent(2, &[5, 7, 1 << 40], IntentWork::Clear(work));
     let first = intent(1, &[9], IntentWork::DeleteRuns);
     test.commit(&lease, step(IntentWrite::Begin(Arc::clone(&second)))).await;
@@ -89,7 +95,17 @@ async fn an_intent_comes_back_with_the_runs_that_are_left(
         },
     )
     .await;
+    test.commit(&lease, step(IntentWrite::Begin(Arc::clone(&third)))).await;
     let db = test.again().await;
+    assert_eq!(db.intents().await.unwrap()[2], Intent::clone(&third));
+    test.commit(
+        &lease,
+        step(IntentWrite::End {
+            id: third.id,
+            dag_id: None,
+        }),
+    )
+    .await;
     let intents = || async { db.intents().await.unwrap() };
     assert_eq!(intents().await, [Intent::clone(&first), Intent::clone(&second)]);
 

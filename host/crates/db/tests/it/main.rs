@@ -9,6 +9,7 @@ mod lease;
 mod lists;
 mod lost_commit;
 mod open;
+mod past;
 mod pools;
 mod support;
 mod ticks;

@@ -171,6 +171,7 @@ pub(crate) fn version_with(
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: model::past::Past::Ignored,
         retry: RetryPolicy::default(),
         sensor: None,
         limits: Limits::default(),
@@ -193,6 +194,7 @@ pub(crate) fn version_with(
         max_active_tasks: 16,
         dagrun_timeout: None,
         callbacks: Vec::new(),
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks: tasks.collect(),
     };
@@ -215,6 +217,7 @@ pub(crate) fn new_run(version: &DagVersion, key: i64) -> NewRun {
             uuid: RunUuid(Uuid::now_v7()),
             dag_id: version.dag.id.clone(),
             run_id: run_id(&format!("manual__{key}")),
+            run_type: model::DagRunType::Manual,
             logical_date: Some(seconds(key)),
             data_interval_start: Some(seconds(key - 1)),
             data_interval_end: Some(seconds(key)),
@@ -241,6 +244,7 @@ pub(crate) fn run_write(key: i64, state: DagRunState) -> RunWrite {
         end_date: state.is_finished().then_some(seconds(2)),
         note: None,
         set_aside: None,
+        hidden_failures: Vec::new(),
     }
 }
 

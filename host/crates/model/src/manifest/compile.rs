@@ -2,6 +2,7 @@
 //! digest.
 
 use indexmap::IndexMap;
+use serde_json::json;
 
 use super::callback::{self, ResolvedCallbacks};
 use super::canonical;
@@ -16,6 +17,8 @@ use super::section::{Spanned, short};
 use super::suggest;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
+use crate::latest_only;
+use crate::past::Past;
 use crate::trigger_rule::TriggerRule;
 use crate::weight;
 use crate::work::{ComponentTask, Work};
@@ -52,7 +55,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
         .iter()
-        .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
+        .map(|task| match &task.human {
+            Some(human) => Some(human::descriptor(&human.step)),
+            None => task.latest_only.then(latest_only),
+        })
         .collect();
     if let Some(pools) = pools {
         pool::check(manifest, pools, &mut findings);
@@ -99,6 +105,7 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
         callbacks: callbacks.compile(&manifest.callbacks),
+        max_consecutive_failed_dag_runs: manifest.max_consecutive_failed_dag_runs.unwrap_or(0),
         groups: repeats::groups(manifest, &mut measures),
         tasks: tasks_of(manifest, &resolved, &callbacks, measures),
     });
@@ -122,6 +129,18 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     })
 }
 
+/// A step that lets only the latest run go on, as a component's task describes itself: it publishes nothing.
+fn latest_only() -> TaskDescriptor {
+    TaskDescriptor {
+        name: latest_only::CLASS.to_owned(),
+        doc: String::new(),
+        input: json!({}),
+        output: json!({"type": "null"}),
+        needs: Vec::new(),
+        labels: None,
+    }
+}
+
 /// What does the work of a task.
 pub(super) struct Resolved<'c> {
     /// Its component; none for a step that is built in.
@@ -143,6 +162,7 @@ impl Resolved<'_> {
     fn work(&self, declared: &TaskDecl) -> Option<Work> {
         match self.component_task() {
             Some(task) => Some(Work::Component(task)),
+            None if declared.latest_only => Some(Work::LatestOnly),
             None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
         }
     }
@@ -255,6 +275,8 @@ pub(super) fn needs(task: &TaskDecl, described: &TaskDescriptor, findings: &mut 
 fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut Findings) {
     match (&described.labels, &task.branches) {
         (None, None) => {}
+        // Told already.
+        (None, Some(_)) if task.latest_only => {}
         (None, Some(branches)) => {
             findings
                 .error(
@@ -361,13 +383,20 @@ fn tasks_of(
                     _ => settings.trigger_rule.unwrap_or(TriggerRule::AllSuccess),
                 },
                 upstream: task.upstream.iter().map(|at| index(*at)).collect(),
+                kind: match task.latest_only {
+                    true => latest_only::kind(&downstream),
+                    false => kind(task),
+                },
                 downstream,
                 group: task.group.map(repeats::group_index),
                 expand,
                 map_index_template: task.map_index_template.clone(),
                 measures,
-                kind: kind(task),
                 role: task.role.clone(),
+                past: Past::of(
+                    settings.depends_on_past.unwrap_or(false),
+                    settings.wait_for_downstream.unwrap_or(false),
+                ),
                 retry: RetryPolicy {
                     retries: settings.retries.unwrap_or(retry.retries),
                     delay: settings.retry_delay.unwrap_or(retry.delay),

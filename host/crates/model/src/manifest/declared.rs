@@ -38,6 +38,7 @@ pub struct Manifest {
     pub(super) max_active_runs: Option<u32>,
     pub(super) max_active_tasks: Option<u32>,
     pub(super) dagrun_timeout: Option<Duration>,
+    pub(super) max_consecutive_failed_dag_runs: Option<u32>,
     pub(super) params: Vec<(String, Param)>,
     /// Of the DAG itself.
     pub(super) callbacks: CallbackSettings,
@@ -95,6 +96,8 @@ pub(super) struct TaskDecl {
     pub(super) entry: Option<Spanned<String>>,
     /// Instead of a component.
     pub(super) human: Option<HumanDecl>,
+    /// Instead of a component.
+    pub(super) latest_only: bool,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,
@@ -136,6 +139,8 @@ pub(super) struct Settings {
     pub(super) retry_policy: Option<Vec<RetryRule>>,
     pub(super) sensor: Option<Sensor>,
     pub(super) trigger_rule: Option<TriggerRule>,
+    pub(super) depends_on_past: Option<bool>,
+    pub(super) wait_for_downstream: Option<bool>,
     pub(super) limits: LimitSettings,
     pub(super) rerun_on_loss: Option<bool>,
     pub(super) max_infra_retries: Option<u32>,

@@ -87,6 +87,11 @@ pub(super) const DAG: &[Field] = &[
     ),
     field("dagrun_timeout", FieldKind::Duration, "How long a run may take."),
     field(
+        "max_consecutive_failed_dag_runs",
+        FieldKind::Int { min: 0, max: 1_000 },
+        "After so many failed runs in a row the DAG is paused. Default: 0, which is never.",
+    ),
+    field(
         "params",
         FieldKind::Params,
         "The parameters of a run: each a default value, or a JSON Schema with `default`.",
@@ -154,6 +159,11 @@ pub(super) const TASK: &[Field] = &[
         "human",
         FieldKind::Section(HUMAN),
         "Instead of a component: ask a person, and wait for the answer.",
+    ),
+    field(
+        "latest_only",
+        FieldKind::Bool,
+        "Instead of a component: skip what directly follows unless the run is the latest one of the schedule.",
     ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
     field(
@@ -308,6 +318,16 @@ pub(super) const SETTINGS: &[Field] = &[
         "trigger_rule",
         FieldKind::TriggerRule,
         "When the task may run. Default: `all_success`.",
+    ),
+    field(
+        "depends_on_past",
+        FieldKind::Bool,
+        "Whether the task waits until it has succeeded, or was skipped, in the run before.",
+    ),
+    field(
+        "wait_for_downstream",
+        FieldKind::Bool,
+        "The same, and for the tasks that directly follow it in the run before.",
     ),
     field(
         "timeout",
@@ -543,14 +563,7 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "on_retry_callback" => "the key is `on_retry`",
         "on_skipped_callback" => "the key is `on_skipped`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
-        "on_execute_callback"
-        | "depends_on_past"
-        | "wait_for_downstream"
-        | "map"
-        | "outlets"
-        | "inlets"
-        | "sla"
-        | "deadline" => "not supported by this version",
+        "on_execute_callback" | "map" | "outlets" | "inlets" | "sla" | "deadline" => "not supported by this version",
         _ => return None,
     })
 }

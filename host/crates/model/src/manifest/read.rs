@@ -36,6 +36,7 @@ pub fn read(source: &str) -> Manifest {
         max_active_runs: None,
         max_active_tasks: None,
         dagrun_timeout: None,
+        max_consecutive_failed_dag_runs: None,
         params: Vec::new(),
         callbacks: CallbackSettings::default(),
         groups: Vec::new(),
@@ -84,6 +85,9 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.max_active_runs = dag.int("max_active_runs", findings).map(|count| count.value);
     manifest.max_active_tasks = dag.int("max_active_tasks", findings).map(|count| count.value);
     manifest.dagrun_timeout = dag.duration("dagrun_timeout", findings).map(|timeout| timeout.value);
+    manifest.max_consecutive_failed_dag_runs = dag
+        .int("max_consecutive_failed_dag_runs", findings)
+        .map(|count| count.value);
     for key in ["schedule", "catchup", "start_date", "end_date"] {
         if dag.get(key).is_some() {
             not_supported(key, dag.key_pos(key), findings);
@@ -164,6 +168,7 @@ pub(super) fn undeclared(id: TaskId, pos: Pos) -> TaskDecl {
         component_span: (0, 0),
         entry: None,
         human: None,
+        latest_only: false,
         input: Input {
             pos,
             value: Value::Object(Map::new()),
@@ -203,10 +208,33 @@ pub(super) fn task(
         return declared;
     };
     let asks = section.get("human").is_some();
-    if !asks {
+    let latest_only = section.bool("latest_only", findings).is_some_and(|flag| flag.value);
+    if !asks && !latest_only {
         section.missing("component", findings, pos);
     }
     let task = &mut declared.task;
+    task.latest_only = latest_only;
+    if latest_only {
+        let excluded = [
+            "component",
+            "task",
+            "input",
+            "human",
+            "branches",
+            "short_circuit",
+            "grants",
+        ];
+        let mapping = ["expand", "expand_zip", "expand_kwargs"];
+        for key in excluded.into_iter().chain(mapping) {
+            if section.get(key).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("{name} is `latest_only`; it cannot have the key `{key}`"),
+                );
+            }
+        }
+    }
     task.component = section.component("component", findings);
     if let Some(node) = section.get("component") {
         task.component_span = node.span;
@@ -409,6 +437,8 @@ pub(super) fn settings(section: &Section<'_>, manifest: &Manifest, findings: &mu
         retry_policy: section.get("retry_policy").map(|node| retry::read(node, findings)),
         sensor: section.get("sensor").and_then(|node| sensor::read(node, findings)),
         trigger_rule: section.trigger_rule("trigger_rule", findings).map(|rule| rule.value),
+        depends_on_past: section.bool("depends_on_past", findings).map(|b| b.value),
+        wait_for_downstream: section.bool("wait_for_downstream", findings).map(|b| b.value),
         limits,
         rerun_on_loss: section.bool("rerun_on_loss", findings).map(|b| b.value),
         max_infra_retries: section.int("max_infra_retries", findings).map(|n| n.value),
@@ -475,6 +505,8 @@ pub(super) fn over(own: Settings, behind: &Settings) -> Settings {
         retry_policy: own.retry_policy.or_else(|| behind.retry_policy.clone()),
         sensor: own.sensor.or_else(|| behind.sensor.clone()),
         trigger_rule: own.trigger_rule.or(behind.trigger_rule),
+        depends_on_past: own.depends_on_past.or(behind.depends_on_past),
+        wait_for_downstream: own.wait_for_downstream.or(behind.wait_for_downstream),
         limits: own.limits.over(&behind.limits),
         rerun_on_loss: own.rerun_on_loss.or(behind.rerun_on_loss),
         max_infra_retries: own.max_infra_retries.or(behind.max_infra_retries),

@@ -53,6 +53,7 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             dispatch,
             loss,
         } => step.try_lost(task, map_index, dispatch, loss),
+        Event::Past { met } => step.past(met),
         Event::Resume => step.evaluate_all(),
         Event::Timer => step.timer(),
         Event::Clear { task_instances } => step.clear(&task_instances),
@@ -120,7 +121,11 @@ impl Step<'_> {
                 self.run.start_date = Some(self.now);
                 self.run.end_date = None;
             }
-            DagRunState::Success | DagRunState::Failed => self.run.end_date = Some(self.now),
+            DagRunState::Success | DagRunState::Failed => {
+                self.run.end_date = Some(self.now);
+                // Whoever lets it run again tells it anew.
+                self.run.past_met = None;
+            }
         }
         self.run.state = to;
         self.transitions.push(Transition::Run { from, to });

@@ -67,6 +67,9 @@ impl Step<'_> {
             return;
         }
         let mut decision = decide(task, node);
+        if decision == Decision::Run && task.past.matters() && !self.run.past_is_met(node.task) {
+            decision = Decision::Wait;
+        }
         if decision == Decision::Run {
             decision = match self.expand(at, task) {
                 Expanded::Settled => Decision::Run,
@@ -157,7 +160,7 @@ impl Step<'_> {
             } else {
                 RunEndReason::Success
             });
-        } else if totals.moving() == 0 {
+        } else if totals.moving() == 0 && !self.run.waits_for_the_past() {
             self.end_run(RunEndReason::Deadlocked);
         }
     }

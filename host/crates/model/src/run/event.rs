@@ -69,6 +69,12 @@ pub enum Event {
         /// How it was lost.
         loss: Loss,
     },
+    /// What the run before came to is known, or has changed: these tasks may run as far as the past is concerned, ascending. Until
+    /// this is told, none that looks back may.
+    Past {
+        /// Of those in `Dag::looking_back`.
+        met: Vec<TaskIndex>,
+    },
     /// The run was restored from rows that may lag behind its trigger rules (a task instance that waits for capacity may be
     /// stored as `no_status`, or not at all): look at every task again.
     Resume,

@@ -30,6 +30,8 @@ pub struct RunState {
     /// How long the parameters are that are mapped over, see `Dag::mapped_params`.
     pub(super) param_lengths: Arc<[u32]>,
     pub(super) totals: Totals,
+    /// What the run before lets run; nothing before that is known. It is not stored: whoever takes the run over is told anew.
+    pub(super) past_met: Option<Arc<[TaskIndex]>>,
     /// Within a step: nodes to look at, since a loop that they wait for is over.
     pub(super) woken: Vec<usize>,
     /// Within a step: loops whose next iteration is due.
@@ -53,12 +55,16 @@ impl Totals {
     /// How many task instances something will still happen to without another one's doing.
     pub(super) fn moving(&self) -> u32 {
         use TaskInstanceState::{AwaitingInput, Deferred, Queued, Restarting, Running, Scheduled};
-        let of = |state: TaskInstanceState| self.by_state.get(state as usize).copied().unwrap_or(0);
         self.timers
             + [Scheduled, Queued, Running, Restarting, Deferred, AwaitingInput]
                 .into_iter()
-                .map(of)
+                .map(|state| self.of(state))
                 .sum::<u32>()
+    }
+
+    /// How many are in a state.
+    pub(super) fn of(&self, state: TaskInstanceState) -> u32 {
+        self.by_state.get(state as usize).copied().unwrap_or(0)
     }
 
     /// Counts a task instance that was not there before.
@@ -119,6 +125,7 @@ impl RunState {
             fans: Chunked::default(),
             param_lengths: param_lengths.into(),
             totals: Totals::default(),
+            past_met: None,
             woken: Vec::new(),
             due_loops: Vec::new(),
             renumbered: Vec::new(),

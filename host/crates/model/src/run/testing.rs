@@ -34,6 +34,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,
+        past: crate::past::Past::Ignored,
         retry: RetryPolicy {
             delay: Duration::ZERO,
             ..RetryPolicy::default()
@@ -81,6 +82,7 @@ pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc
         max_active_tasks: 16,
         dagrun_timeout: None,
         callbacks: Vec::new(),
+        max_consecutive_failed_dag_runs: 0,
         groups: Vec::new(),
         tasks,
     };

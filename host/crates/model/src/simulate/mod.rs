@@ -15,8 +15,9 @@ mod sweep;
 mod tests;
 mod world;
 
+pub use crate::hidden::Hides;
 pub use assume::Assumptions;
-pub use hidden::{Hidden, Hides};
+pub use hidden::Hidden;
 pub use outcome::{Hang, Outcome, Stretch, TiOutcome};
 pub use scenario::{Choice, Fault, Injection, Scenario, Which};
 pub use sweep::{Played, Random, Report, Single, Sweep, sweep};

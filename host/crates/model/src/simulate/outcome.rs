@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cause::Cause;
 use crate::dag::Dag;
+use crate::hidden::badness;
 use crate::id::{MapIndex, TaskIndex};
 use crate::state::{DagRunState, TaskInstanceState};
 
@@ -100,16 +101,5 @@ impl Outcome {
             }
         }
         ran
-    }
-}
-
-fn badness(state: TaskInstanceState) -> u8 {
-    match state {
-        TaskInstanceState::Removed => 0,
-        TaskInstanceState::Skipped => 1,
-        TaskInstanceState::Success => 2,
-        TaskInstanceState::UpstreamFailed => 4,
-        TaskInstanceState::Failed => 5,
-        _ => 3,
     }
 }

@@ -156,6 +156,9 @@ impl<'a> World<'a> {
     }
 
     fn play(mut self) -> Outcome {
+        // As the first run of the DAG.
+        let met = self.of.dag.looking_back().to_vec();
+        self.step(Event::Past { met }, None);
         self.step(Event::Start, None);
         let hang = loop {
             self.fill_slots();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::callback::TEXT;
+use model::latest_only::{self, Dates};
 use model::work::ComponentTask;
 use model::{Work, json};
 use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
@@ -76,6 +77,28 @@ impl Attempt {
             Work::Component(component) => self.run_component(component).await,
             Work::Human(_) => self.ask().await,
             Work::Notify => self.notify().await,
+            Work::LatestOnly => Ok(self.latest_only()),
+        }
+    }
+
+    /// Whether the run is the latest one. Runs are triggered by hand in this version, so no schedule says what comes after.
+    fn latest_only(&self) -> Ended {
+        let run = &self.request.run;
+        let date = run.logical_date.unwrap_or(run.run_after);
+        let dates = Dates {
+            run_type: run.run_type,
+            interval: (
+                run.data_interval_start.unwrap_or(date),
+                run.data_interval_end.unwrap_or(date),
+            ),
+            next_interval_end: None,
+        };
+        Ended {
+            outcome: TryOutcome::Branch {
+                labels: vec![latest_only::label(dates, self.services.clock.now()).to_owned()],
+            },
+            xcoms: Vec::new(),
+            measured: Vec::new(),
         }
     }
 

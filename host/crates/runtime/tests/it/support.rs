@@ -436,6 +436,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             uuid,
             dag_id: DagId::new("a_dag").expect("an id"),
             run_id: RunId::new("manual__1").expect("an id"),
+            run_type: model::DagRunType::Manual,
             logical_date: Some(time("2026-01-31T04:00:00Z")),
             data_interval_start: None,
             data_interval_end: None,

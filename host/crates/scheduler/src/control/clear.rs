@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use model::{Dag, DagId, DagRunKey, RunId};
+use model::{Dag, DagId, DagRunKey, RunId, Timestamp};
 use ports::control::{ClearRequest, ControlError};
 use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::query::TiRow;
@@ -38,6 +38,7 @@ pub(super) async fn clear(
         start_date,
         end_date,
         tasks,
+        groups,
         include_upstream,
         include_downstream,
         only_failed,
@@ -47,6 +48,7 @@ pub(super) async fn clear(
     } = request;
     let work = ClearWork {
         tasks,
+        groups,
         include_upstream,
         include_downstream,
         only_failed,
@@ -56,21 +58,29 @@ pub(super) async fn clear(
         return clear_run(shared, dag_id, &run_id, work, dry_run, user).await;
     }
     check_tasks(dag.version.dag(), &work)?;
-    let runs = shared
-        .store
-        .runs_between(dag_id, start_date, end_date, MAX_RUNS + 1)
-        .await
-        .map_err(query_failed)?;
-    if runs.len() > MAX_RUNS as usize {
-        return Err(ControlError::Conflict(format!(
-            "more than {MAX_RUNS} runs of DAG `{dag_id}` are in this range of time; clear them in several ranges"
-        )));
-    }
+    let runs = runs_between(shared, dag_id, start_date, end_date).await?;
     let rows = select_all(shared, &runs, &work).await?;
     if dry_run || rows.is_empty() {
         return Ok(rows);
     }
-    clear_runs(shared, dag_id, rows, work, user).await
+    carry_out(shared, dag_id, rows, IntentWork::Clear(work), user).await
+}
+
+/// The runs of a DAG in a range of time, as many as one request may be about.
+pub(super) async fn runs_between(
+    shared: &Shared,
+    dag_id: &DagId,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+) -> Result<Vec<DagRunKey>, ControlError> {
+    let runs = shared.store.runs_between(dag_id, start, end, MAX_RUNS + 1).await;
+    let runs = runs.map_err(query_failed)?;
+    if runs.len() > MAX_RUNS as usize {
+        return Err(ControlError::Conflict(format!(
+            "more than {MAX_RUNS} runs of DAG `{dag_id}` are in this range of time; name several ranges, one after the other"
+        )));
+    }
+    Ok(runs)
 }
 
 pub(super) fn check_tasks(dag: &Dag, work: &ClearWork) -> Result<(), ControlError> {
@@ -79,6 +89,14 @@ pub(super) fn check_tasks(dag: &Dag, work: &ClearWork) -> Result<(), ControlErro
             return Err(ControlError::TaskNotFound {
                 dag_id: dag.id.clone(),
                 task_id: task.to_string(),
+            });
+        }
+    }
+    for group in &work.groups {
+        if dag.tasks_of_group(group).is_none() {
+            return Err(ControlError::TaskGroupNotFound {
+                dag_id: dag.id.clone(),
+                group_id: group.chars().take(250).collect(),
             });
         }
     }
@@ -132,12 +150,12 @@ async fn clear_run(
     Ok(rows)
 }
 
-/// `rows` are what the runs have to clear.
-async fn clear_runs(
+/// Promises to do something to several runs, and waits for it a moment. `rows` are the task instances that it is about.
+pub(super) async fn carry_out(
     shared: &Arc<Shared>,
     dag_id: &DagId,
     rows: Vec<TiRow>,
-    work: ClearWork,
+    work: IntentWork,
     user: String,
 ) -> Result<Vec<TiRow>, ControlError> {
     let mut places: HashMap<DagRunKey, Vec<Place>> = HashMap::new();
@@ -154,7 +172,7 @@ async fn clear_runs(
         user,
         created_at: shared.clock.now(),
         runs: runs.clone(),
-        work: IntentWork::Clear(work),
+        work,
     });
     let id = intent.id;
     shared
@@ -174,8 +192,12 @@ async fn clear_runs(
     Ok(rows.into_iter().flatten().collect())
 }
 
-/// What would be cleared of several runs, in their order.
-async fn select_all(shared: &Arc<Shared>, runs: &[DagRunKey], work: &ClearWork) -> Result<Vec<TiRow>, ControlError> {
+/// What is named of several runs, in their order.
+pub(super) async fn select_all(
+    shared: &Arc<Shared>,
+    runs: &[DagRunKey],
+    work: &ClearWork,
+) -> Result<Vec<TiRow>, ControlError> {
     let rows: Vec<Vec<TiRow>> = futures::stream::iter(runs.iter().copied())
         .map(|run| async move {
             let rows = shared.store.ti_rows(run).await.map_err(query_failed)?;

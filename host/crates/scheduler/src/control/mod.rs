@@ -11,6 +11,7 @@ mod respond;
 mod set_paused;
 mod set_run_note;
 mod set_run_state;
+mod set_task_instance_note;
 mod set_task_instance_state;
 mod show;
 mod trigger;
@@ -22,7 +23,7 @@ use async_trait::async_trait;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, RunUuid, TaskId};
 use ports::control::{
     ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    SetStateRequest, TriggerRequest,
+    SetNoteRequest, SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, Deployed};
 use ports::query::{PoolRow, RunRow, TiRow};
@@ -56,6 +57,10 @@ impl Control for Handle {
 
     async fn set_task_instance_state(&self, request: SetStateRequest) -> Result<Vec<TiRow>, ControlError> {
         set_task_instance_state::set_task_instance_state(&self.shared, request).await
+    }
+
+    async fn set_task_instance_note(&self, request: SetNoteRequest) -> Result<Vec<TiRow>, ControlError> {
+        set_task_instance_note::set_task_instance_note(&self.shared, request).await
     }
 
     async fn respond(&self, request: RespondRequest) -> Result<Responded, ControlError> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use model::TaskInstanceState;
 use ports::control::{ControlError, SetStateRequest};
-use ports::intent::ClearWork;
+use ports::intent::{ClearWork, IntentWork};
 use ports::query::TiRow;
 
-use super::clear::check_tasks;
-use super::resolve::run_key;
+use super::clear::{carry_out, check_tasks, runs_between, select_all};
+use super::resolve::{run_key, run_row};
 use super::respond::dag_of;
 use super::show::overlay;
 use crate::inbox::{Message, RunOp};
@@ -24,7 +24,10 @@ pub(super) async fn set_task_instance_state(
     let SetStateRequest {
         dag_id,
         run_id,
+        include_past,
+        include_future,
         tasks,
+        groups,
         include_upstream,
         include_downstream,
         state,
@@ -40,7 +43,8 @@ pub(super) async fn set_task_instance_state(
         )));
     }
     let work = Arc::new(ClearWork {
-        tasks: Some(tasks),
+        tasks: (!tasks.is_empty()).then_some(tasks),
+        groups,
         include_upstream,
         include_downstream,
         only_failed: false,
@@ -49,6 +53,27 @@ pub(super) async fn set_task_instance_state(
     let key = run_key(shared, &dag_id, &run_id).await?;
     let dag = dag_of(shared, &dag_id, &run_id).await?;
     check_tasks(&dag, &work)?;
+    if include_past || include_future {
+        let row = run_row(shared, key, &dag_id, &run_id).await?;
+        let at = row.logical_date.unwrap_or(row.run_after);
+        let range = ((!include_past).then_some(at), (!include_future).then_some(at));
+        let runs = runs_between(shared, &dag_id, range.0, range.1).await?;
+        let mut rows = select_all(shared, &runs, &work).await?;
+        rows.retain(|row| row.state != state && row.state != TaskInstanceState::Removed);
+        if dry_run {
+            return Ok(rows);
+        }
+        if rows.is_empty() {
+            return Err(ControlError::Conflict(format!(
+                "there is nothing to change: the state is `{state}` already in all of these runs"
+            )));
+        }
+        let work = IntentWork::SetState {
+            work: ClearWork::clone(&work),
+            state,
+        };
+        return carry_out(shared, &dag_id, rows, work, user).await;
+    }
     let selection = Selection::new(&dag, &work);
     let read = async || -> Result<Vec<TiRow>, ControlError> {
         let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;

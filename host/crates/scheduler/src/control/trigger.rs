@@ -146,6 +146,7 @@ async fn create(
         uuid: RunUuid(uuid_v7(now)),
         dag_id: request.dag_id.clone(),
         run_id,
+        run_type: DagRunType::Manual,
         logical_date: request.logical_date,
         data_interval_start: interval.map(|(start, _)| start),
         data_interval_end: interval.map(|(_, end)| end),

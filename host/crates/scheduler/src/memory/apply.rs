@@ -19,6 +19,7 @@ impl Tables {
         self.check(tick)?;
         self.pools = self.pools_after(tick)?;
         self.apply_dags(tick);
+        self.apply_pauses(tick);
         self.apply_runs(tick);
         for delete in &tick.run_deletes {
             self.remove_run(*delete);
@@ -129,6 +130,7 @@ impl Tables {
                         .or_insert_with(|| std::sync::Arc::clone(version));
                     let entry = self.dags.entry(version.dag.id.clone()).or_insert(MemoryDag {
                         paused: false,
+                        paused_reason: None,
                         current: version.uuid,
                         deleting: false,
                     });
@@ -140,6 +142,7 @@ impl Tables {
                 DagWrite::SetPaused { dag_id, paused } => {
                     if let Some(dag) = self.dags.get_mut(dag_id) {
                         dag.paused = *paused;
+                        dag.paused_reason = None;
                     }
                 }
                 DagWrite::Delete { dag_id, intent } => {
@@ -155,6 +158,15 @@ impl Tables {
                     }
                 }
                 DagWrite::Intent(step) => self.apply_step(step),
+            }
+        }
+    }
+
+    fn apply_pauses(&mut self, tick: &TickWrite) {
+        for pause in &tick.pauses {
+            if let Some(dag) = self.dags.get_mut(&pause.dag_id) {
+                dag.paused = true;
+                dag.paused_reason = Some(pause.reason.clone());
             }
         }
     }
@@ -218,6 +230,7 @@ impl Tables {
                     end_date: None,
                     note: new.note.clone(),
                     set_aside: None,
+                    hidden_failures: Vec::new(),
                     task_instances: Default::default(),
                     tries: Default::default(),
                     xcoms: Default::default(),
@@ -225,6 +238,7 @@ impl Tables {
                     hitl_answers: Default::default(),
                     checkpoints: Default::default(),
                     callbacks: Default::default(),
+                    notes: Default::default(),
                     new: new.clone(),
                 },
             );
@@ -236,6 +250,7 @@ impl Tables {
                 run.start_date = write.start_date;
                 run.end_date = write.end_date;
                 run.set_aside.clone_from(&write.set_aside);
+                run.hidden_failures.clone_from(&write.hidden_failures);
                 if write.note.is_some() {
                     run.note.clone_from(&write.note);
                 }
@@ -279,6 +294,12 @@ impl Tables {
             if let Some(run) = self.runs.get_mut(&answer.ti.run) {
                 let key = (answer.ti.task, answer.ti.map_index, answer.try_number);
                 run.hitl_answers.insert(key, answer.clone());
+            }
+        }
+        for note in &tick.notes {
+            if let Some(run) = self.runs.get_mut(&note.ti.run) {
+                run.notes
+                    .insert((note.ti.task, note.ti.map_index), note.content.clone());
             }
         }
         for due in &tick.callbacks {

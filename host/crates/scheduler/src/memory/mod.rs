@@ -11,15 +11,17 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
+};
 use ports::callback::{CallbackRow, CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
-    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TiWrite,
-    TickWrite,
+    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag,
+    StoredRun, TiWrite, TickWrite,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -114,6 +116,13 @@ impl MemoryStore {
         self.tables().audit.clone()
     }
 
+    /// Whether a DAG is paused, and why where the scheduler paused it.
+    pub fn paused(&self, dag_id: &DagId) -> Option<(bool, Option<String>)> {
+        let tables = self.tables();
+        let dag = tables.dags.get(dag_id)?;
+        Some((dag.paused, dag.paused_reason.clone()))
+    }
+
     /// The pools by name.
     pub fn all_pools(&self) -> Vec<PoolRow> {
         self.tables().pools.values().cloned().collect()
@@ -203,6 +212,27 @@ impl SchedulerStore for MemoryStore {
             .filter(|(_, run)| !run.state.is_finished())
             .map(|(key, _)| *key)
             .collect())
+    }
+
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError> {
+        Ok(self.tables().run_before(dag_id, logical_date))
+    }
+
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError> {
+        Ok(self.tables().has_task_before(dag_id, logical_date, task_id))
+    }
+
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
+        Ok(self.tables().latest_runs(dag_id, limit))
     }
 
     async fn load_run(&self, key: DagRunKey) -> Result<Option<StoredRun>, QueryError> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use model::run::raised_memory_bytes;
-use model::{DagId, DagRunKey, Digest, MapIndex, RunId, TaskIndex, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, Timestamp};
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
 use ports::query::{RunRow, TiRow};
-use ports::store::{StoredDag, StoredRun};
+use ports::store::{StoredBefore, StoredDag, StoredRun};
 
 use super::tables::{MemoryRun, Tables};
 
@@ -56,6 +56,45 @@ impl Tables {
     pub(super) fn find_run_by_logical_date(&self, dag_id: &DagId, date: Timestamp) -> Option<RunId> {
         let key = self.logical_dates.get(&(dag_id.clone(), date))?;
         Some(self.runs.get(key)?.new.context.run_id.clone())
+    }
+
+    fn runs_before(&self, dag_id: &DagId, date: Timestamp) -> impl Iterator<Item = (Timestamp, &MemoryRun)> {
+        let dated = self
+            .runs
+            .values()
+            .filter_map(|run| Some((run.new.context.logical_date?, run)));
+        dated.filter(move |(at, run)| run.new.context.dag_id == *dag_id && *at < date)
+    }
+
+    pub(super) fn run_before(&self, dag_id: &DagId, date: Timestamp) -> Option<StoredBefore> {
+        let (_, run) = self.runs_before(dag_id, date).max_by_key(|(at, _)| *at)?;
+        Some(StoredBefore {
+            key: run.new.context.key,
+            version: run.new.version,
+            state: run.state,
+            states: run
+                .task_instances
+                .values()
+                .map(|ti| (ti.key.task, ti.state, 1))
+                .collect(),
+        })
+    }
+
+    pub(super) fn has_task_before(&self, dag_id: &DagId, date: Timestamp, task_id: &TaskId) -> bool {
+        let mut versions = self
+            .runs_before(dag_id, date)
+            .filter_map(|(_, run)| self.versions.get(&run.new.version));
+        versions.any(|version| version.dag.index_of(task_id.as_str()).is_some())
+    }
+
+    pub(super) fn latest_runs(&self, dag_id: &DagId, limit: u32) -> Vec<(DagRunKey, Timestamp, DagRunState)> {
+        let of_dag = self.runs.values().filter(|run| run.new.context.dag_id == *dag_id);
+        let mut runs: Vec<_> = of_dag
+            .map(|run| (run.new.context.key, run.new.context.run_after, run.state))
+            .collect();
+        runs.sort_by_key(|(key, run_after, _)| std::cmp::Reverse((*run_after, *key)));
+        runs.truncate(limit as usize);
+        runs
     }
 
     pub(super) fn runs_between(
@@ -112,6 +151,7 @@ impl Tables {
             note: run.note.clone(),
             triggering_user: run.new.triggering_user.clone(),
             set_aside: run.set_aside.clone(),
+            hidden_failures: run.hidden_failures.clone(),
         })
     }
 
@@ -161,6 +201,11 @@ impl Tables {
                     operator: task.work.operator().to_owned(),
                     operator_name: task.work.operator_name().to_owned(),
                     component_digest: task.work.component().map(|component| component.digest),
+                    note: run
+                        .notes
+                        .get(&(ti.key.task, ti.key.map_index))
+                        .filter(|note| !note.is_empty())
+                        .cloned(),
                 })
             })
             .collect()

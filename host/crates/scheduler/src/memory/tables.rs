@@ -9,7 +9,7 @@ use ports::callback::{CallbackChange, CallbackId, CallbackWrite};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
-use ports::query::PoolRow;
+use ports::query::{HiddenFailure, PoolRow};
 use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
@@ -47,6 +47,7 @@ pub(super) struct HeldLease {
 #[derive(Debug)]
 pub(super) struct MemoryDag {
     pub(super) paused: bool,
+    pub(super) paused_reason: Option<String>,
     pub(super) current: Uuid,
     pub(super) deleting: bool,
 }
@@ -60,6 +61,7 @@ pub(super) struct MemoryRun {
     pub(super) end_date: Option<Timestamp>,
     pub(super) note: Option<String>,
     pub(super) set_aside: Option<String>,
+    pub(super) hidden_failures: Vec<HiddenFailure>,
     pub(super) task_instances: BTreeMap<(TaskIndex, MapIndex), TiWrite>,
     pub(super) tries: BTreeMap<(TaskIndex, MapIndex, TryNumber), TiWrite>,
     pub(super) xcoms: BTreeMap<(TaskIndex, MapIndex, String), XcomValue>,
@@ -67,6 +69,7 @@ pub(super) struct MemoryRun {
     pub(super) hitl_answers: BTreeMap<(TaskIndex, MapIndex, TryNumber), HitlAnswer>,
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
     pub(super) callbacks: BTreeMap<CallbackId, MemoryCallback>,
+    pub(super) notes: BTreeMap<(TaskIndex, MapIndex), String>,
 }
 
 /// A callback, as it became due and as it is now.
@@ -85,6 +88,7 @@ impl MemoryRun {
             && self.xcoms.is_empty()
             && self.hitl_requests.is_empty()
             && self.hitl_answers.is_empty()
+            && self.notes.is_empty()
             && self.checkpoints.is_empty()
             && self.callbacks.is_empty())
     }
@@ -102,6 +106,7 @@ impl MemoryRun {
         some(&mut self.hitl_requests, tries);
         some(&mut self.tries, tries);
         some(&mut self.xcoms, xcoms);
+        some(&mut self.notes, tries);
         some(&mut self.checkpoints, checkpoints);
         some(&mut self.callbacks, checkpoints);
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{DagId, DagRunKey, DagRunState, TaskInstanceState};
-use ports::control::{ClearRequest, Control as _, ControlError};
+use model::{DagId, DagRunKey, DagRunState, TaskInstanceState, Timestamp};
+use ports::control::{ClearRequest, Control as _, ControlError, SetStateRequest};
 use ports::intent::IntentWrite;
 use ports::query::RunRow;
 use ports::store::{DagWrite, SchedulerStore as _, TickWrite};
 use scheduler::MemoryStore;
 
-use crate::support::{DagBuilder, Fault, FaultyStore, Reply, Rig, RigBuilder};
+use crate::support::{DagBuilder, Fault, FaultyStore, Reply, Rig, RigBuilder, request};
 
 fn dag(id: &str) -> DagId {
     DagId::new(id).unwrap()
@@ -369,4 +369,70 @@ async fn an_answer_waits_a_moment_for_what_it_promises() {
     }
     rig.handle.delete_dag(&dag("d"), "tester").await.unwrap();
     rig.deploy(DagBuilder::chain("d", 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_of_several_runs_are_set_once_whatever_fails_on_the_way() {
+    for at in 1..40 {
+        // The deploy and the runs come before the promise.
+        let (rig, _) = with_runs(builder(), 0).await;
+        let mut runs = Vec::new();
+        for day in [1, 2, 3] {
+            let mut request = request("d");
+            request.logical_date = Some(Timestamp(day * 86_400_000_000));
+            let run = rig.handle.trigger(request).await.unwrap();
+            rig.finished(&run).await;
+            runs.push(run);
+        }
+        let before = rig.commits();
+        let store = FaultyStore::new(Arc::clone(&rig.store.inner), move |attempt, _| {
+            if attempt == at { Fault::CrashAfter } else { Fault::None }
+        });
+        let id = rig.store.inner.lease().unwrap().scheduler_id;
+        let (_, clock) = rig.crash().await;
+        let rig = builder()
+            .store(store)
+            .clock(clock)
+            .config(|config| config.scheduler_id = id)
+            .start()
+            .await;
+        let mut crashed = rig.store.crashed.subscribe();
+        let request = SetStateRequest {
+            dag_id: dag("d"),
+            run_id: runs[1].run_id.clone(),
+            include_past: true,
+            include_future: false,
+            tasks: vec![("t0".parse().unwrap(), None)],
+            groups: Vec::new(),
+            include_upstream: false,
+            include_downstream: true,
+            state: TaskInstanceState::Failed,
+            dry_run: false,
+            user: "tester".to_owned(),
+        };
+        let work = async {
+            rig.handle.set_task_instance_state(request).await.ok();
+            settled(&rig).await;
+        };
+        let has_crashed = tokio::select! {
+            () = work => false,
+            crashed = crashed.wait_for(|crashed| *crashed) => crashed.is_ok(),
+        };
+        let promised = rig.commits() > before;
+        let rig = if has_crashed { restart(rig).await } else { rig };
+        settled(&rig).await;
+        if promised {
+            for (run, state) in runs.iter().zip(["failed", "failed", "success"]) {
+                for task in ["t0", "t1"] {
+                    assert_eq!(rig.state(run.key, task).as_str(), state, "{at}: {} {task}", run.run_id);
+                }
+            }
+        }
+        assert!(rig.store.inner.intents().await.unwrap().is_empty());
+        if !has_crashed {
+            assert!(at > 2, "there are more commits than {at}");
+            return;
+        }
+    }
+    panic!("it never ended without a crash");
 }

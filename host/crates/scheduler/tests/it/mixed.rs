@@ -142,8 +142,13 @@ async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &Memory
                 TaskInstanceState::Failed,
                 TaskInstanceState::Skipped,
             ];
-            told.marked.insert(run.key);
+            let all = random.random_bool(0.2);
+            told.marked
+                .extend(runs.iter().filter(|of| all || of.key == run.key).map(|of| of.key));
             let set = SetStateRequest {
+                groups: Vec::new(),
+                include_past: all,
+                include_future: all,
                 dag_id: dag.id.clone(),
                 run_id: run.run_id.clone(),
                 tasks: vec![(task, None)],

@@ -2,7 +2,9 @@
 
 mod callbacks;
 mod choose;
+mod hidden;
 mod human;
+mod past;
 mod people;
 mod properties;
 mod repeats;

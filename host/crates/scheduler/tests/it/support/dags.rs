@@ -27,6 +27,7 @@ impl DagBuilder {
                 max_active_tasks: 1_000,
                 dagrun_timeout: None,
                 callbacks: Vec::new(),
+                max_consecutive_failed_dag_runs: 0,
                 groups: Vec::new(),
                 tasks: Vec::new(),
             },
@@ -89,6 +90,7 @@ impl DagBuilder {
             measures: Vec::new(),
             kind: TaskKind::Plain,
             role: TaskRole::Work,
+            past: model::past::Past::Ignored,
             retry: RetryPolicy {
                 retries: 0,
                 delay: Duration::from_secs(10),

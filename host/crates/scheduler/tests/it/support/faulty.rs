@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
+};
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
-use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredDag, StoredRun, TickWrite};
+use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite};
 use scheduler::MemoryStore;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -214,6 +216,24 @@ impl SchedulerStore for FaultyStore {
         limit: u32,
     ) -> Result<Vec<(MapIndex, u64)>, QueryError> {
         self.inner.xcom_sizes(run, task, indexes, key, limit).await
+    }
+    async fn run_before(&self, dag_id: &DagId, logical_date: Timestamp) -> Result<Option<StoredBefore>, QueryError> {
+        self.inner.run_before(dag_id, logical_date).await
+    }
+    async fn has_task_before(
+        &self,
+        dag_id: &DagId,
+        logical_date: Timestamp,
+        task_id: &TaskId,
+    ) -> Result<bool, QueryError> {
+        self.inner.has_task_before(dag_id, logical_date, task_id).await
+    }
+    async fn latest_runs(
+        &self,
+        dag_id: &DagId,
+        limit: u32,
+    ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
+        self.inner.latest_runs(dag_id, limit).await
     }
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await

@@ -1,0 +1,55 @@
+//! Noting something about task instances.
+
+use std::sync::Arc;
+
+use ports::control::{ControlError, SetNoteRequest};
+use ports::intent::ClearWork;
+use ports::query::TiRow;
+
+use super::clear::check_tasks;
+use super::resolve::run_key;
+use super::respond::dag_of;
+use super::show::overlay;
+use crate::inbox::{Message, RunOp};
+use crate::selection::Selection;
+use crate::shared::{Shared, query_failed};
+
+pub(super) async fn set_task_instance_note(
+    shared: &Arc<Shared>,
+    request: SetNoteRequest,
+) -> Result<Vec<TiRow>, ControlError> {
+    let SetNoteRequest {
+        dag_id,
+        run_id,
+        tasks,
+        groups,
+        note,
+        user,
+    } = request;
+    let work = Arc::new(ClearWork {
+        tasks: (!tasks.is_empty()).then_some(tasks),
+        groups,
+        ..ClearWork::default()
+    });
+    let key = run_key(shared, &dag_id, &run_id).await?;
+    let dag = dag_of(shared, &dag_id, &run_id).await?;
+    check_tasks(&dag, &work)?;
+    shared
+        .ask(|reply| {
+            Message::Run(
+                key,
+                RunOp::TaskInstanceNote {
+                    work: Arc::clone(&work),
+                    note,
+                    user,
+                    reply,
+                },
+            )
+        })
+        .await?;
+    let selection = Selection::new(&dag, &work);
+    let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
+    overlay(shared, key, &mut rows);
+    rows.retain(|row| selection.contains(row.key.task, row.key.map_index, row.state));
+    Ok(rows)
+}

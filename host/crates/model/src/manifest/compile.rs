@@ -3,6 +3,7 @@
 
 use indexmap::IndexMap;
 
+use super::between;
 use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
 use super::declared::{Manifest, TaskDecl};
@@ -51,7 +52,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
         .iter()
-        .map(|task| task.human.as_ref().map(|human| human::descriptor(&human.step)))
+        .map(|task| {
+            let asks = task.human.as_ref().map(|human| human::descriptor(&human.step));
+            asks.or_else(|| task.between.as_ref().map(|step| between::descriptor(&step.work)))
+        })
         .collect();
     if let Some(pools) = pools {
         pool::check(manifest, pools, &mut findings);
@@ -133,7 +137,18 @@ impl Resolved<'_> {
                 component.digest,
                 self.task.name.clone(),
             )),
-            None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
+            None => match (&declared.human, &declared.between) {
+                (Some(human), _) => Some(Work::Human(Box::new(human.step.clone()))),
+                (None, Some(step)) => {
+                    let mut work = step.work.clone();
+                    if let Work::TriggerDag(step) = &mut work {
+                        // The default is for guests: a run may take as long as it takes.
+                        step.timeout = declared.settings.limits.timeout;
+                    }
+                    Some(work)
+                }
+                (None, None) => None,
+            },
         }
     }
 }

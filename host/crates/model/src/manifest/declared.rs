@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::between::BetweenDecl;
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
 use super::human::HumanDecl;
@@ -92,6 +93,8 @@ pub(super) struct TaskDecl {
     pub(super) entry: Option<Spanned<String>>,
     /// Instead of a component.
     pub(super) human: Option<HumanDecl>,
+    /// Instead of a component.
+    pub(super) between: Option<BetweenDecl>,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,

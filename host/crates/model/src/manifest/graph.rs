@@ -352,6 +352,7 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
             plan.tasks.get(*task).is_some_and(|declared| {
                 declared.task.expand.is_none()
                     && declared.task.human.is_none()
+                    && declared.task.between.is_none()
                     && repeat_around(declared.task.group) == Some(at)
             })
         });

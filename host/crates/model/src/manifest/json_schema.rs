@@ -19,7 +19,7 @@ pub fn json_schema() -> Value {
     );
     members.insert("title".to_owned(), "Airtight DAG manifest".into());
     let mut task = section(&[TASK, MAPPING, SETTINGS], &[]);
-    task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}]);
+    task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}, {"required": ["trigger_dag"]}, {"required": ["wait_for_dag"]}]);
     let group = section(&[GROUP, MAPPING], &["tasks"]);
     let either = json!({"if": {"type": "object", "required": ["tasks"]}, "then": group, "else": task});
     members.insert("$defs".to_owned(), json!({ "task": either }));

@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, group, human, locate, param, repeat, retry, sensor};
+use super::{between, graph, group, human, locate, param, repeat, retry, sensor};
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
 use crate::template::InputTemplate;
@@ -142,6 +142,14 @@ pub(super) fn not_supported(what: &str, pos: Pos, findings: &mut Findings) {
         .hint(hint);
 }
 
+type ReadBetween = fn(&Node, &mut Findings) -> Option<between::BetweenDecl>;
+
+/// The steps between DAGs.
+const BETWEEN: [(&str, ReadBetween); 2] = [
+    ("trigger_dag", between::trigger_dag),
+    ("wait_for_dag", between::wait_for_dag),
+];
+
 /// A task with the names that are not resolved yet.
 pub(super) struct Declared {
     pub(super) task: TaskDecl,
@@ -164,6 +172,7 @@ pub(super) fn task(
             component_span: (0, 0),
             entry: None,
             human: None,
+            between: None,
             input: Input {
                 pos,
                 value: Value::Object(Map::new()),
@@ -188,9 +197,17 @@ pub(super) fn task(
     let Some(section) = Section::open(&name, &[TASK, MAPPING, SETTINGS], node, findings) else {
         return declared;
     };
-    let asks = section.get("human").is_some();
-    if !asks {
-        section.missing("component", findings, pos);
+    let built_in: Vec<&str> = ["human", "trigger_dag", "wait_for_dag"]
+        .into_iter()
+        .filter(|key| section.get(key).is_some())
+        .collect();
+    match built_in.as_slice() {
+        [] => section.missing("component", findings, pos),
+        [first, second, ..] => {
+            let message = format!("`{first}` and `{second}` exclude each other");
+            findings.error("manifest_value", section.key_pos(second), message);
+        }
+        [_] => {}
     }
     let task = &mut declared.task;
     task.component = section.component("component", findings);
@@ -213,6 +230,22 @@ pub(super) fn task(
                 );
             }
         }
+    }
+    for (key, read) in BETWEEN {
+        let Some(node) = section.get(key) else { continue };
+        for other in ["component", "task", "input", "branches", "short_circuit", "grants"] {
+            if section.get(other).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(other),
+                    format!("{name} has `{key}`; it cannot have the key `{other}`"),
+                );
+            }
+        }
+        let step = read(node, findings);
+        let value = step.as_ref().map_or(Value::Null, |step| step.input.clone());
+        task.input = input_of(node, value, manifest, findings);
+        task.between = step;
     }
     declared.after = section.texts("after", findings).unwrap_or_default();
     if let Some(node) = section.get("branches") {

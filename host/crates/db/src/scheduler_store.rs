@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::between::ChildRun;
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -155,6 +156,10 @@ impl SchedulerStore for Db {
             row.columns().int().map(DagRunKey)
         })
         .await
+    }
+
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        self.all(dag_run::children(run), dag_run::read_child).await
     }
 
     async fn xcoms(

@@ -13,6 +13,8 @@ use model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::between::{RunSelector, TriggerDagRequest};
+
 /// Names one dispatch of one try. What carries any but the current dispatch number is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TryId {
@@ -181,6 +183,10 @@ pub enum TryOutcome {
         /// The details.
         body: Option<String>,
     },
+    /// A run of another DAG is asked for: what it is given is rendered.
+    TriggerDag(Box<TriggerDagRequest>),
+    /// Another DAG is waited for: which run of it is rendered.
+    WaitForDag(RunSelector),
     /// It failed.
     Failed(TryFailure),
 }

@@ -11,6 +11,7 @@ use model::{
 };
 use uuid::Uuid;
 
+use crate::between::{ChildRun, RunParent};
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
@@ -212,6 +213,8 @@ pub struct NewRun {
     pub note: Option<String>,
     /// Who triggered it.
     pub triggering_user: Option<String>,
+    /// The task instance that triggered it.
+    pub parent: Option<Arc<RunParent>>,
     /// When it was queued.
     pub queued_at: Timestamp,
 }
@@ -411,6 +414,8 @@ pub trait SchedulerStore: Send + Sync + 'static {
         end: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError>;
+    /// The runs that the task instances of a run triggered, in the order of their keys.
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError>;
     /// Committed XComs of a task in a run, in the order of the map index; of one task instance where an index is given.
     async fn xcoms(
         &self,

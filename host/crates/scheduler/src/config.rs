@@ -29,6 +29,8 @@ pub struct Config {
     pub backoff: Duration,
     /// The longest pause between two attempts.
     pub backoff_max: Duration,
+    /// How deep runs may trigger runs.
+    pub max_trigger_depth: u32,
     /// How many events a slow subscriber may lag behind.
     pub event_buffer: usize,
 }
@@ -48,6 +50,7 @@ impl Config {
             unavailable_after: Duration::from_secs(1),
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
+            max_trigger_depth: model::between::MAX_TRIGGER_DEPTH,
             event_buffer: 4_096,
         }
     }

@@ -11,6 +11,7 @@ use ports::executor::{Executor, ExecutorEvent, TryId};
 use ports::intent::Intent;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::between::Between;
 use crate::dags::Dags;
 use crate::error::Stopped;
 use crate::inbox::{DagOp, Item, Message};
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
+    /// What runs have to do with other runs.
+    pub(crate) between: Between,
     /// Bounds how many runs are read at a time.
     pub(crate) loads: Arc<Semaphore>,
     /// Intents of the last process.
@@ -81,6 +84,7 @@ impl Core {
             slots,
             timers: Timers::default(),
             lazy: BTreeSet::new(),
+            between: Between::default(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
             failing: None,
@@ -113,7 +117,7 @@ impl Core {
                 self.tick().await;
                 continue;
             }
-            if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() {
+            if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() && self.between.is_idle() {
                 self.finish().await;
                 return Ok(());
             }
@@ -183,6 +187,7 @@ impl Core {
             }
             Message::Run(key, op) => self.accept_request(key, Item::Op(op), now),
             Message::Loaded(key, result) => self.loaded(key, result, now),
+            Message::Between(message) => self.accept_between(*message, now),
             Message::Fenced => self.fenced = true,
             Message::Shutdown { grace } => self.begin_shutdown(grace),
             Message::ExecutorStopped => self.executor_stopped = true,
@@ -200,7 +205,12 @@ impl Core {
                 };
                 (id, item)
             }
-            ExecutorEvent::Finished(report) => (report.id, Item::Finished(report)),
+            ExecutorEvent::Finished(report) => {
+                let Some(report) = self.begin_trigger(report) else {
+                    return;
+                };
+                (report.id, Item::Finished(report))
+            }
             ExecutorEvent::HandedBack { id } => {
                 let item = Item::HandedBack {
                     task: id.ti.task,

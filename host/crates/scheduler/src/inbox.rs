@@ -14,6 +14,7 @@ use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::between::{BetweenMessage, Resolution, Triggered};
 use crate::version::Version;
 
 /// Where an answer goes, once what it says is committed.
@@ -31,6 +32,8 @@ pub(crate) enum Message {
     Run(DagRunKey, RunOp),
     /// A run that was asked for has been read (or not).
     Loaded(DagRunKey, Result<Option<Box<LoadedRun>>, QueryError>),
+    /// Something that runs have to do with other runs has been read.
+    Between(Box<BetweenMessage>),
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.
@@ -192,6 +195,10 @@ pub(crate) enum Item {
     },
     /// A dispatch ended.
     Finished(Box<TryReport>),
+    /// A dispatch ended by asking for a run of another DAG.
+    Triggered(Box<Triggered>),
+    /// What a deferred try waits for has happened.
+    Resolved(Box<Resolution>),
     /// The executor gave a dispatch back.
     HandedBack {
         task: TaskIndex,
@@ -231,6 +238,8 @@ impl Item {
             Self::Op(op) => op.refuse(error),
             Self::Started { .. }
             | Self::Finished(_)
+            | Self::Triggered(_)
+            | Self::Resolved(_)
             | Self::HandedBack { .. }
             | Self::Timer
             | Self::Lost { .. }

@@ -11,6 +11,7 @@
 //! ```
 
 mod audit;
+mod between;
 mod checkpoint;
 mod commit;
 mod config;

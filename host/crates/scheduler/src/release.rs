@@ -239,7 +239,13 @@ impl Core {
                 active.insert(Arc::clone(&live));
             }
         }
+        let news = self.news_of(&draft);
+        let parent = draft.meta.parent.clone();
         let done = self.replace(draft) || deleted;
+        self.tell(key, news);
+        if ended || deleted {
+            self.between.forget_run(key, parent.as_deref());
+        }
         if done {
             self.runs.remove(&key);
             self.lazy.remove(&key);
@@ -345,7 +351,13 @@ impl Core {
             }
             Item::HandedBack { .. } => Metrics::count(&self.shared.metrics.handed_back),
             Item::Lost { acknowledged: true, .. } => Metrics::count(&self.shared.metrics.infrastructure_losses),
-            Item::Lost { .. } | Item::Started { .. } | Item::Finished(_) | Item::Timer | Item::Recovered => {}
+            Item::Lost { .. }
+            | Item::Started { .. }
+            | Item::Finished(_)
+            | Item::Triggered(_)
+            | Item::Resolved(_)
+            | Item::Timer
+            | Item::Recovered => {}
         }
     }
 }

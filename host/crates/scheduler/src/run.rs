@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::run::RunState;
 use model::{DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use ports::between::RunParent;
 use ports::intent::Intent;
 use ports::query::RunRow;
 use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiWrite, XcomWrite};
@@ -23,6 +24,7 @@ pub(crate) struct Meta {
     pub(crate) conf: Arc<str>,
     pub(crate) note: Option<String>,
     pub(crate) triggering_user: Option<String>,
+    pub(crate) parent: Option<Arc<RunParent>>,
     pub(crate) set_aside: Option<String>,
 }
 
@@ -87,6 +89,10 @@ pub(crate) struct Draft {
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
     /// Task instances whose dispatch is over.
     pub(crate) over: Vec<Place>,
+    /// Task instances that wait for another DAG from now on.
+    pub(crate) deferred: Vec<Place>,
+    /// Task instances that do not any more.
+    pub(crate) undeferred: Vec<Place>,
 }
 
 impl Draft {
@@ -100,6 +106,7 @@ impl Draft {
             conf: Arc::clone(&new.conf),
             note: new.note.clone(),
             triggering_user: new.triggering_user.clone(),
+            parent: new.parent.clone(),
             set_aside: None,
         };
         let lazy = state.tis().map(|(task, map_index, _)| (task, map_index)).collect();
@@ -138,6 +145,8 @@ impl Draft {
             dispatches: Vec::new(),
             cancels: Vec::new(),
             over: Vec::new(),
+            deferred: Vec::new(),
+            undeferred: Vec::new(),
         }
     }
 
@@ -224,6 +233,7 @@ impl Draft {
             conf: Arc::clone(&self.meta.conf),
             note: self.meta.note.clone(),
             triggering_user: self.meta.triggering_user.clone(),
+            parent: self.meta.parent.clone(),
             set_aside: self.meta.set_aside.clone(),
         }
     }

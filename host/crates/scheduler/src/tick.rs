@@ -12,7 +12,7 @@ use ports::control::ControlError;
 use ports::executor::TryReport;
 use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, PoolWrite, XcomWrite};
+use ports::store::{DagWrite, NewRun, PoolWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::audit;
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
 use crate::selection::{Selection, state_matches};
+use crate::version::Version;
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
 const ITEMS: usize = 48;
@@ -62,6 +63,8 @@ pub(crate) struct Tick {
     pub(crate) items: Vec<Applied>,
     pub(crate) dag_changes: Vec<AppliedDag>,
     pub(crate) transitions: usize,
+    /// Runs of which each is written only with the other.
+    pub(crate) ties: Vec<(DagRunKey, DagRunKey)>,
 }
 
 impl Tick {
@@ -73,6 +76,7 @@ impl Tick {
             items: Vec::new(),
             dag_changes: Vec::new(),
             transitions: 0,
+            ties: Vec::new(),
         }
     }
 
@@ -242,7 +246,10 @@ impl Core {
                 }
                 return;
             }
-            if matches!(item, Item::Finished(_) | Item::Started { .. } | Item::HandedBack { .. }) {
+            if matches!(
+                item,
+                Item::Finished(_) | Item::Triggered(_) | Item::Started { .. } | Item::HandedBack { .. }
+            ) {
                 Metrics::count(&self.shared.metrics.stale_events);
             }
             return;
@@ -264,6 +271,8 @@ impl Core {
                     self.step(tick, key, event);
                 }
                 Item::Finished(report) => self.apply_finished(tick, key, report),
+                Item::Triggered(triggered) => self.apply_triggered(tick, key, triggered),
+                Item::Resolved(resolution) => self.apply_resolved(tick, key, resolution),
                 Item::HandedBack {
                     task,
                     map_index,
@@ -309,17 +318,23 @@ impl Core {
         if self.dags.get(&context.dag_id).is_none() {
             return Err(ControlError::DagNotFound(context.dag_id.clone()));
         }
-        let dag = Arc::clone(op.version.dag());
+        self.create_run(tick, op.new.clone(), &op.version, &op.user);
+        Ok(())
+    }
+
+    /// The draft of a new run.
+    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, user: &str) {
+        let context = Arc::clone(&new.context);
+        let dag = Arc::clone(version.dag());
         let lengths = param_lengths(&dag, &context.params);
-        let state = RunState::with_params(context.key, dag, context.run_after, op.new.queued_at, &lengths);
-        let live = LiveRun::new(Arc::clone(context), Arc::clone(&op.version), state.state());
-        let mut draft = Draft::new(live, state, op.new.clone());
-        draft.audit.push(audit::run("trigger_dag_run", &op.user, context, None));
+        let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
+        let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
+        let mut draft = Draft::new(live, state, new);
+        draft.audit.push(audit::run("trigger_dag_run", user, &context, None));
         self.slots.run_changed(&draft.live, DagRunState::Queued);
         tick.order.push(context.key);
         tick.drafts.insert(context.key, draft);
         tick.transitions += 1;
-        Ok(())
     }
 
     fn apply_finished(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport) {
@@ -579,12 +594,21 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
+        let resolved = matches!(event, Event::Resolved { .. });
         let transitions = model::run::advance(&mut draft.state, event, now);
         let count = transitions.len();
+        let waited = draft.undeferred.len();
         let base = self.runs.get(&key);
         for transition in transitions {
             draft.note(base, transition, now, &mut self.slots);
         }
+        let given_up: Vec<Place> = match resolved {
+            false => draft.undeferred.iter().skip(waited).copied().collect(),
+            true => Vec::new(),
+        };
         tick.transitions += count;
+        if !given_up.is_empty() {
+            self.cancel_children(tick, key, &given_up);
+        }
     }
 }

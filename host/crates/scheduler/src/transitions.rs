@@ -4,6 +4,7 @@ use model::run::Transition;
 use model::{Cause, DispatchNumber, TaskInstanceState, Timestamp, TryNumber};
 use ports::store::TiWrite;
 
+use crate::between;
 use crate::outcome::Details;
 use crate::run::{Dispatch, Draft, Place, Run, may_wait};
 use crate::slots::Slots;
@@ -74,7 +75,7 @@ impl Draft {
         now: Timestamp,
         slots: &mut Slots,
     ) {
-        use TaskInstanceState::{Queued, Removed, Scheduled, Success};
+        use TaskInstanceState::{Deferred, Queued, Removed, Scheduled, Success};
         if may_wait(from, to) {
             self.lazy.push(place);
         } else {
@@ -91,6 +92,11 @@ impl Draft {
             let ti = self.ti(place);
             self.xcoms.retain(|xcom| xcom.ti != ti);
             self.xcom_deletes.push(ti);
+        }
+        match (from == Deferred, to == Deferred) {
+            (false, true) => self.deferred.push(place),
+            (true, false) => self.undeferred.push(place),
+            _ => {}
         }
         if from.is_dispatched() && !to.is_dispatched() {
             self.over.push(place);
@@ -135,6 +141,9 @@ impl Draft {
                 ti.infra_losses, task.max_infra_retries,
             ),
             Some(Cause::TimedOut) if self.nobody_answered(place, now) => "nobody answered in time".to_owned(),
+            Some(Cause::TimedOut) if between::ran_out_of_time(task, ti, now) => {
+                "the run that it triggered took longer than the task's `timeout`; that run was cancelled".to_owned()
+            }
             Some(Cause::TimedOut) if sensor_timed_out => "the sensor has waited longer than its `timeout`".to_owned(),
             Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
             Some(Cause::Cancelled) => {

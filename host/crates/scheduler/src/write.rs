@@ -20,8 +20,10 @@ pub(crate) struct Write {
     pub(crate) tick: TickWrite,
     /// Whose line each of `tick.audit` is.
     pub(crate) audit_of: Vec<Owner>,
-    /// The runs, in the order in which they were touched.
+    /// The runs, in the order in which they were touched; those that are tied follow each other.
     pub(crate) runs: Vec<DagRunKey>,
+    /// Runs that are written with the one before them in `runs`, or not at all: what happens to one happens because of the other.
+    pub(crate) tied: HashSet<DagRunKey>,
     /// Which change each of `tick.dags` is.
     pub(crate) dags: Vec<usize>,
     /// Which change each of `tick.pools` is.
@@ -38,6 +40,7 @@ impl Write {
             },
             audit_of: Vec::new(),
             runs: Vec::new(),
+            tied: HashSet::new(),
             dags: Vec::new(),
             pools: Vec::new(),
         }
@@ -76,7 +79,46 @@ impl Write {
 
     /// How many parts it can be taken into.
     pub(crate) fn parts(&self) -> usize {
-        self.runs.len() + self.dags.len() + self.pools.len()
+        self.runs.len() - self.tied.len() + self.dags.len() + self.pools.len()
+    }
+
+    /// Ties runs together: each group becomes one part. Groups are few and small, and most ticks have none.
+    pub(crate) fn tie(&mut self, ties: &[(DagRunKey, DagRunKey)]) {
+        if ties.is_empty() {
+            return;
+        }
+        let mut groups: Vec<Vec<DagRunKey>> = Vec::new();
+        for (a, b) in ties {
+            let (mut joined, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut groups)
+                .into_iter()
+                .partition(|group| group.contains(a) || group.contains(b));
+            groups = apart;
+            let mut group = joined.drain(..).flatten().collect::<Vec<_>>();
+            for key in [a, b] {
+                if !group.contains(key) {
+                    group.push(*key);
+                }
+            }
+            groups.push(group);
+        }
+        let written: HashSet<DagRunKey> = self.runs.iter().copied().collect();
+        let grouped: HashSet<DagRunKey> = groups.iter().flatten().copied().collect();
+        self.runs.retain(|key| !grouped.contains(key));
+        for group in groups {
+            let mut keys = group.into_iter().filter(|key| written.contains(key));
+            self.runs.extend(keys.next());
+            for key in keys {
+                self.runs.push(key);
+                self.tied.insert(key);
+            }
+        }
+    }
+
+    /// The place nearest to `at` where no group is taken apart.
+    fn seam(&self, at: usize) -> usize {
+        let is_seam = |at: &usize| self.runs.get(*at).is_none_or(|key| !self.tied.contains(key));
+        let before = (1..=at).rev().find(is_seam);
+        before.unwrap_or_else(|| (at..self.runs.len()).find(is_seam).unwrap_or(self.runs.len()))
     }
 
     /// Takes it apart into two that together write the same: changes of DAGs and pools first, since runs may need them.
@@ -85,7 +127,7 @@ impl Write {
         let mut first = Self::new(now);
         let changes = self.dags.len() + self.pools.len();
         let (runs_first, changes_first) = match (changes, self.runs.len()) {
-            (0, runs) => (runs / 2, 0),
+            (0, runs) => (self.seam(runs / 2), 0),
             (changes, 0) => (0, changes / 2),
             (changes, _) => (0, changes),
         };
@@ -97,6 +139,7 @@ impl Write {
         first.tick.pools = self.tick.pools.drain(..pools_first).collect();
         first.runs = self.runs.drain(..runs_first).collect();
         let of: HashSet<DagRunKey> = first.runs.iter().copied().collect();
+        first.tied = self.tied.extract_if(|key| of.contains(key)).collect();
 
         fn part<T>(rows: &mut Vec<T>, is_first: impl Fn(&T) -> bool) -> Vec<T> {
             let (first, second) = std::mem::take(rows).into_iter().partition(|row| is_first(row));

@@ -219,6 +219,7 @@ impl Control for Fake {
             conf: request.conf.to_string().into(),
             note: request.note,
             triggering_user: Some(request.user),
+            parent: None,
             set_aside: None,
         };
         for (index, task) in self.version.dag.tasks.iter().enumerate() {
@@ -368,6 +369,10 @@ impl Control for Fake {
 
     async fn delete_dag(&self, dag_id: &DagId, _: &str) -> Result<(), ControlError> {
         Err(ControlError::Conflict(format!("DAG `{dag_id}` has active runs")))
+    }
+
+    fn knows_dag(&self, dag_id: &DagId) -> bool {
+        *dag_id == self.version.dag.id
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 
+use super::between;
 use super::input::{self, Input};
 use super::local::Services;
 use super::measure;
@@ -69,6 +70,8 @@ impl Attempt {
         match &self.request.task.work {
             Work::Component(component) => self.run_component(component).await,
             Work::Human(_) => self.ask().await,
+            Work::TriggerDag(_) => between::trigger_dag(self).await,
+            Work::WaitForDag(_) => between::wait_for_dag(self).await,
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::between::ChildRun;
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -214,6 +215,10 @@ impl SchedulerStore for MemoryStore {
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError> {
         Ok(self.tables().runs_between(dag_id, start, end, limit))
+    }
+
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        Ok(self.tables().children(run))
     }
 
     async fn xcoms(

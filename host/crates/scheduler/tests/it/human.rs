@@ -47,7 +47,7 @@ fn builder() -> RigBuilder {
             },
             Vec::new(),
         ),
-        Work::Component(_) => Reply::done(),
+        _ => Reply::done(),
     })
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod basics;
+mod between;
 mod commits;
 mod control;
 mod databases;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, Digest, DispatchNumber, MapIndex, RunId, TaskIndex, TiKey, Timestamp};
+use ports::between::ChildRun;
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
@@ -193,6 +194,9 @@ impl SchedulerStore for FaultyStore {
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError> {
         self.inner.runs_between(dag_id, start, end, limit).await
+    }
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        self.inner.children(run).await
     }
     async fn xcoms(
         &self,

@@ -87,6 +87,15 @@ pub(crate) struct ClearArgs {
     yes: bool,
 }
 
+/// The columns of a run that another one triggered.
+const CHILDREN: &[Column] = &[
+    ("triggered by task", "/parent/task_id", Show::Text),
+    ("dag", "/dag_id", Show::Text),
+    ("run", "/dag_run_id", Show::Text),
+    ("state", "/state", Show::State),
+    ("duration", "/duration", Show::Seconds),
+];
+
 const RUNS: &[Column] = &[
     ("dag", "/dag_id", Show::Text),
     ("run", "/dag_run_id", Show::Text),
@@ -134,7 +143,8 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 return Ok(());
             }
             let instances = task_instances(client, &dag_id, &run_id).await?;
-            show(context.output(), run, instances);
+            let children = children(client, &dag_id, &run_id).await?;
+            show(context.output(), run, instances, &children);
             Ok(())
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
@@ -213,10 +223,28 @@ async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<V
     Ok(list(client, &path, "task_instances", &[], 20_000).await?.0)
 }
 
-/// Prints a run with its task instances.
-fn show(output: Output, run: Value, instances: Vec<Value>) {
+/// The runs that its tasks triggered.
+async fn children(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
+    let path = api(&["dags", dag_id, "dagRuns", run_id, "children"]);
+    Ok(list(client, &path, "dag_runs", &[], MAX_ROWS).await?.0)
+}
+
+/// Prints a run with its task instances, who triggered it, and what it triggered.
+fn show(output: Output, mut run: Value, instances: Vec<Value>, children: &[Value]) {
     if output != Output::Table {
-        return output.value(&json!({"dag_run": run, "task_instances": instances}));
+        return output.value(&json!({"dag_run": run, "task_instances": instances, "children": children}));
+    }
+    let text = |pointer: &str| run.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if run.pointer("/parent/dag_run_id").is_some() {
+        let parent = format!(
+            "task {} of {} {}",
+            text("/parent/task_id"),
+            text("/parent/dag_id"),
+            text("/parent/dag_run_id")
+        );
+        if let Some(members) = run.as_object_mut() {
+            members.insert("triggered_by_task".to_owned(), parent.into());
+        }
     }
     output.record(
         &run,
@@ -226,6 +254,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
             ("state", "/state", Show::State),
             ("type", "/run_type", Show::Text),
             ("triggered by", "/triggering_user_name", Show::Text),
+            ("parent", "/triggered_by_task", Show::Text),
             ("logical date", "/logical_date", Show::Time),
             ("queued", "/queued_at", Show::Time),
             ("start", "/start_date", Show::Time),
@@ -238,6 +267,10 @@ fn show(output: Output, run: Value, instances: Vec<Value>) {
     );
     term::outln("");
     print_table(output, mapped::collapse(instances));
+    if !children.is_empty() {
+        term::outln("");
+        output.list(children, CHILDREN);
+    }
 }
 
 fn print_table(output: Output, rows: Vec<Value>) {
@@ -283,7 +316,8 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
     view.clear();
     let failed = state(&run) == "failed";
     let instances = task_instances(client, dag_id, run_id).await?;
-    show(context.output(), run, instances);
+    let children = children(client, dag_id, run_id).await?;
+    show(context.output(), run, instances, &children);
     if failed {
         let paint = Paint::stderr();
         term::errln(&format!(

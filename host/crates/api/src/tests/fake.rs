@@ -516,6 +516,9 @@ impl Metadata for Fake {
     async fn runs(&self, filter: &RunFilter, part: Page) -> Result<Listed<RunRow>, QueryError> {
         let mut runs = self.data().runs.clone();
         runs.retain(|run| filter.states.is_empty() || filter.states.contains(&run.state));
+        if let Some(of) = filter.parent {
+            runs.retain(|run| run.parent.as_ref().is_some_and(|parent| parent.run == of));
+        }
         Ok(page(runs, part))
     }
 

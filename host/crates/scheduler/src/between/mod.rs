@@ -248,6 +248,10 @@ impl Core {
         };
         let mut details = said.unwrap_or_default();
         details.message.clone_from(&resolution.message);
+        if resolution.code.is_none() {
+            // What it waited for explains a failure, and nothing else.
+            details.details = None;
+        }
         details.code = resolution.code.map(str::to_owned);
         draft.details.insert(place, Some(details));
         draft.publish(place, &resolution.xcoms);

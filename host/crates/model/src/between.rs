@@ -127,6 +127,15 @@ impl WaitForDag {
     /// Airflow's class for it.
     pub const CLASS: &'static str = "ExternalTaskSensor";
 
+    /// The tasks of the other DAG that are waited for; none where it is the run itself.
+    pub fn tasks(&self, dag: &Dag) -> Option<Vec<TaskIndex>> {
+        match &self.awaited {
+            Awaited::Run { .. } => None,
+            Awaited::Task { task, .. } => Some(dag.index_of(task.as_str()).into_iter().collect()),
+            Awaited::Group { group, .. } => Some(tasks_of(dag, group)),
+        }
+    }
+
     /// Judges a run of the other DAG by its state and those of its task instances.
     pub fn judge(
         &self,
@@ -134,11 +143,11 @@ impl WaitForDag {
         run: DagRunState,
         task_instances: impl Iterator<Item = (TaskIndex, TaskInstanceState)>,
     ) -> Verdict {
-        let (tasks, states) = match &self.awaited {
+        let states = match &self.awaited {
             Awaited::Run { states } => return states.judge(std::iter::once(run)),
-            Awaited::Task { task, states } => (dag.index_of(task.as_str()).into_iter().collect(), states),
-            Awaited::Group { group, states } => (tasks_of(dag, group), states),
+            Awaited::Task { states, .. } | Awaited::Group { states, .. } => states,
         };
+        let tasks = self.tasks(dag).unwrap_or_default();
         if tasks.is_empty() {
             return Verdict::NotFound;
         }
@@ -188,6 +197,32 @@ mod tests {
             skipped: vec![Skipped],
         };
         states.judge(found.iter().copied())
+    }
+
+    fn dag() -> Dag {
+        use crate::run::testing;
+        let tasks = vec![
+            testing::task("a", &[]),
+            testing::task("g.b", &[]),
+            testing::task("g.h.c", &[]),
+            testing::task("gg", &[]),
+        ];
+        let dag = testing::dag(tasks, |dag| {
+            dag.groups = vec![crate::dag::Group {
+                id: "g".to_owned(),
+                parent: None,
+                tooltip: None,
+                repeat: None,
+            }];
+        });
+        Dag::clone(&dag)
+    }
+
+    #[test]
+    fn a_group_is_all_tasks_inside_of_it() {
+        assert_eq!(tasks_of(&dag(), "g"), [TaskIndex(1), TaskIndex(2)]);
+        assert_eq!(tasks_of(&dag(), "h"), []);
+        assert_eq!(tasks_of(&dag(), "gg"), [], "a task is no group");
     }
 
     #[test]

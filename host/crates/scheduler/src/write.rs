@@ -176,3 +176,37 @@ impl Write {
         (first, self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(runs: &[i64], ties: &[(i64, i64)]) -> Write {
+        let mut write = Write::new(Timestamp(0));
+        write.runs = runs.iter().copied().map(DagRunKey).collect();
+        let ties: Vec<_> = ties.iter().map(|(a, b)| (DagRunKey(*a), DagRunKey(*b))).collect();
+        write.tie(&ties);
+        write
+    }
+
+    /// Takes it apart as far as it goes.
+    fn parts(write: Write) -> Vec<Vec<i64>> {
+        if write.parts() <= 1 {
+            let mut keys: Vec<i64> = write.runs.iter().map(|key| key.0).collect();
+            keys.sort_unstable();
+            return vec![keys];
+        }
+        let (first, second) = write.split();
+        assert!(!first.runs.is_empty() && !second.runs.is_empty(), "each split goes on");
+        [parts(first), parts(second)].concat()
+    }
+
+    #[test]
+    fn runs_that_are_tied_stay_together_however_often_a_tick_is_split() {
+        let mut found = parts(write(&[1, 2, 3, 4, 5, 6, 7], &[(2, 6), (6, 7), (3, 4), (1, 9)]));
+        found.sort();
+        assert_eq!(found, [vec![1], vec![2, 6, 7], vec![3, 4], vec![5]]);
+        assert_eq!(parts(write(&[1, 2, 3], &[(1, 2), (2, 3)])), [[1, 2, 3]]);
+        assert_eq!(parts(write(&[1, 2], &[])), [[1], [2]]);
+    }
+}

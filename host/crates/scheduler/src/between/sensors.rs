@@ -163,6 +163,16 @@ impl Core {
             let Some(task) = version.dag().task(waiter.task) else {
                 return;
             };
+            // Of a run that is set aside some task instances may have no rows.
+            let complete = stored.row.state.is_finished();
+            if !complete
+                && task
+                    .work
+                    .wait_for_dag()
+                    .is_some_and(|step| step.tasks(other.dag()).is_some())
+            {
+                return;
+            }
             let states = stored.task_instances.iter().map(|ti| (ti.key.task, ti.state));
             let found = (&**other.dag(), stored.row.state);
             if let Some(resolution) = judge(task, waiter, dispatch, found, states) {
@@ -185,12 +195,27 @@ impl Core {
             }
             let waiting = self.runs.get(&waiter.run)?;
             let task = waiting.live.version.dag().task(waiter.task)?;
+            if !moves(task, draft) {
+                return None;
+            }
             let found = (&**draft.live.version.dag(), draft.state.state());
             let states = draft.state.tis().map(|(task, _, ti)| (task, ti.state));
             Some((waiter.run, judge(task, *waiter, watch.dispatch, found, states)?))
         });
         resolved.collect()
     }
+}
+
+/// Whether a draft moves what a sensor waits for: a large run is not looked through with each of its ticks.
+fn moves(task: &Task, draft: &Draft) -> bool {
+    let Some(step) = task.work.wait_for_dag() else {
+        return false;
+    };
+    draft.new_run
+        || draft.run_changed
+        || step
+            .tasks(draft.live.version.dag())
+            .is_some_and(|tasks| draft.changed.iter().any(|(changed, _)| tasks.contains(changed)))
 }
 
 async fn find(shared: &Shared, dag: &DagId, run: &RunSelector) -> Result<Option<DagRunKey>, ControlError> {

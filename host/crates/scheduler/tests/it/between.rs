@@ -762,3 +762,66 @@ async fn a_crash_at_any_commit_loses_no_wait() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sensor_finds_its_run_by_the_logical_date_and_a_mark_ends_the_wait() {
+    let script = |request: &TryRequest| match &request.task.work {
+        Work::WaitForDag(_) => Reply::End(
+            TryOutcome::WaitForDag(RunSelector::LogicalDate(Timestamp(7))),
+            Vec::new(),
+        ),
+        _ => Reply::Start,
+    };
+    let rig = RigBuilder::new(script).start().await;
+    rig.deploy(sensor(task_states("t0"), |_| {})).await;
+    rig.deploy(DagBuilder::chain("other", 2)).await;
+    let mut events = rig.handle.subscribe();
+    let (first, second) = (rig.trigger("watcher").await, rig.trigger("watcher").await);
+    reached(&mut events, TaskInstanceState::Deferred).await;
+    reached(&mut events, TaskInstanceState::Deferred).await;
+    let mark = ports::control::SetStateRequest {
+        dag_id: first.dag_id.clone(),
+        run_id: first.run_id.clone(),
+        tasks: vec![(TaskId::new("wait").unwrap(), None)],
+        include_upstream: false,
+        include_downstream: false,
+        state: TaskInstanceState::Success,
+        dry_run: false,
+        user: "ann".to_owned(),
+    };
+    rig.handle.set_task_instance_state(mark).await.unwrap();
+    assert_eq!(rig.finished(&first).await, DagRunState::Success);
+    // A run without a date is another one.
+    rig.trigger("other").await;
+    let other = dispatched(&rig, "t0").await;
+    rig.executor.done(other.id);
+    let mut dated = request("other");
+    dated.logical_date = Some(Timestamp(7));
+    rig.handle.trigger(dated).await.unwrap();
+    let wanted = loop {
+        let next = dispatched(&rig, "t0").await;
+        if next.run.logical_date.is_some() {
+            break next;
+        }
+    };
+    assert_eq!(rig.state(second.key, "wait"), TaskInstanceState::Deferred);
+    rig.executor.done(wanted.id);
+    assert_eq!(rig.finished(&second).await, DagRunState::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_leaves_waits_alone() {
+    let rig = started(parent(|_| {})).await;
+    let (run, child, _) = waiting(&rig).await;
+    rig.handle.shutdown(Duration::ZERO).await;
+    let (stopped, clock) = (Arc::clone(&rig.store), Arc::clone(&rig.clock));
+    assert_eq!(rig.state(run.key, "solve"), TaskInstanceState::Deferred);
+    assert_eq!(rig.stored(child.key).state, DagRunState::Running);
+    let rig = RigBuilder::new(at_once)
+        .store(FaultyStore::new(Arc::clone(&stopped.inner), |_, _| Fault::None))
+        .clock(clock)
+        .start()
+        .await;
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+    assert_eq!(children(&rig, &run).len(), 1);
+}

@@ -17,6 +17,7 @@ mod commit;
 mod config;
 mod control;
 mod core;
+mod create;
 mod dags;
 mod error;
 mod handle;

@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use model::params::param_lengths;
-use model::run::{Event, Loss, RunState};
+use model::run::{Event, Loss};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
 use ports::intent::{Intent, IntentWork, IntentWrite};
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, NewRun, PoolWrite, XcomWrite};
+use ports::store::{DagWrite, PoolWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::audit;
@@ -20,13 +19,11 @@ use crate::core::Core;
 use crate::dags::DagEntry;
 use crate::human;
 use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
-use crate::live::LiveRun;
 use crate::mark;
 use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
 use crate::selection::{Selection, state_matches};
-use crate::version::Version;
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
 const ITEMS: usize = 48;
@@ -320,21 +317,6 @@ impl Core {
         }
         self.create_run(tick, op.new.clone(), &op.version, &op.user);
         Ok(())
-    }
-
-    /// The draft of a new run.
-    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, user: &str) {
-        let context = Arc::clone(&new.context);
-        let dag = Arc::clone(version.dag());
-        let lengths = param_lengths(&dag, &context.params);
-        let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
-        let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
-        let mut draft = Draft::new(live, state, new);
-        draft.audit.push(audit::run("trigger_dag_run", user, &context, None));
-        self.slots.run_changed(&draft.live, DagRunState::Queued);
-        tick.order.push(context.key);
-        tick.drafts.insert(context.key, draft);
-        tick.transitions += 1;
     }
 
     fn apply_finished(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport) {

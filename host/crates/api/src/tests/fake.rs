@@ -152,6 +152,28 @@ impl Fake {
     }
 
     /// Ends a run: its tasks have succeeded, `load` after a failed try.
+    /// Makes a run the child of another one's task `load`.
+    pub(crate) fn adopt(&self, run_id: &str, parent: &str) {
+        let mut data = self.data();
+        let of = data
+            .runs
+            .iter()
+            .find(|run| run.run_id.as_str() == parent)
+            .unwrap()
+            .clone();
+        let child = data.runs.iter_mut().find(|run| run.run_id.as_str() == run_id).unwrap();
+        child.parent = Some(Arc::new(ports::between::RunParent {
+            run: of.key,
+            dag_id: of.dag_id,
+            run_id: of.run_id,
+            task: TaskIndex(0),
+            task_id: "load".parse().unwrap(),
+            map_index: MapIndex(3),
+            dispatch: model::DispatchNumber(1),
+            depth: 1,
+        }));
+    }
+
     pub(crate) fn finish(&self, run_id: &str) {
         let mut data = self.data();
         let Data { runs, tis, .. } = &mut *data;

@@ -7,6 +7,7 @@ mod basics;
 mod between;
 mod commits;
 mod control;
+mod dag_sensors;
 mod databases;
 mod failures;
 mod fencing;

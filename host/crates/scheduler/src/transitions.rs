@@ -133,6 +133,7 @@ impl Draft {
             return;
         };
         let message = match cause {
+            Some(Cause::TimedOut) if let Some(message) = between::ran_out_of_time(task, ti, now) => message.to_owned(),
             Some(Cause::InfrastructureLost) if !task.rerun_on_loss => {
                 "the server that ran this try was lost, and `rerun_on_loss` is false".to_owned()
             }
@@ -141,9 +142,6 @@ impl Draft {
                 ti.infra_losses, task.max_infra_retries,
             ),
             Some(Cause::TimedOut) if self.nobody_answered(place, now) => "nobody answered in time".to_owned(),
-            Some(Cause::TimedOut) if between::ran_out_of_time(task, ti, now) => {
-                "the run that it triggered took longer than the task's `timeout`; that run was cancelled".to_owned()
-            }
             Some(Cause::TimedOut) if sensor_timed_out => "the sensor has waited longer than its `timeout`".to_owned(),
             Some(Cause::TimedOut) => "the run took longer than its `dagrun_timeout`".to_owned(),
             Some(Cause::Cancelled) => {

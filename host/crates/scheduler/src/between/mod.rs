@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 
 use model::dag::Task;
 use model::run::{Event, Ti, TryEnd};
-use model::{Cause, DagRunKey, DispatchNumber, TaskInstanceState, TiKey, Timestamp};
+use model::sensor::Sensor;
+use model::{Cause, DagRunKey, DispatchNumber, TaskInstanceState, TiKey, Timestamp, Work};
 use ports::between::{ChildRun, RunParent};
 use ports::control::ControlError;
 use ports::payload::XcomValue;
@@ -282,11 +283,22 @@ fn waits(ti: Option<&Ti>, dispatch: DispatchNumber) -> bool {
     ti.is_some_and(|ti| ti.state == TaskInstanceState::Deferred && ti.dispatch == dispatch)
 }
 
-/// Whether a try ended since the run that it triggered took too long.
-pub(crate) fn ran_out_of_time(task: &Task, ti: &Ti, now: Timestamp) -> bool {
-    let limit = task.work.trigger_dag().and_then(|step| step.timeout);
-    let since = ti.start_date;
-    limit.zip(since).is_some_and(|(limit, since)| since.plus(limit) <= now)
+/// What to say of a try that was deferred for too long.
+pub(crate) fn ran_out_of_time(task: &Task, ti: &Ti, now: Timestamp) -> Option<&'static str> {
+    let (limit, message) = match &task.work {
+        Work::TriggerDag(step) => (
+            step.timeout?,
+            "the run that it triggered took longer than the task's `timeout`; that run was cancelled",
+        ),
+        Work::WaitForDag(_) => (
+            task.sensor
+                .as_ref()
+                .map_or(Sensor::default().timeout, |sensor| sensor.timeout),
+            "the sensor has waited longer than its `timeout`",
+        ),
+        Work::Component(_) | Work::Human(_) => return None,
+    };
+    (ti.start_date?.plus(limit) <= now).then_some(message)
 }
 
 fn send(shared: &Shared, message: BetweenMessage) {

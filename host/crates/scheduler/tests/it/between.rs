@@ -359,6 +359,10 @@ async fn a_run_that_is_waited_for_is_cancelled_with_the_wait() {
         act(&rig, &run).await;
         assert_eq!(rig.finished(&child).await, DagRunState::Failed, "{name}");
         assert!(rig.executor.cancelled.lock().unwrap().contains(&work.id), "{name}");
+        if name == "wait" {
+            let message = rig.ti(run.key, "solve").message.unwrap_or_default();
+            assert!(message.contains("longer than the task's `timeout`"), "{message}");
+        }
         if name != "delete" {
             assert_eq!(rig.finished(&run).await, state, "{name}");
         }

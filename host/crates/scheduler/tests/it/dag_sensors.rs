@@ -159,7 +159,12 @@ async fn a_sensor_fails_skips_or_gives_up() {
     .await;
     let (run, state) = rig.run_to_end("watcher").await;
     assert_eq!(state, DagRunState::Failed);
-    assert_eq!(rig.ti(run.key, "wait").cause, Some(Cause::TimedOut));
+    let ti = rig.ti(run.key, "wait");
+    assert_eq!(ti.cause, Some(Cause::TimedOut));
+    assert_eq!(
+        ti.message.as_deref(),
+        Some("the sensor has waited longer than its `timeout`")
+    );
 }
 
 #[tokio::test(start_paused = true)]

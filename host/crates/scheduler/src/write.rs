@@ -1,6 +1,6 @@
 //! One tick's rows, and how they are taken apart when the database refuses them: by run, and by change of a DAG or pool.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use model::{DagRunKey, Timestamp};
 use ports::store::{AuditWrite, TickWrite};
@@ -82,24 +82,32 @@ impl Write {
         self.runs.len() - self.tied.len() + self.dags.len() + self.pools.len()
     }
 
-    /// Ties runs together: each group becomes one part. Groups are few and small, and most ticks have none.
+    /// Ties runs together: each group becomes one part. Most ticks have no ties.
     pub(crate) fn tie(&mut self, ties: &[(DagRunKey, DagRunKey)]) {
         if ties.is_empty() {
             return;
         }
+        let mut group_of: HashMap<DagRunKey, usize> = HashMap::new();
         let mut groups: Vec<Vec<DagRunKey>> = Vec::new();
         for (a, b) in ties {
-            let (mut joined, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut groups)
-                .into_iter()
-                .partition(|group| group.contains(a) || group.contains(b));
-            groups = apart;
-            let mut group = joined.drain(..).flatten().collect::<Vec<_>>();
-            for key in [a, b] {
-                if !group.contains(key) {
-                    group.push(*key);
-                }
+            let mut group = |key: DagRunKey| {
+                *group_of.entry(key).or_insert_with(|| {
+                    groups.push(vec![key]);
+                    groups.len() - 1
+                })
+            };
+            let (a, b) = (group(*a), group(*b));
+            if a == b {
+                continue;
             }
-            groups.push(group);
+            // The smaller one joins the larger one.
+            let size = |at: usize| groups.get(at).map_or(0, Vec::len);
+            let (into, from) = if size(a) < size(b) { (b, a) } else { (a, b) };
+            let moved = groups.get_mut(from).map(std::mem::take).unwrap_or_default();
+            group_of.extend(moved.iter().map(|key| (*key, into)));
+            if let Some(group) = groups.get_mut(into) {
+                group.extend(moved);
+            }
         }
         let written: HashSet<DagRunKey> = self.runs.iter().copied().collect();
         let grouped: HashSet<DagRunKey> = groups.iter().flatten().copied().collect();

@@ -134,12 +134,15 @@ impl Core {
         );
         children.sort_unstable();
         children.dedup();
+        let mut given_up = given_up.to_vec();
+        given_up.sort_unstable();
         for child in children {
             let of = match tick.drafts.get(&child) {
                 Some(draft) => draft.meta.parent.clone(),
                 None => self.runs.get(&child).and_then(|run| run.meta.parent.clone()),
             };
-            let Some(of) = of.filter(|of| of.run == parent && given_up.contains(&(of.task, of.map_index))) else {
+            let Some(of) = of.filter(|of| of.run == parent && given_up.binary_search(&(of.task, of.map_index)).is_ok())
+            else {
                 continue;
             };
             let waited = tick

@@ -1,5 +1,6 @@
 //! End-to-end tests: the real binary, real components, real HTTP. Nothing is mocked; waiting is for signals of the server.
 
+mod between;
 mod callbacks;
 mod cli;
 mod crash;

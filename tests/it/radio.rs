@@ -1,5 +1,5 @@
-//! The radio imaging workflow: a mapped group with a loop in it, tries that fail on purpose, a question to a person. What it finds is
-//! compared with what was put in; the bounds are explained in `tasks/radio_imaging/README.md`.
+//! The radio imaging workflow: DAGs that trigger a DAG for each stage, a mapped group with a loop in it, tries that fail on purpose, a
+//! question to a person. What it finds is compared with what was put in; the bounds are explained in `tasks/radio_imaging/README.md`.
 
 use serde_json::{Value, json};
 
@@ -7,6 +7,12 @@ use crate::support::{Client, Database, Server};
 
 const DAG: &str = include_str!("../../tasks/radio_imaging/dag.yaml");
 const CONTINUUM: &str = include_str!("../../tasks/radio_imaging/continuum.yaml");
+const STAGES: [&str; 4] = [
+    include_str!("../../tasks/radio_imaging/calibration.yaml"),
+    include_str!("../../tasks/radio_imaging/solver.yaml"),
+    include_str!("../../tasks/radio_imaging/assembly.yaml"),
+    include_str!("../../tasks/radio_imaging/catalogue.yaml"),
+];
 const TRUTH: &str = include_str!("../../tasks/radio_imaging/data/truth.json");
 
 /// How far a source may be from its place, in pixels: fainter ones, and those from 0.1 Jy on.
@@ -34,7 +40,9 @@ async fn server(manifest: &str) -> (Server, Client) {
     client
         .push("radio-catalogue@1.0", test_artifacts::RADIO_CATALOGUE)
         .await;
-    client.deploy(&uploaded(manifest)).await.ok();
+    for manifest in STAGES.into_iter().chain([manifest]) {
+        client.deploy(&uploaded(manifest)).await.ok();
+    }
     (server, client)
 }
 
@@ -74,9 +82,8 @@ fn compare(found: &Value, flux: impl Fn(&Value, &Value) -> f64, off: impl Fn(f64
 
 /// The catalogue of a run of the cube, and what was put in.
 async fn check_catalogue(client: &Client, run_id: &str) -> Value {
-    let found = client
-        .xcom("radio_imaging", run_id, "find_sources", "return_value")
-        .await;
+    let published = client.xcom("radio_imaging", run_id, "catalogue", "return_value").await;
+    let found = published["result"].clone();
     let reference_hz = number(&found["reference_frequency_hz"]);
     compare(
         &found["sources"],
@@ -92,9 +99,14 @@ async fn check_catalogue(client: &Client, run_id: &str) -> Value {
     found
 }
 
+/// The run of a stage that a run of the workflow triggered first.
+fn stage(run_id: &str, stage: &str) -> String {
+    format!("{run_id}.{stage}.1")
+}
+
 /// All task instances of a task: map index, state, try.
-async fn instances(client: &Client, run_id: &str, task: &str) -> Vec<(i64, String, u64)> {
-    let path = format!("/dags/radio_imaging/dagRuns/{run_id}/taskInstances?task_id={task}&limit=100");
+async fn instances(client: &Client, dag: &str, run_id: &str, task: &str) -> Vec<(i64, String, u64)> {
+    let path = format!("/dags/{dag}/dagRuns/{run_id}/taskInstances?task_id={task}&limit=100");
     let page = client.get(&path).await.ok();
     let of = |ti: &Value| {
         (
@@ -125,9 +137,14 @@ async fn a_cube_is_imaged_although_tries_fail_and_the_server_is_killed() {
     let conf = json!({"simulate_failures": true, "failure_rate": 0.3, "seed": 5});
     let run_id = client.trigger("radio_imaging", conf).await;
     // In the middle of the loops.
-    let restored = format!("/dags/radio_imaging/dagRuns/{run_id}/taskInstances?task_id=solver.restore&state=success");
+    let solving = format!("/dags/radio_imaging/dagRuns/{run_id}/taskInstances?task_id=solver&state=deferred");
     client
-        .until("radio_imaging", &restored, |answer| answer["total_entries"] != 0)
+        .until("radio_imaging", &solving, |answer| answer["total_entries"] == 1)
+        .await;
+    let solver = stage(&run_id, "solver");
+    let restored = format!("/dags/radio_solver/dagRuns/{solver}/taskInstances?task_id=solver.restore&state=success");
+    client
+        .until("radio_solver", &restored, |answer| answer["total_entries"] != 0)
         .await;
     server.kill();
     server.resume().await;
@@ -136,7 +153,7 @@ async fn a_cube_is_imaged_although_tries_fail_and_the_server_is_killed() {
     let question = asked(&client, &run_id).await;
     assert_eq!(question["subject"], "Radio imaging is usable: calibration scores 0.84");
     check_catalogue(&client, &run_id).await;
-    let steps = instances(&client, &run_id, "solver.clean.clean_step").await;
+    let steps = instances(&client, "radio_solver", &solver, "solver.clean.clean_step").await;
     let failed: u64 = steps.iter().map(|(_, _, tries)| tries - 1).sum();
     assert!(
         steps.iter().all(|(_, state, _)| state == "success") && failed > 0,
@@ -169,9 +186,20 @@ async fn a_cube_is_imaged_although_tries_fail_and_the_server_is_killed() {
     let next = client.trigger("radio_imaging", conf).await;
     assert_eq!(client.wait("radio_imaging", &next).await, "success");
     let loaded = client
-        .xcom("radio_imaging", &next, "calibration.load_context", "return_value")
+        .xcom("radio_imaging", &next, "load_context", "return_value")
         .await;
     assert_eq!(list(&loaded["qa"]).len(), 3, "{loaded}");
+    // Each stage was one run, whatever happened.
+    let path = format!("/dags/radio_imaging/dagRuns/{run_id}/children");
+    let children = client.get(&path).await.ok();
+    let stages: Vec<&str> = list(&children["dag_runs"])
+        .iter()
+        .map(|run| run["dag_id"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        stages,
+        ["radio_calibration", "radio_solver", "radio_assembly", "radio_catalogue"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,12 +208,43 @@ async fn an_iteration_that_is_cleared_is_made_again_with_what_follows_from_it() 
     let run_id = client.trigger("radio_imaging", json!({"minimum": 0.5})).await;
     assert_eq!(client.wait("radio_imaging", &run_id).await, "success");
     let before = check_catalogue(&client, &run_id).await;
-    assert_eq!(instances(&client, &run_id, "review").await[0].1, "skipped");
-    let steps = instances(&client, &run_id, "solver.clean.clean_step").await;
+    assert_eq!(
+        instances(&client, "radio_imaging", &run_id, "review").await[0].1,
+        "skipped"
+    );
+    let solver = stage(&run_id, "solver");
+    let steps = instances(&client, "radio_solver", &solver, "solver.clean.clean_step").await;
 
     let body = json!({
-        "dag_run_id": run_id,
+        "dag_run_id": solver,
         "task_ids": [["solver.clean.clean_step", 301]],
+        "include_downstream": true,
+        "only_failed": false,
+        "dry_run": false,
+    });
+    client.post("/dags/radio_solver/clearTaskInstances", &body).await.ok();
+    assert_eq!(client.wait("radio_solver", &solver).await, "success");
+    // Channel 3 from its iteration 1 on, and of the others nothing.
+    let again: Vec<(i64, String, u64)> = steps
+        .into_iter()
+        .map(|(index, state, tries)| (index, state, tries + u64::from((301..400).contains(&index))))
+        .collect();
+    assert_eq!(
+        instances(&client, "radio_solver", &solver, "solver.clean.clean_step").await,
+        again
+    );
+    let restored = instances(&client, "radio_solver", &solver, "solver.restore").await;
+    let twice: Vec<i64> = restored
+        .iter()
+        .filter(|(_, _, tries)| *tries == 2)
+        .map(|(index, ..)| *index)
+        .collect();
+    assert_eq!((restored.len(), twice), (10, vec![3]), "{restored:?}");
+
+    // What the stages after it make of that, is for the workflow: its tasks trigger them anew.
+    let body = json!({
+        "dag_run_id": run_id,
+        "task_ids": ["assembly"],
         "include_downstream": true,
         "only_failed": false,
         "dry_run": false,
@@ -193,20 +252,9 @@ async fn an_iteration_that_is_cleared_is_made_again_with_what_follows_from_it() 
     client.post("/dags/radio_imaging/clearTaskInstances", &body).await.ok();
     assert_eq!(client.wait("radio_imaging", &run_id).await, "success");
     assert_eq!(check_catalogue(&client, &run_id).await, before);
-    // Channel 3 from its iteration 1 on, and of the others nothing.
-    let again: Vec<(i64, String, u64)> = steps
-        .into_iter()
-        .map(|(index, state, tries)| (index, state, tries + u64::from((301..400).contains(&index))))
-        .collect();
-    assert_eq!(instances(&client, &run_id, "solver.clean.clean_step").await, again);
-    let restored = instances(&client, &run_id, "solver.restore").await;
-    let twice: Vec<i64> = restored
-        .iter()
-        .filter(|(_, _, tries)| *tries == 2)
-        .map(|(index, ..)| *index)
-        .collect();
-    assert_eq!((restored.len(), twice), (10, vec![3]), "{restored:?}");
-    assert_eq!(instances(&client, &run_id, "assemble").await[0].2, 2);
+    assert_eq!(instances(&client, "radio_imaging", &run_id, "solver").await[0].2, 1);
+    let second = format!("/dags/radio_assembly/dagRuns/{run_id}.assembly.2");
+    assert_eq!(client.get(&second).await.ok()["state"], "success");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,21 +275,25 @@ async fn what_is_rejected_is_reported_and_not_saved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_continuum_takes_the_same_tasks_with_other_arguments() {
+async fn the_continuum_takes_the_same_solver_with_other_arguments() {
     let (_server, client) = server(CONTINUUM).await;
     let run_id = client.trigger("radio_continuum", json!({})).await;
     assert_eq!(client.wait("radio_continuum", &run_id).await, "success");
-    let found = client
-        .xcom("radio_continuum", &run_id, "find_sources", "return_value")
+    let published = client
+        .xcom("radio_continuum", &run_id, "catalogue", "return_value")
         .await;
+    let found = &published["result"];
     let averaged = client
-        .xcom(
-            "radio_continuum",
-            &run_id,
-            "calibration.average_channels",
-            "return_value",
-        )
+        .xcom("radio_continuum", &run_id, "average_channels", "return_value")
         .await;
+    let solver = client
+        .get(&format!("/dags/radio_solver/dagRuns/{}", stage(&run_id, "solver")))
+        .await
+        .ok();
+    assert_eq!(
+        (&solver["conf"]["threshold_sigmas"], &solver["parent"]["dag_id"]),
+        (&json!(4), &json!("radio_continuum"))
+    );
     let threshold = 4.0 * number(&averaged["channels"][0]["sigma_jy"]);
     let truth: Value = serde_json::from_str(TRUTH).expect("the file is JSON");
     let weights: Vec<f64> = list(&truth["noise_sigma_jy"])

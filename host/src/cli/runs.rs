@@ -118,6 +118,15 @@ pub(crate) struct ClearArgs {
     yes: bool,
 }
 
+/// The columns of a run that another one triggered.
+const CHILDREN: &[Column] = &[
+    ("triggered by task", "/parent/task_id", Show::Text),
+    ("dag", "/dag_id", Show::Text),
+    ("run", "/dag_run_id", Show::Text),
+    ("state", "/state", Show::State),
+    ("duration", "/duration", Show::Seconds),
+];
+
 const RUNS: &[Column] = &[
     ("dag", "/dag_id", Show::Text),
     ("run", "/dag_run_id", Show::Text),
@@ -206,11 +215,12 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             }
             let instances = task_instances(client, &dag_id, &run_id).await?;
             let callbacks = failed_callbacks(client, &dag_id, &run_id).await?;
+            let children = children(client, &dag_id, &run_id).await?;
             if context.output() != Output::Table {
-                show(context.output(), run, instances, callbacks);
+                show(context.output(), run, instances, callbacks, &children);
                 return Ok(());
             }
-            show(context.output(), run.clone(), instances.clone(), callbacks);
+            show(context.output(), run.clone(), instances.clone(), callbacks, &children);
             run_remarks::past(client, &dag_id, &run_id, &run, &instances).await
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
@@ -339,14 +349,33 @@ async fn task_instances(client: &Client, dag_id: &str, run_id: &str) -> Result<V
     Ok(list(client, &path, "task_instances", &[], 20_000).await?.0)
 }
 
-/// Prints a run with its task instances.
-fn show(output: Output, run: Value, instances: Vec<Value>, failed_callbacks: Vec<Value>) {
+/// The runs that its tasks triggered.
+async fn children(client: &Client, dag_id: &str, run_id: &str) -> Result<Vec<Value>> {
+    let path = api(&["dags", dag_id, "dagRuns", run_id, "children"]);
+    Ok(list(client, &path, "dag_runs", &[], MAX_ROWS).await?.0)
+}
+
+/// Prints a run with its task instances, who triggered it, and what it triggered.
+fn show(output: Output, mut run: Value, instances: Vec<Value>, failed_callbacks: Vec<Value>, children: &[Value]) {
     if output != Output::Table {
         return output.value(&json!({
             "dag_run": run,
             "task_instances": instances,
             "failed_callbacks": failed_callbacks,
+            "children": children,
         }));
+    }
+    let text = |pointer: &str| run.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if run.pointer("/parent/dag_run_id").is_some() {
+        let parent = format!(
+            "task {} of {} {}",
+            text("/parent/task_id"),
+            text("/parent/dag_id"),
+            text("/parent/dag_run_id")
+        );
+        if let Some(members) = run.as_object_mut() {
+            members.insert("triggered_by_task".to_owned(), parent.into());
+        }
     }
     output.record(
         &run,
@@ -356,6 +385,7 @@ fn show(output: Output, run: Value, instances: Vec<Value>, failed_callbacks: Vec
             ("state", "/state", Show::State),
             ("type", "/run_type", Show::Text),
             ("triggered by", "/triggering_user_name", Show::Text),
+            ("parent", "/triggered_by_task", Show::Text),
             ("logical date", "/logical_date", Show::Time),
             ("queued", "/queued_at", Show::Time),
             ("start", "/start_date", Show::Time),
@@ -372,6 +402,10 @@ fn show(output: Output, run: Value, instances: Vec<Value>, failed_callbacks: Vec
     if !failed_callbacks.is_empty() {
         term::outln(&format!("\n{}", Paint::stdout().bold("callbacks that failed")));
         output.list(&with_callback_columns(failed_callbacks), CALLBACKS);
+    }
+    if !children.is_empty() {
+        term::outln("");
+        output.list(children, CHILDREN);
     }
 }
 
@@ -419,7 +453,8 @@ pub(crate) async fn watch(context: &Context, dag_id: &str, run_id: &str) -> Resu
     let failed = state(&run) == "failed";
     let instances = task_instances(client, dag_id, run_id).await?;
     let callbacks = failed_callbacks(client, dag_id, run_id).await?;
-    show(context.output(), run, instances, callbacks);
+    let children = children(client, dag_id, run_id).await?;
+    show(context.output(), run, instances, callbacks, &children);
     if failed {
         let paint = Paint::stderr();
         term::errln(&format!(

@@ -1,13 +1,13 @@
 //! `airtight dags test`: a whole DAG from local files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blobs::FileBlobStore;
 use clap::Args;
 use logs::FileLogStore;
-use model::manifest::{self, ComponentRef};
-use model::{DagRunState, Timestamp};
+use model::manifest::{self, ComponentRef, Diagnostic};
+use model::{DagId, DagRunState, Timestamp};
 use ports::deploy::{CheckedManifest, Severity};
 
 use super::find::Overrides;
@@ -35,6 +35,9 @@ pub(crate) struct TestArgs {
     /// Where a component is that the manifest names by a tag [default: what cargo built under that name]; may be repeated
     #[arg(long, value_name = "NAME@VERSION=FILE")]
     component: Vec<String>,
+    /// The manifest of another DAG, which this one triggers or waits for; may be repeated
+    #[arg(long, value_name = "FILE")]
+    with: Vec<PathBuf>,
     /// The logical date, RFC 3339
     #[arg(long, value_name = "TIME")]
     logical_date: Option<Timestamp>,
@@ -44,39 +47,13 @@ pub(crate) struct TestArgs {
 pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
     let conf = conf_argument(args.conf.as_deref(), &args.param)?;
     let overrides = Overrides::parse(&args.component)?;
-    let shown = args.file.display().to_string();
-    let source = std::fs::read_to_string(&args.file).or_fail(Exit::Invalid, || format!("cannot read `{shown}`"))?;
     let workshop = Workshop::open()?;
-    let manifest = manifest::read(&source);
-    let (components, files) = workshop.resolve(&args.file, &manifest, &overrides).await;
-    for (reference, path) in &files {
-        if matches!(reference, ComponentRef::Tag(..)) {
-            term::errln(&Paint::stderr().dim(&format!("using {} as {reference}", path.display())));
-        }
+    let mut others = Vec::with_capacity(args.with.len());
+    for file in &args.with {
+        others.push(check(&workshop, file, &overrides, |_| true).await?);
     }
-    let checked = match manifest::compile(&manifest, &components) {
-        Ok(checked) => checked,
-        Err(found) => {
-            term::errln(diagnostics::render(&shown, &source, &found, Paint::stderr()).trim_end());
-            return Err(Failure::said(Exit::Invalid));
-        }
-    };
-    let warnings: Vec<_> = checked
-        .diagnostics
-        .iter()
-        .filter(|found| found.severity > Severity::Note)
-        .cloned()
-        .collect();
-    if !warnings.is_empty() {
-        term::errln(&diagnostics::render(&shown, &source, &warnings, Paint::stderr()));
-    }
-    let checked = CheckedManifest {
-        digest: checked.digest,
-        source: source.as_str().into(),
-        dag: Arc::new(checked.dag),
-        paused: Some(false),
-        diagnostics: Vec::new(),
-    };
+    let known = |dag: &DagId| others.iter().any(|other: &CheckedManifest| other.dag.id == *dag);
+    let checked = check(&workshop, &args.file, &overrides, known).await?;
 
     let temporary = tempfile::tempdir().or_fail(Exit::Broken, || "cannot create a temporary directory".to_owned())?;
     let open = || {
@@ -91,6 +68,7 @@ pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
     let mut view = LiveView::new(&names);
     let request = RunRequest {
         checked,
+        others,
         conf,
         logical_date: args.logical_date,
     };
@@ -114,4 +92,46 @@ pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
     } else {
         Err(Failure::said(Exit::Failed))
     }
+}
+
+/// Reads and checks a manifest, and shows what is wrong with it.
+async fn check(
+    workshop: &Workshop,
+    file: &Path,
+    overrides: &Overrides,
+    is_known: impl Fn(&DagId) -> bool,
+) -> Result<CheckedManifest> {
+    let shown = file.display().to_string();
+    let source = std::fs::read_to_string(file).or_fail(Exit::Invalid, || format!("cannot read `{shown}`"))?;
+    let manifest = manifest::read(&source);
+    let (components, files) = workshop.resolve(file, &manifest, overrides).await;
+    for (reference, path) in &files {
+        if matches!(reference, ComponentRef::Tag(..)) {
+            term::errln(&Paint::stderr().dim(&format!("using {} as {reference}", path.display())));
+        }
+    }
+    let checked = match manifest::compile(&manifest, &components) {
+        Ok(checked) => checked,
+        Err(found) => {
+            term::errln(diagnostics::render(&shown, &source, &found, Paint::stderr()).trim_end());
+            return Err(Failure::said(Exit::Invalid));
+        }
+    };
+    let mut warnings = checked.diagnostics;
+    warnings.retain(|found| found.severity > Severity::Note);
+    let unknown = manifest.unknown_dags(is_known).into_iter();
+    warnings.extend(unknown.map(|found| Diagnostic {
+        hint: Some("name its manifest with `--with FILE`".to_owned()),
+        ..found
+    }));
+    if !warnings.is_empty() {
+        term::errln(&diagnostics::render(&shown, &source, &warnings, Paint::stderr()));
+    }
+    Ok(CheckedManifest {
+        digest: checked.digest,
+        source: source.as_str().into(),
+        dag: Arc::new(checked.dag),
+        paused: Some(false),
+        diagnostics: Vec::new(),
+    })
 }

@@ -42,6 +42,8 @@ pub(crate) struct Session {
 pub(crate) struct RunRequest {
     /// The DAG.
     pub checked: CheckedManifest,
+    /// Other DAGs, which it triggers or waits for.
+    pub others: Vec<CheckedManifest>,
     /// `conf`.
     pub conf: Value,
     /// The logical date.
@@ -114,9 +116,14 @@ impl Session {
     pub(crate) async fn run(&self, request: RunRequest, mut view: Option<&mut LiveView>) -> Result<Finished> {
         let dag = request.checked.dag.clone();
         let mut events = self.handle.subscribe();
-        self.make_pools(&dag).await?;
-        self.handle.deploy(request.checked, true, USER).await.map_err(control)?;
-        self.handle.set_paused(&dag.id, false, USER).await.map_err(control)?;
+        let mut dags: HashMap<DagId, Arc<Dag>> = HashMap::new();
+        for checked in request.others.into_iter().chain([request.checked]) {
+            let dag = checked.dag.clone();
+            self.make_pools(&dag).await?;
+            self.handle.deploy(checked, true, USER).await.map_err(control)?;
+            self.handle.set_paused(&dag.id, false, USER).await.map_err(control)?;
+            dags.insert(dag.id.clone(), dag);
+        }
         let trigger = TriggerRequest {
             dag_id: dag.id.clone(),
             run_id: None,
@@ -139,7 +146,11 @@ impl Session {
             };
             if may_wait {
                 let hide = || view.iter().for_each(|view| view.hide());
-                asked.answer_all(&self.handle, &self.store, &dag, &run, hide).await?;
+                for run in self.store.runs() {
+                    if let Some(dag) = dags.get(&run.dag_id).filter(|_| !run.state.is_finished()) {
+                        asked.answer_all(&self.handle, &self.store, dag, &run, hide).await?;
+                    }
+                }
                 view.iter().for_each(|view| view.show());
             }
             match event {
@@ -147,6 +158,10 @@ impl Session {
                 Ok(event) => {
                     if let Some(view) = view.as_deref_mut() {
                         let event = serde_json::to_value(&event).unwrap_or_default();
+                        // Runs of other DAGs go on too; their tasks may have the same names.
+                        if event.get("run_id").is_some_and(|of| of != run.run_id.as_str()) {
+                            continue;
+                        }
                         view.take_expanded(&event);
                         if let Some(line) = lines.take(&event) {
                             view.update(line);

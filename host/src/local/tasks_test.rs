@@ -57,6 +57,7 @@ pub(crate) async fn tasks_test(output: Output, args: TaskTestArgs) -> Result<()>
     let session = Session::start(&workshop, blobs, Arc::new(Console)).await?;
     let request = RunRequest {
         checked: one_task(&entry, digest, &input)?,
+        others: Vec::new(),
         conf: json!({}),
         logical_date: args.logical_date,
     };

@@ -26,6 +26,10 @@ pub(crate) struct Args {
     /// How many tasks may run at a time [default: by memory and cores]
     #[arg(long, value_name = "N")]
     pub parallelism: Option<u32>,
+
+    /// How deep runs may trigger runs of other DAGs
+    #[arg(long, value_name = "N", default_value_t = model::between::MAX_TRIGGER_DEPTH)]
+    pub max_trigger_depth: u32,
     /// How long running tasks may go on after SIGTERM before they are stopped and handed back
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub grace: Duration,

@@ -52,6 +52,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let mut config = scheduler::Config::new(dir.scheduler_id()?);
     config.lease_ttl = args.lease;
     config.parallelism = args.parallelism;
+    config.max_trigger_depth = args.max_trigger_depth;
     let scheduler = Scheduler::new(config, database.clone(), clock.clone());
     let handle = scheduler.handle();
     let executor = LocalExecutor::new(

@@ -35,8 +35,10 @@ impl Deployer for Catalog {
             .into_iter()
             .map(|pool| (pool.name, i64::from(pool.slots)))
             .collect();
+        let unknown = manifest.unknown_dags(|dag| self.inner.parts.control.knows_dag(dag));
         let checked = blocking(move || manifest::compile_on(&manifest, &components, &pools)).await?;
-        let checked = checked.map_err(DeployError::Invalid)?;
+        let mut checked = checked.map_err(DeployError::Invalid)?;
+        checked.diagnostics.extend(unknown);
         Ok(CheckedManifest {
             digest: checked.digest,
             source: text,

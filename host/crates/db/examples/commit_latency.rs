@@ -282,6 +282,7 @@ fn new_run(version: &DagVersion, key: i64) -> NewRun {
         params: "{}".into(),
         note: None,
         triggering_user: Some("bench".into()),
+        parent: None,
         queued_at: NOW,
     }
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use model::{
     DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
 };
+use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
@@ -200,6 +201,10 @@ impl SchedulerStore for Db {
             row.columns().int().map(DagRunKey)
         })
         .await
+    }
+
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        self.all(dag_run::children(run), dag_run::read_child).await
     }
 
     async fn xcoms(

@@ -3,6 +3,7 @@
 //! Nothing here does IO, reads a clock or is async. Time is passed in. Everything that decides lives here, so that the
 //! server, `airtight dags test` and simulation decide alike.
 
+pub mod between;
 pub mod callback;
 pub mod capacity;
 pub mod cause;

@@ -13,7 +13,7 @@ use crate::id::{DagId, DagRunKey, MapIndex, TaskId, TryNumber};
 pub const MIN_POKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a sensor waits where it says nothing else (Airflow: `[sensors] default_timeout`, a week).
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How a sensor is poked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

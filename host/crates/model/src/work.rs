@@ -1,10 +1,14 @@
 //! What a try of a task does: run a task of a component, or one of the steps that need no component.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::between::{TriggerDag, WaitForDag};
 use crate::human::HumanStep;
 use crate::id::Digest;
 use crate::latest_only;
+use crate::sensor::{DEFAULT_TIMEOUT, Sensor};
 
 /// What a try does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +22,10 @@ pub enum Work {
     Notify,
     /// Lets only the latest run of a schedule go on.
     LatestOnly,
+    /// Starts a run of another DAG. The task's input holds its `conf`, `run_id` and `logical_date`.
+    TriggerDag(Box<TriggerDag>),
+    /// Waits for another DAG. The task's input says which run by its `run_id` or `logical_date`.
+    WaitForDag(Box<WaitForDag>),
 }
 
 /// A task of a component.
@@ -45,15 +53,41 @@ impl Work {
     pub const fn component(&self) -> Option<&ComponentTask> {
         match self {
             Self::Component(task) => Some(task),
-            Self::Human(_) | Self::Notify | Self::LatestOnly => None,
+            Self::Human(_) | Self::TriggerDag(_) | Self::WaitForDag(_) | Self::Notify | Self::LatestOnly => None,
         }
     }
 
     /// The human step, if it is one.
     pub fn human(&self) -> Option<&HumanStep> {
         match self {
-            Self::Component(_) | Self::Notify | Self::LatestOnly => None,
             Self::Human(step) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// The step that triggers another DAG, if it is one.
+    pub fn trigger_dag(&self) -> Option<&TriggerDag> {
+        match self {
+            Self::TriggerDag(step) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// The sensor on another DAG, if it is one.
+    pub fn wait_for_dag(&self) -> Option<&WaitForDag> {
+        match self {
+            Self::WaitForDag(step) => Some(step),
+            _ => None,
+        }
+    }
+
+    /// How long a try may be deferred, from its start on; `sensor` is the task's. None where it may not be deferred at all, and
+    /// `Some(None)` where nothing bounds it.
+    pub(crate) fn deferred_for(&self, sensor: Option<&Sensor>) -> Option<Option<Duration>> {
+        match self {
+            Self::TriggerDag(step) => Some(step.timeout),
+            Self::WaitForDag(_) => Some(Some(sensor.map_or(DEFAULT_TIMEOUT, |sensor| sensor.timeout))),
+            Self::Component(_) | Self::Human(_) | Self::Notify | Self::LatestOnly => None,
         }
     }
 
@@ -65,6 +99,8 @@ impl Work {
             Self::Human(step) => step.class(),
             Self::Notify => "notify",
             Self::LatestOnly => latest_only::CLASS,
+            Self::TriggerDag(_) => TriggerDag::CLASS,
+            Self::WaitForDag(_) => WaitForDag::CLASS,
         }
     }
 
@@ -75,6 +111,8 @@ impl Work {
             Self::Human(step) => step.class(),
             Self::Notify => "notify",
             Self::LatestOnly => latest_only::CLASS,
+            Self::TriggerDag(_) => TriggerDag::CLASS,
+            Self::WaitForDag(_) => WaitForDag::CLASS,
         }
     }
 }

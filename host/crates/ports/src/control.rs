@@ -402,6 +402,8 @@ pub trait Control: Send + Sync + 'static {
     async fn set_paused(&self, dag_id: &DagId, paused: bool, user: &str) -> Result<(), ControlError>;
     /// Removes a DAG with all its runs and versions. Refuses while runs are active.
     async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError>;
+    /// Whether there is such a DAG: a step that triggers or waits for one that is not there yet is warned of.
+    fn knows_dag(&self, dag_id: &DagId) -> bool;
     /// The pools that manifests are checked against.
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError>;
     /// Makes a pool.

@@ -13,6 +13,7 @@ use model::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::between::{RunSelector, TriggerDagRequest};
 use crate::callback::CallbackId;
 
 /// Names one dispatch of one try. What carries any but the current dispatch number is refused.
@@ -197,6 +198,10 @@ pub enum TryOutcome {
         /// The details.
         body: Option<String>,
     },
+    /// A run of another DAG is asked for: what it is given is rendered.
+    TriggerDag(Box<TriggerDagRequest>),
+    /// Another DAG is waited for: which run of it is rendered.
+    WaitForDag(RunSelector),
     /// It failed.
     Failed(TryFailure),
 }

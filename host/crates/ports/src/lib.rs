@@ -1,6 +1,7 @@
 //! The messages and traits that cross crate borders. Whoever implements one and whoever calls it see only this crate;
 //! the binary wires them together. No logic lives here.
 
+pub mod between;
 pub mod callback;
 pub mod component;
 pub mod control;

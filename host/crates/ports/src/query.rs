@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::between::RunParent;
 use crate::callback::{CallbackFilter, CallbackRow};
 use crate::deploy::DagVersion;
 use crate::executor::TryUsage;
@@ -158,6 +159,8 @@ pub struct RunRow {
     pub note: Option<String>,
     /// Who triggered it.
     pub triggering_user: Option<String>,
+    /// The task instance of another run that triggered it.
+    pub parent: Option<Arc<RunParent>>,
     /// Why the run was set aside, if it was.
     pub set_aside: Option<String>,
     /// Failures that its success hides.
@@ -198,6 +201,8 @@ pub struct RunFilter {
     pub end_date: TimeRange,
     /// By last change.
     pub updated_at: TimeRange,
+    /// Triggered by this run.
+    pub parent: Option<DagRunKey>,
     /// The order; by key when empty.
     pub order_by: Vec<OrderBy<RunField>>,
 }

@@ -12,6 +12,7 @@ use model::{
 };
 use uuid::Uuid;
 
+use crate::between::{ChildRun, RunParent};
 use crate::callback::{CallbackChange, CallbackRun, CallbackWrite, DueCallbacks};
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
@@ -233,6 +234,8 @@ pub struct NewRun {
     pub note: Option<String>,
     /// Who triggered it.
     pub triggering_user: Option<String>,
+    /// The task instance that triggered it.
+    pub parent: Option<Arc<RunParent>>,
     /// When it was queued.
     pub queued_at: Timestamp,
 }
@@ -475,6 +478,8 @@ pub trait SchedulerStore: Send + Sync + 'static {
         end: Option<Timestamp>,
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError>;
+    /// The runs that the task instances of a run triggered, in the order of their keys.
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError>;
     /// Committed XComs of a task in a run, from one map index to another, in their order.
     async fn xcoms(
         &self,

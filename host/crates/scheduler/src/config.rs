@@ -33,6 +33,8 @@ pub struct Config {
     pub callback_slots: usize,
     /// The wait after the first failed attempt of a callback; it doubles with each.
     pub callback_retry_delay: Duration,
+    /// How deep runs may trigger runs.
+    pub max_trigger_depth: u32,
     /// How many events a slow subscriber may lag behind.
     pub event_buffer: usize,
 }
@@ -54,6 +56,7 @@ impl Config {
             backoff_max: Duration::from_secs(2),
             callback_slots: ports::executor::CALLBACK_SLOTS as usize,
             callback_retry_delay: Duration::from_secs(10),
+            max_trigger_depth: model::between::MAX_TRIGGER_DEPTH,
             event_buffer: 4_096,
         }
     }

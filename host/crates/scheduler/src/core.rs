@@ -11,6 +11,7 @@ use ports::executor::{Executor, ExecutorEvent, TryId, TryReport};
 use ports::intent::Intent;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::between::Between;
 use crate::callback;
 use crate::dags::Dags;
 use crate::error::Stopped;
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) recent: HashMap<DagId, Recent>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
+    /// What runs have to do with other runs.
+    pub(crate) between: Between,
     /// Bounds how many runs are read at a time.
     pub(crate) loads: Arc<Semaphore>,
     /// Intents of the last process.
@@ -91,6 +94,7 @@ impl Core {
             waiting: Waiting::default(),
             recent: HashMap::new(),
             lazy: BTreeSet::new(),
+            between: Between::default(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
             failing: None,
@@ -123,7 +127,7 @@ impl Core {
                 self.tick().await;
                 continue;
             }
-            if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() {
+            if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() && self.between.is_idle() {
                 self.finish().await;
                 return Ok(());
             }
@@ -200,6 +204,7 @@ impl Core {
                 found,
             } => self.found_before(&dag_id, key, asked, found, now),
             Message::Recent { dag_id, asked, runs } => self.found_recent(&dag_id, asked, runs),
+            Message::Between(message) => self.accept_between(*message, now),
             Message::Fenced => self.fenced = true,
             Message::Shutdown { grace } => self.begin_shutdown(grace),
             Message::ExecutorStopped => self.executor_stopped = true,
@@ -226,7 +231,12 @@ impl Core {
                 };
                 (id, item)
             }
-            ExecutorEvent::Finished(report) => (report.id, Item::Finished(report)),
+            ExecutorEvent::Finished(report) => {
+                let Some(report) = self.begin_trigger(report) else {
+                    return;
+                };
+                (report.id, Item::Finished(report))
+            }
             ExecutorEvent::HandedBack { id } => {
                 let item = Item::HandedBack {
                     task: id.ti.task,

@@ -15,6 +15,7 @@ use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::between::{BetweenMessage, Resolution, Triggered};
 use crate::callback::flight::About;
 use crate::past::FoundBefore;
 use crate::version::Version;
@@ -49,6 +50,8 @@ pub(crate) enum Message {
         asked: u64,
         runs: Vec<(DagRunKey, Timestamp, DagRunState)>,
     },
+    /// Something that runs have to do with other runs has been read.
+    Between(Box<BetweenMessage>),
     /// The lease could not be renewed: another scheduler has it.
     Fenced,
     /// Stop gracefully.
@@ -232,6 +235,10 @@ pub(crate) enum Item {
     },
     /// A dispatch ended.
     Finished(Box<TryReport>),
+    /// A dispatch ended by asking for a run of another DAG.
+    Triggered(Box<Triggered>),
+    /// What a deferred try waits for has happened.
+    Resolved(Box<Resolution>),
     /// The executor gave a dispatch back.
     HandedBack {
         task: TaskIndex,
@@ -273,6 +280,8 @@ impl Item {
             Self::Op(op) => op.refuse(error),
             Self::Started { .. }
             | Self::Finished(_)
+            | Self::Triggered(_)
+            | Self::Resolved(_)
             | Self::HandedBack { .. }
             | Self::Timer
             | Self::Lost { .. }

@@ -11,12 +11,14 @@
 //! ```
 
 mod audit;
+mod between;
 mod callback;
 mod checkpoint;
 mod commit;
 mod config;
 mod control;
 mod core;
+mod create;
 mod dags;
 mod error;
 mod failed_runs;

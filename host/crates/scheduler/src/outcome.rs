@@ -39,6 +39,12 @@ pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
         }
         TryOutcome::Reschedule { after } => TryEnd::Reschedule(*after),
         TryOutcome::AwaitInput { .. } => TryEnd::AwaitInput,
+        TryOutcome::WaitForDag(run) => {
+            details.details = serde_json::to_string(run).ok();
+            TryEnd::Defer
+        }
+        // What it asks for is prepared before it gets here: this one is of a dispatch that does not count any more.
+        TryOutcome::TriggerDag(_) => TryEnd::Defer,
         TryOutcome::Branch { labels } => match chosen(dag, report.id.task(), labels) {
             Ok(tasks) => TryEnd::Branch(tasks),
             Err(message) => return breach(details, "unknown_branch_label", message),

@@ -232,7 +232,7 @@ impl Core {
             waiter.before = None;
             let all = waiter.version.dag().looking_back().to_vec();
             return if waiter.allow(all) {
-                self.tell(dag_id, key, now)
+                self.tell_of_past(dag_id, key, now)
             };
         };
         let before = found.stored.key;
@@ -254,11 +254,11 @@ impl Core {
             None => waiter.allow(allowed),
         };
         if changes {
-            self.tell(dag_id, key, now);
+            self.tell_of_past(dag_id, key, now);
         }
     }
 
-    fn tell(&mut self, dag_id: &DagId, key: DagRunKey, now: Timestamp) {
+    fn tell_of_past(&mut self, dag_id: &DagId, key: DagRunKey, now: Timestamp) {
         if let Some(waiter) = self.waiting.get_mut(dag_id, key)
             && !std::mem::replace(&mut waiter.told, true)
         {
@@ -321,7 +321,7 @@ impl Core {
             self.ask_before(&dag_id, key);
         }
         for key in tell {
-            self.tell(&dag_id, key, now);
+            self.tell_of_past(&dag_id, key, now);
         }
     }
 }

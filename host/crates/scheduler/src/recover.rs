@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::params::param_lengths;
 use model::run::{RunSnapshot, RunState, Ti, TiSnapshot};
-use model::{DagRunKey, DagRunState, Timestamp};
+use model::{DagRunKey, DagRunState, TaskInstanceState, Timestamp};
 use ports::control::ControlError;
 use ports::intent::IntentWork;
 use ports::query::QueryError;
@@ -72,9 +72,15 @@ impl Core {
         let row = &stored.row;
         let mut details = HashMap::new();
         let mut lost = Vec::new();
+        let mut deferred: Vec<Place> = Vec::new();
         for ti in &stored.task_instances {
-            if !ti.state.is_finished() && (ti.message.is_some() || ti.code.is_some() || ti.usage.is_some()) {
+            if !ti.state.is_finished()
+                && (ti.message.is_some() || ti.code.is_some() || ti.details.is_some() || ti.usage.is_some())
+            {
                 details.insert((ti.key.task, ti.key.map_index), details_of(ti));
+            }
+            if ti.state == TaskInstanceState::Deferred {
+                deferred.push((ti.key.task, ti.key.map_index));
             }
             if ti.state.is_dispatched() {
                 lost.push(Item::Lost {
@@ -90,6 +96,7 @@ impl Core {
             conf: Arc::clone(&row.conf),
             note: row.note.clone(),
             triggering_user: row.triggering_user.clone(),
+            parent: row.parent.clone(),
             set_aside: row.set_aside.clone(),
             callbacks: stored.callbacks,
         };
@@ -138,10 +145,15 @@ impl Core {
             self.queue.push(key, item, now);
         }
         let looks_back = !run.state.dag().looking_back().is_empty();
+        let is_active = !run.state.state().is_finished();
+        if let Some(parent) = run.meta.parent.as_ref().filter(|_| is_active) {
+            self.between.add_child(parent.run, key);
+        }
         self.runs.insert(key, run);
         if looks_back {
             self.watch_past(key);
         }
+        self.waits_again(key, &deferred);
     }
 
     /// Reads an ended run for the sake of a request; what else comes for it waits.
@@ -229,6 +241,7 @@ impl Core {
         self.waiting.remove(&context.dag_id, key);
         tracing::error!(dag.id = %context.dag_id, run.id = %context.run_id, reason, "set a run aside");
         self.shared.active_mut().remove(key);
+        self.between.forget_run(key, run.meta.parent.as_deref());
         self.lazy.remove(&key);
         self.timers.set(key, None);
         self.cancel_all(&run);

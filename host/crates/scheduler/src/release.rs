@@ -287,11 +287,17 @@ impl Core {
                 active.insert(Arc::clone(&live));
             }
         }
+        let news = self.news_of(&draft);
+        let parent = draft.meta.parent.clone();
         let done = self.replace(draft) || deleted;
         if done || ended {
             self.waiting.remove(&live.context.dag_id, key);
         } else if run_changed && !live.version.dag().looking_back().is_empty() {
             self.watch_past(key);
+        }
+        self.tell(key, news);
+        if ended || deleted {
+            self.between.forget_run(key, parent.as_deref());
         }
         if done {
             self.runs.remove(&key);
@@ -402,6 +408,8 @@ impl Core {
             Item::Lost { .. }
             | Item::Started { .. }
             | Item::Finished(_)
+            | Item::Triggered(_)
+            | Item::Resolved(_)
             | Item::Timer
             | Item::Recovered
             | Item::Past => {}

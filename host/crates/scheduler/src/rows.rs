@@ -49,6 +49,7 @@ impl Core {
                 write.runs.push(*key);
             }
         }
+        write.tie(&tick.ties);
         write
     }
 

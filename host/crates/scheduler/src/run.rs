@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use model::run::RunState;
 use model::{DagId, DagRunKey, DagRunType, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey, TryNumber};
+use ports::between::RunParent;
 use ports::callback::CallbackWrite;
 use ports::intent::Intent;
 use ports::query::{HiddenFailure, RunRow};
@@ -24,6 +25,7 @@ pub(crate) struct Meta {
     pub(crate) conf: Arc<str>,
     pub(crate) note: Option<String>,
     pub(crate) triggering_user: Option<String>,
+    pub(crate) parent: Option<Arc<RunParent>>,
     pub(crate) set_aside: Option<String>,
     /// How many callbacks have become due.
     pub(crate) callbacks: u32,
@@ -96,6 +98,10 @@ pub(crate) struct Draft {
     pub(crate) cancels: Vec<(Place, DispatchNumber)>,
     /// Task instances whose dispatch is over.
     pub(crate) over: Vec<Place>,
+    /// Task instances that wait for another DAG from now on.
+    pub(crate) deferred: Vec<Place>,
+    /// Task instances that do not any more.
+    pub(crate) undeferred: Vec<Place>,
 }
 
 impl Draft {
@@ -109,6 +115,7 @@ impl Draft {
             conf: Arc::clone(&new.conf),
             note: new.note.clone(),
             triggering_user: new.triggering_user.clone(),
+            parent: new.parent.clone(),
             set_aside: None,
             callbacks: 0,
         };
@@ -152,6 +159,8 @@ impl Draft {
             dispatches: Vec::new(),
             cancels: Vec::new(),
             over: Vec::new(),
+            deferred: Vec::new(),
+            undeferred: Vec::new(),
         }
     }
 
@@ -243,6 +252,7 @@ impl Draft {
             conf: Arc::clone(&self.meta.conf),
             note: self.meta.note.clone(),
             triggering_user: self.meta.triggering_user.clone(),
+            parent: self.meta.parent.clone(),
             set_aside: self.meta.set_aside.clone(),
             hidden_failures: hidden_failures(&self.state),
         }

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use model::params::param_lengths;
-use model::run::{Event, Loss, RunState, Transition};
+use model::run::{Event, Loss, Transition};
 use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
@@ -20,7 +19,6 @@ use crate::core::Core;
 use crate::dags::DagEntry;
 use crate::human;
 use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
-use crate::live::LiveRun;
 use crate::mark;
 use crate::metrics::Metrics;
 use crate::outcome;
@@ -64,6 +62,8 @@ pub(crate) struct Tick {
     pub(crate) transitions: usize,
     /// Runs that failed, other than by somebody's hand.
     pub(crate) failed: Vec<DagRunKey>,
+    /// Runs of which each is written only with the other.
+    pub(crate) ties: Vec<(DagRunKey, DagRunKey)>,
 }
 
 impl Tick {
@@ -76,6 +76,7 @@ impl Tick {
             dag_changes: Vec::new(),
             transitions: 0,
             failed: Vec::new(),
+            ties: Vec::new(),
         }
     }
 
@@ -249,7 +250,10 @@ impl Core {
                 }
                 return;
             }
-            if matches!(item, Item::Finished(_) | Item::Started { .. } | Item::HandedBack { .. }) {
+            if matches!(
+                item,
+                Item::Finished(_) | Item::Triggered(_) | Item::Started { .. } | Item::HandedBack { .. }
+            ) {
                 Metrics::count(&self.shared.metrics.stale_events);
             }
             return;
@@ -271,6 +275,8 @@ impl Core {
                     self.step(tick, key, event);
                 }
                 Item::Finished(report) => self.apply_finished(tick, key, report),
+                Item::Triggered(triggered) => self.apply_triggered(tick, key, triggered),
+                Item::Resolved(resolution) => self.apply_resolved(tick, key, resolution),
                 Item::HandedBack {
                     task,
                     map_index,
@@ -320,16 +326,7 @@ impl Core {
         if self.dags.get(&context.dag_id).is_none() {
             return Err(ControlError::DagNotFound(context.dag_id.clone()));
         }
-        let dag = Arc::clone(op.version.dag());
-        let lengths = param_lengths(&dag, &context.params);
-        let state = RunState::with_params(context.key, dag, context.run_after, op.new.queued_at, &lengths);
-        let live = LiveRun::new(Arc::clone(context), Arc::clone(&op.version), state.state());
-        let mut draft = Draft::new(live, state, op.new.clone());
-        draft.audit.push(audit::run("trigger_dag_run", &op.user, context, None));
-        self.slots.run_changed(&draft.live, DagRunState::Queued);
-        tick.order.push(context.key);
-        tick.drafts.insert(context.key, draft);
-        tick.transitions += 1;
+        self.create_run(tick, op.new.clone(), &op.version, &op.user);
         Ok(())
     }
 
@@ -595,8 +592,10 @@ impl Core {
             return;
         };
         let by_hand = matches!(event, Event::SetRunState { .. });
+        let resolved = matches!(event, Event::Resolved { .. });
         let transitions = model::run::advance(&mut draft.state, event, now);
         let count = transitions.len();
+        let waited = draft.undeferred.len();
         let base = self.runs.get(&key);
         let mut failed = false;
         for transition in transitions {
@@ -609,9 +608,16 @@ impl Core {
             );
             draft.note(base, transition, now, &mut self.slots);
         }
+        let given_up: Vec<Place> = match resolved {
+            false => draft.undeferred.iter().skip(waited).copied().collect(),
+            true => Vec::new(),
+        };
         tick.transitions += count;
         if failed && !by_hand {
             tick.failed.push(key);
+        }
+        if !given_up.is_empty() {
+            self.cancel_children(tick, key, &given_up);
         }
     }
 }

@@ -4,6 +4,7 @@ use model::run::Transition;
 use model::{Cause, DispatchNumber, TaskInstanceState, Timestamp, TryNumber};
 use ports::store::TiWrite;
 
+use crate::between;
 use crate::outcome::Details;
 use crate::run::{Dispatch, Draft, Place, Run, may_wait};
 use crate::slots::Slots;
@@ -82,7 +83,7 @@ impl Draft {
         now: Timestamp,
         slots: &mut Slots,
     ) {
-        use TaskInstanceState::{Queued, Removed, Scheduled, Success};
+        use TaskInstanceState::{Deferred, Queued, Removed, Scheduled, Success};
         if may_wait(from, to) {
             self.lazy.push(place);
         } else {
@@ -99,6 +100,11 @@ impl Draft {
             let ti = self.ti(place);
             self.xcoms.retain(|xcom| xcom.ti != ti);
             self.xcom_deletes.push(ti);
+        }
+        match (from == Deferred, to == Deferred) {
+            (false, true) => self.deferred.push(place),
+            (true, false) => self.undeferred.push(place),
+            _ => {}
         }
         if from.is_dispatched() && !to.is_dispatched() {
             self.over.push(place);
@@ -135,6 +141,7 @@ impl Draft {
             return;
         };
         let message = match cause {
+            Some(Cause::TimedOut) if let Some(message) = between::ran_out_of_time(task, ti, now) => message.to_owned(),
             Some(Cause::InfrastructureLost) if !task.rerun_on_loss => {
                 "the server that ran this try was lost, and `rerun_on_loss` is false".to_owned()
             }

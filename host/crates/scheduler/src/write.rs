@@ -1,6 +1,6 @@
 //! One tick's rows, and how they are taken apart when the database refuses them: by run, and by change of a DAG or pool.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use model::{DagRunKey, Timestamp};
 use ports::store::{AuditWrite, TickWrite};
@@ -20,8 +20,10 @@ pub(crate) struct Write {
     pub(crate) tick: TickWrite,
     /// Whose line each of `tick.audit` is.
     pub(crate) audit_of: Vec<Owner>,
-    /// The runs, in the order in which they were touched.
+    /// The runs, in the order in which they were touched; those that are tied follow each other.
     pub(crate) runs: Vec<DagRunKey>,
+    /// Runs that are written with the one before them in `runs`, or not at all: what happens to one happens because of the other.
+    pub(crate) tied: HashSet<DagRunKey>,
     /// Which change each of `tick.dags` is.
     pub(crate) dags: Vec<usize>,
     /// Which change each of `tick.pools` is.
@@ -38,6 +40,7 @@ impl Write {
             },
             audit_of: Vec::new(),
             runs: Vec::new(),
+            tied: HashSet::new(),
             dags: Vec::new(),
             pools: Vec::new(),
         }
@@ -79,7 +82,54 @@ impl Write {
 
     /// How many parts it can be taken into.
     pub(crate) fn parts(&self) -> usize {
-        self.runs.len() + self.dags.len() + self.pools.len()
+        self.runs.len() - self.tied.len() + self.dags.len() + self.pools.len()
+    }
+
+    /// Ties runs together: each group becomes one part. Most ticks have no ties.
+    pub(crate) fn tie(&mut self, ties: &[(DagRunKey, DagRunKey)]) {
+        if ties.is_empty() {
+            return;
+        }
+        let mut group_of: HashMap<DagRunKey, usize> = HashMap::new();
+        let mut groups: Vec<Vec<DagRunKey>> = Vec::new();
+        for (a, b) in ties {
+            let mut group = |key: DagRunKey| {
+                *group_of.entry(key).or_insert_with(|| {
+                    groups.push(vec![key]);
+                    groups.len() - 1
+                })
+            };
+            let (a, b) = (group(*a), group(*b));
+            if a == b {
+                continue;
+            }
+            // The smaller one joins the larger one.
+            let size = |at: usize| groups.get(at).map_or(0, Vec::len);
+            let (into, from) = if size(a) < size(b) { (b, a) } else { (a, b) };
+            let moved = groups.get_mut(from).map(std::mem::take).unwrap_or_default();
+            group_of.extend(moved.iter().map(|key| (*key, into)));
+            if let Some(group) = groups.get_mut(into) {
+                group.extend(moved);
+            }
+        }
+        let written: HashSet<DagRunKey> = self.runs.iter().copied().collect();
+        let grouped: HashSet<DagRunKey> = groups.iter().flatten().copied().collect();
+        self.runs.retain(|key| !grouped.contains(key));
+        for group in groups {
+            let mut keys = group.into_iter().filter(|key| written.contains(key));
+            self.runs.extend(keys.next());
+            for key in keys {
+                self.runs.push(key);
+                self.tied.insert(key);
+            }
+        }
+    }
+
+    /// The place nearest to `at` where no group is taken apart.
+    fn seam(&self, at: usize) -> usize {
+        let is_seam = |at: &usize| self.runs.get(*at).is_none_or(|key| !self.tied.contains(key));
+        let before = (1..=at).rev().find(is_seam);
+        before.unwrap_or_else(|| (at..self.runs.len()).find(is_seam).unwrap_or(self.runs.len()))
     }
 
     /// Takes it apart into two that together write the same: changes of DAGs and pools first, since runs may need them.
@@ -88,7 +138,7 @@ impl Write {
         let mut first = Self::new(now);
         let changes = self.dags.len() + self.pools.len();
         let (runs_first, changes_first) = match (changes, self.runs.len()) {
-            (0, runs) => (runs / 2, 0),
+            (0, runs) => (self.seam(runs / 2), 0),
             (changes, 0) => (0, changes / 2),
             (changes, _) => (0, changes),
         };
@@ -100,6 +150,7 @@ impl Write {
         first.tick.pools = self.tick.pools.drain(..pools_first).collect();
         first.runs = self.runs.drain(..runs_first).collect();
         let of: HashSet<DagRunKey> = first.runs.iter().copied().collect();
+        first.tied = self.tied.extract_if(|key| of.contains(key)).collect();
 
         fn part<T>(rows: &mut Vec<T>, is_first: impl Fn(&T) -> bool) -> Vec<T> {
             let (first, second) = std::mem::take(rows).into_iter().partition(|row| is_first(row));
@@ -137,5 +188,39 @@ impl Write {
         }
         self.tick.tick_id = Uuid::new_v4();
         (first, self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(runs: &[i64], ties: &[(i64, i64)]) -> Write {
+        let mut write = Write::new(Timestamp(0));
+        write.runs = runs.iter().copied().map(DagRunKey).collect();
+        let ties: Vec<_> = ties.iter().map(|(a, b)| (DagRunKey(*a), DagRunKey(*b))).collect();
+        write.tie(&ties);
+        write
+    }
+
+    /// Takes it apart as far as it goes.
+    fn parts(write: Write) -> Vec<Vec<i64>> {
+        if write.parts() <= 1 {
+            let mut keys: Vec<i64> = write.runs.iter().map(|key| key.0).collect();
+            keys.sort_unstable();
+            return vec![keys];
+        }
+        let (first, second) = write.split();
+        assert!(!first.runs.is_empty() && !second.runs.is_empty(), "each split goes on");
+        [parts(first), parts(second)].concat()
+    }
+
+    #[test]
+    fn runs_that_are_tied_stay_together_however_often_a_tick_is_split() {
+        let mut found = parts(write(&[1, 2, 3, 4, 5, 6, 7], &[(2, 6), (6, 7), (3, 4), (1, 9)]));
+        found.sort();
+        assert_eq!(found, [vec![1], vec![2, 6, 7], vec![3, 4], vec![5]]);
+        assert_eq!(parts(write(&[1, 2, 3], &[(1, 2), (2, 3)])), [[1, 2, 3]]);
+        assert_eq!(parts(write(&[1, 2], &[])), [[1], [2]]);
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use model::{DagRunState, RunId};
 use ports::control::TriggerRequest;
-use ports::query::{HiddenFailure, Listed, Page, RunRow};
+use ports::query::{HiddenFailure, Listed, Page, RunFilter, RunRow};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -53,6 +53,13 @@ pub(crate) fn add(routes: Routes) -> Routes {
             )
             .body::<DagRunsBatchBody>()
             .ok::<DagRunCollectionResponse>(),
+        )
+        .get(
+            under!(run "/children"),
+            children,
+            op("get_dag_run_children", "The runs that the tasks of a run triggered")
+                .query(PAGE)
+                .ok::<DagRunCollectionResponse>(),
         )
         .get(under!(run ""), get, op("get_dag_run", "One run").ok::<DagRunResponse>())
         .patch(
@@ -104,11 +111,24 @@ pub(super) struct DagRunResponse {
     partition_date: Null,
     /// The globally unique id of the run.
     id: String,
+    /// The task instance of another run that triggered it.
+    parent: Option<ParentResponse>,
     /// Why the run was set aside, if it was: its data cannot be committed.
     set_aside: Option<String>,
     /// Tasks that failed although the run is a success, without any task taking notice of it; with what hides that and what to change.
     #[schema(value_type = Vec<Value>)]
     hidden_failures: Vec<HiddenFailure>,
+}
+
+/// Who triggered a run. It may have been deleted since.
+#[derive(Serialize, ToSchema)]
+struct ParentResponse {
+    dag_id: String,
+    dag_run_id: String,
+    task_id: String,
+    map_index: i32,
+    /// How many runs led to this one.
+    depth: u32,
 }
 
 impl DagRunResponse {
@@ -128,7 +148,10 @@ impl DagRunResponse {
             last_scheduling_decision: Null,
             run_type: row.run_type.as_str(),
             state: row.state.as_str(),
-            triggered_by: dags::triggered_by(row.run_type),
+            triggered_by: match row.parent {
+                Some(_) => "operator",
+                None => dags::triggered_by(row.run_type),
+            },
             triggering_user_name: row.triggering_user.clone(),
             conf: RawJson::new(&row.conf)?,
             note: row.note.clone(),
@@ -138,6 +161,13 @@ impl DagRunResponse {
             partition_key: Null,
             partition_date: Null,
             id: row.uuid.to_string(),
+            parent: row.parent.as_deref().map(|parent| ParentResponse {
+                dag_id: parent.dag_id.to_string(),
+                dag_run_id: parent.run_id.to_string(),
+                task_id: parent.task_id.to_string(),
+                map_index: parent.map_index.0,
+                depth: parent.depth,
+            }),
             set_aside: row.set_aside.clone(),
             hidden_failures: row.hidden_failures.clone(),
         })
@@ -252,6 +282,20 @@ pub(super) async fn find(app: &App, path: &PathArgs) -> Result<RunRow, ApiError>
 async fn get(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<DagRunResponse>, ApiError> {
     let row = find(&app, &path).await?;
     Ok(Json(DagRunResponse::new(&app, &row).await?))
+}
+
+async fn children(
+    State(app): State<Arc<App>>,
+    path: PathArgs,
+    mut query: Query,
+) -> Result<Json<DagRunCollectionResponse>, ApiError> {
+    let (page, _) = query.page_or_cursor()?;
+    query.finish()?;
+    let filter = RunFilter {
+        parent: Some(find(&app, &path).await?.key),
+        ..RunFilter::default()
+    };
+    collection(&app, app.metadata.runs(&filter, page).await?, page).await
 }
 
 async fn trigger(

@@ -75,6 +75,7 @@ impl RunSelection {
             start_date: query.times("start_date"),
             end_date: query.times("end_date"),
             updated_at: query.times("updated_at"),
+            parent: None,
             order_by: Vec::new(),
         };
         let given = |name: &str| query.text(name).is_some_and(|text| !text.is_empty());

@@ -159,6 +159,28 @@ impl Fake {
     }
 
     /// Ends a run: its tasks have succeeded, `load` after a failed try.
+    /// Makes a run the child of another one's task `load`.
+    pub(crate) fn adopt(&self, run_id: &str, parent: &str) {
+        let mut data = self.data();
+        let of = data
+            .runs
+            .iter()
+            .find(|run| run.run_id.as_str() == parent)
+            .unwrap()
+            .clone();
+        let child = data.runs.iter_mut().find(|run| run.run_id.as_str() == run_id).unwrap();
+        child.parent = Some(Arc::new(ports::between::RunParent {
+            run: of.key,
+            dag_id: of.dag_id,
+            run_id: of.run_id,
+            task: TaskIndex(0),
+            task_id: "load".parse().unwrap(),
+            map_index: MapIndex(3),
+            dispatch: model::DispatchNumber(1),
+            depth: 1,
+        }));
+    }
+
     pub(crate) fn finish(&self, run_id: &str) {
         let mut data = self.data();
         let Data { runs, tis, .. } = &mut *data;
@@ -226,6 +248,7 @@ impl Control for Fake {
             conf: request.conf.to_string().into(),
             note: request.note,
             triggering_user: Some(request.user),
+            parent: None,
             set_aside: None,
             hidden_failures: Vec::new(),
         };
@@ -389,6 +412,10 @@ impl Control for Fake {
 
     async fn delete_dag(&self, dag_id: &DagId, _: &str) -> Result<(), ControlError> {
         Err(ControlError::Conflict(format!("DAG `{dag_id}` has active runs")))
+    }
+
+    fn knows_dag(&self, dag_id: &DagId) -> bool {
+        *dag_id == self.version.dag.id
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {
@@ -570,6 +597,9 @@ impl Metadata for Fake {
     async fn runs(&self, filter: &RunFilter, part: Page) -> Result<Listed<RunRow>, QueryError> {
         let mut runs = self.data().runs.clone();
         runs.retain(|run| filter.states.is_empty() || filter.states.contains(&run.state));
+        if let Some(of) = filter.parent {
+            runs.retain(|run| run.parent.as_ref().is_some_and(|parent| parent.run == of));
+        }
         Ok(page(runs, part))
     }
 

@@ -45,6 +45,36 @@ async fn shapes_of_reads() {
 }
 
 #[tokio::test]
+async fn a_run_names_its_parent_and_lists_its_children() {
+    let server = Server::new();
+    server.ended_run().await;
+    let body = json!({"dag_run_id": "child", "logical_date": null});
+    server.send(Method::POST, "/api/v2/dags/etl/dagRuns", body).await;
+    server.fake.adopt("child", "r");
+    let child = server.get("/api/v2/dags/etl/dagRuns/child").await.json();
+    let parent = json!({"dag_id": "etl", "dag_run_id": "r", "task_id": "load", "map_index": 3, "depth": 1});
+    assert_eq!(
+        (&child["parent"], &child["triggered_by"]),
+        (&parent, &json!("operator"))
+    );
+    let children = server.get(&format!("{RUN}/children")).await.json();
+    assert_eq!(
+        (&children["total_entries"], &children["dag_runs"][0]),
+        (&json!(1), &child)
+    );
+    let none = server
+        .get("/api/v2/dags/etl/dagRuns/child/children?limit=5")
+        .await
+        .json();
+    assert_eq!(none["total_entries"], 0);
+    let nobody = server.get("/api/v2/dags/etl/dagRuns/nope/children").await;
+    assert_eq!(
+        (nobody.status.as_u16(), &nobody.json()["code"]),
+        (404, &json!("dag_run_not_found"))
+    );
+}
+
+#[tokio::test]
 async fn unknown_things_are_404_with_their_code() {
     let server = Server::new();
     server.ended_run().await;

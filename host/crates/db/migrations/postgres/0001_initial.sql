@@ -104,12 +104,22 @@ CREATE TABLE dag_run (
     set_aside TEXT COLLATE "C",
     -- A JSON list of what the success of the run hides; null is nothing.
     hidden_failures TEXT COLLATE "C",
+    -- The task instance that triggered the run. Its names stay when its run is deleted.
+    parent_run BIGINT,
+    parent_dag_id TEXT COLLATE "C",
+    parent_run_id TEXT COLLATE "C",
+    parent_task BIGINT,
+    parent_task_id TEXT COLLATE "C",
+    parent_map_index BIGINT,
+    parent_dispatch BIGINT,
+    depth BIGINT,
     updated_at BIGINT NOT NULL,
     UNIQUE (dag_id, run_id)
 );
 CREATE UNIQUE INDEX dag_run_logical_date ON dag_run (dag_id, logical_date) WHERE logical_date IS NOT NULL;
 CREATE INDEX dag_run_run_after ON dag_run (dag_id, run_after);
 CREATE INDEX dag_run_active ON dag_run (id) WHERE state IN ('queued', 'running');
+CREATE INDEX dag_run_parent ON dag_run (parent_run) WHERE parent_run IS NOT NULL;
 CREATE INDEX dag_run_version ON dag_run (version);
 
 -- The tables below belong to a run and are deleted with it, explicitly: a foreign key would cost a look-up for each row of a tick.

@@ -100,12 +100,22 @@ CREATE TABLE dag_run (
     set_aside TEXT,
     -- A JSON list of what the success of the run hides; null is nothing.
     hidden_failures TEXT,
+    -- The task instance that triggered the run. Its names stay when its run is deleted.
+    parent_run INTEGER,
+    parent_dag_id TEXT,
+    parent_run_id TEXT,
+    parent_task INTEGER,
+    parent_task_id TEXT,
+    parent_map_index INTEGER,
+    parent_dispatch INTEGER,
+    depth INTEGER,
     updated_at INTEGER NOT NULL,
     UNIQUE (dag_id, run_id)
 ) STRICT;
 CREATE UNIQUE INDEX dag_run_logical_date ON dag_run (dag_id, logical_date) WHERE logical_date IS NOT NULL;
 CREATE INDEX dag_run_run_after ON dag_run (dag_id, run_after);
 CREATE INDEX dag_run_active ON dag_run (id) WHERE state IN ('queued', 'running');
+CREATE INDEX dag_run_parent ON dag_run (parent_run) WHERE parent_run IS NOT NULL;
 CREATE INDEX dag_run_version ON dag_run (version);
 
 -- The tables below belong to a run and are deleted with it, explicitly: a foreign key would cost a look-up for each row of a tick.

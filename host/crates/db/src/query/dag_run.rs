@@ -36,6 +36,7 @@ pub(crate) fn list(filter: &RunFilter, page: Page, dialect: Dialect) -> [Stateme
         start_date,
         end_date,
         updated_at,
+        parent,
         order_by,
     } = filter;
     let mut conditions = Conditions::new(FROM, dialect);
@@ -50,6 +51,9 @@ pub(crate) fn list(filter: &RunFilter, page: Page, dialect: Dialect) -> [Stateme
     conditions.within("r.start_date", start_date);
     conditions.within("r.end_date", end_date);
     conditions.within("r.updated_at", updated_at);
+    if let Some(parent) = parent {
+        conditions.and().push("r.parent_run = ").bind(parent.0);
+    }
     let mut select = conditions.select(COLUMNS);
     // The key itself, as the only column, is the primary key in either direction.
     let (columns, key_descending) = match &**order_by {

@@ -48,6 +48,11 @@ macro_rules! get {
 }
 
 impl Columns<'_> {
+    /// Leaves columns out.
+    pub(crate) fn skip(&mut self, columns: usize) {
+        self.next += columns;
+    }
+
     pub(crate) fn int(&mut self) -> Result<i64, sqlx::Error> {
         get!(self)
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, DagRunState, RunId, RunUuid, TaskId, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskId, TaskIndex, Timestamp};
+use ports::between::{ChildRun, RunParent};
 use ports::executor::RunContext;
 use ports::query::RunRow;
 use ports::store::{NewRun, RunWrite, StoredBefore};
@@ -28,6 +29,14 @@ static INSERT: Upsert = Upsert::new(
         ("params", Kind::Text),
         ("note", Kind::Text),
         ("triggering_user", Kind::Text),
+        ("parent_run", Kind::Int),
+        ("parent_dag_id", Kind::Text),
+        ("parent_run_id", Kind::Text),
+        ("parent_task", Kind::Int),
+        ("parent_task_id", Kind::Text),
+        ("parent_map_index", Kind::Int),
+        ("parent_dispatch", Kind::Int),
+        ("depth", Kind::Int),
         ("updated_at", Kind::Int),
     ],
     0,
@@ -54,6 +63,15 @@ pub(crate) fn insert(dialect: Dialect, runs: &[NewRun], now: Timestamp) -> State
         batch.text(&*run.params);
         batch.text(run.note.as_deref());
         batch.text(run.triggering_user.as_deref());
+        let parent = run.parent.as_deref();
+        batch.int(parent.map(|parent| parent.run.0));
+        batch.text(parent.map(|parent| parent.dag_id.as_str()));
+        batch.text(parent.map(|parent| parent.run_id.as_str()));
+        batch.int(parent.map(|parent| i64::from(parent.task.0)));
+        batch.text(parent.map(|parent| parent.task_id.as_str()));
+        batch.int(parent.map(|parent| i64::from(parent.map_index.0)));
+        batch.int(parent.map(|parent| i64::from(parent.dispatch.0)));
+        batch.int(parent.map(|parent| i64::from(parent.depth)));
         batch.int(now.0);
     }
     INSERT.statement(batch)
@@ -210,7 +228,8 @@ pub(crate) fn between(dag_id: &DagId, start: Option<Timestamp>, end: Option<Time
 /// The columns of [`read`]; `r` is the run and `v` its version.
 pub(crate) const COLUMNS: &str = "SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, v.number, r.state, r.run_type, \
     r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after, r.queued_at, r.start_date, r.end_date, r.conf, \
-    r.note, r.triggering_user, r.set_aside, r.hidden_failures";
+    r.note, r.triggering_user, r.parent_run, r.parent_dag_id, r.parent_run_id, r.parent_task, r.parent_task_id, \
+    r.parent_map_index, r.parent_dispatch, r.depth, r.set_aside, r.hidden_failures";
 
 pub(crate) const FROM: &str = " FROM dag_run r JOIN dag_version v ON v.uuid = r.version";
 
@@ -259,8 +278,52 @@ fn read_columns(columns: &mut crate::sql::Columns<'_>) -> Result<RunRow, sqlx::E
         conf: columns.shared()?,
         note: columns.opt_text()?,
         triggering_user: columns.opt_text()?,
+        parent: read_parent(columns)?,
         set_aside: columns.opt_text()?,
         hidden_failures: columns.opt_json()?.unwrap_or_default(),
+    })
+}
+
+/// Reads the eight columns of the task instance that triggered a run.
+fn read_parent(columns: &mut crate::sql::Columns<'_>) -> Result<Option<Arc<RunParent>>, sqlx::Error> {
+    let Some(run) = columns.opt_int()? else {
+        columns.skip(7);
+        return Ok(None);
+    };
+    Ok(Some(Arc::new(RunParent {
+        run: DagRunKey(run),
+        dag_id: columns.parse()?,
+        run_id: columns.parse()?,
+        task: TaskIndex(columns.number()?),
+        task_id: columns.parse()?,
+        map_index: MapIndex(columns.number()?),
+        dispatch: DispatchNumber(columns.number()?),
+        depth: columns.number()?,
+    })))
+}
+
+/// The runs that a run triggered.
+pub(crate) fn children(run: DagRunKey) -> Statement {
+    let mut statement = Statement::new(
+        "SELECT id, dag_id, run_id, version, state, parent_task, parent_map_index, parent_dispatch FROM dag_run \
+         WHERE parent_run = ",
+    );
+    statement.bind(run.0).push(" ORDER BY id");
+    statement
+}
+
+/// Reads what [`children`] selected.
+pub(crate) fn read_child(row: &Row) -> Result<ChildRun, sqlx::Error> {
+    let mut columns = row.columns();
+    Ok(ChildRun {
+        key: DagRunKey(columns.int()?),
+        dag_id: columns.parse()?,
+        run_id: columns.parse()?,
+        version: columns.uuid()?,
+        state: columns.parse()?,
+        task: TaskIndex(columns.number()?),
+        map_index: MapIndex(columns.number()?),
+        dispatch: DispatchNumber(columns.number()?),
     })
 }
 

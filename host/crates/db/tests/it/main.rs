@@ -1,5 +1,6 @@
 //! What the database promises to the other crates, on both databases: one body a behaviour.
 
+mod between;
 mod callbacks;
 mod checkpoints;
 mod components;

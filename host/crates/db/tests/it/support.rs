@@ -231,6 +231,7 @@ pub(crate) fn new_run(version: &DagVersion, key: i64) -> NewRun {
         params: r#"{"threshold":0.85}"#.into(),
         note: None,
         triggering_user: Some("admin".into()),
+        parent: None,
         queued_at: NOW,
     }
 }

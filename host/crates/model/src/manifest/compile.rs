@@ -4,6 +4,7 @@
 use indexmap::IndexMap;
 use serde_json::json;
 
+use super::between;
 use super::callback::{self, ResolvedCallbacks};
 use super::canonical;
 use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescriptor, Unresolved};
@@ -55,9 +56,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
         .iter()
-        .map(|task| match &task.human {
-            Some(human) => Some(human::descriptor(&human.step)),
-            None => task.latest_only.then(latest_only),
+        .map(|task| {
+            let asks = task.human.as_ref().map(|human| human::descriptor(&human.step));
+            let between = || task.between.as_ref().map(|step| between::descriptor(&step.work));
+            asks.or_else(between).or_else(|| task.latest_only.then(latest_only))
         })
         .collect();
     if let Some(pools) = pools {
@@ -163,7 +165,18 @@ impl Resolved<'_> {
         match self.component_task() {
             Some(task) => Some(Work::Component(task)),
             None if declared.latest_only => Some(Work::LatestOnly),
-            None => Some(Work::Human(Box::new(declared.human.as_ref()?.step.clone()))),
+            None => match (&declared.human, &declared.between) {
+                (Some(human), _) => Some(Work::Human(Box::new(human.step.clone()))),
+                (None, Some(step)) => {
+                    let mut work = step.work.clone();
+                    if let Work::TriggerDag(step) = &mut work {
+                        // The default is for guests: a run may take as long as it takes.
+                        step.timeout = declared.settings.limits.timeout;
+                    }
+                    Some(work)
+                }
+                (None, None) => None,
+            },
         }
     }
 }

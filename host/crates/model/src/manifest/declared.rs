@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::between::BetweenDecl;
 use super::callback::CallbackSettings;
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
@@ -98,6 +99,7 @@ pub(super) struct TaskDecl {
     pub(super) human: Option<HumanDecl>,
     /// Instead of a component.
     pub(super) latest_only: bool,
+    pub(super) between: Option<BetweenDecl>,
     pub(super) input: Input,
     /// Direct upstream tasks, ascending.
     pub(super) upstream: Vec<usize>,

@@ -165,6 +165,16 @@ pub(super) const TASK: &[Field] = &[
         FieldKind::Bool,
         "Instead of a component: skip what directly follows unless the run is the latest one of the schedule.",
     ),
+    field(
+        "trigger_dag",
+        FieldKind::Section(TRIGGER_DAG),
+        "Instead of a component: start a run of another DAG, and wait for its end if it says so.",
+    ),
+    field(
+        "wait_for_dag",
+        FieldKind::Section(WAIT_FOR_DAG),
+        "Instead of a component: wait for a run, a task or a task group of another DAG.",
+    ),
     field("doc_md", FieldKind::Text, "Markdown for people."),
     field(
         "map_index_template",
@@ -269,6 +279,74 @@ pub(super) const HUMAN: &[Field] = &[
         "approval",
         FieldKind::Approval,
         "Ask for `Approve` or `Reject`; what follows is skipped when it is rejected.",
+    ),
+];
+
+/// Which DAG is triggered, and how.
+pub(super) const TRIGGER_DAG: &[Field] = &[
+    field("dag", FieldKind::Key, "The DAG."),
+    field(
+        "conf",
+        FieldKind::Input,
+        "The `conf` of the run; strings may be templates.",
+    ),
+    field(
+        "run_id",
+        FieldKind::Text,
+        "The name of the run; a template. Default: one is made.",
+    ),
+    field(
+        "logical_date",
+        FieldKind::Text,
+        "The logical date of the run; a template. Default: none.",
+    ),
+    field(
+        "wait",
+        FieldKind::Bool,
+        "Whether the try lasts until the run has ended.",
+    ),
+    field(
+        "allowed_states",
+        FieldKind::Tags,
+        "The ends of the run that let the try succeed. Default: `success`.",
+    ),
+    field(
+        "failed_states",
+        FieldKind::Tags,
+        "The ends of the run that fail the try. Default: those that are not allowed.",
+    ),
+    field(
+        "result",
+        FieldKind::Key,
+        "The task of the other DAG whose return value is published as `result`.",
+    ),
+];
+
+/// What of another DAG is waited for.
+pub(super) const WAIT_FOR_DAG: &[Field] = &[
+    field("dag", FieldKind::Key, "The DAG."),
+    field("task", FieldKind::Key, "Wait for all instances of this task."),
+    field("group", FieldKind::Key, "Wait for all tasks of this group."),
+    field("run_id", FieldKind::Text, "Of the run with this name; a template."),
+    field(
+        "logical_date",
+        FieldKind::Text,
+        "Of the run with this logical date; a template. Default: that of the own run.",
+    ),
+    field(
+        "allowed_states",
+        FieldKind::Tags,
+        "When all are in one of these states, the task succeeds. Default: `success`.",
+    ),
+    field(
+        "failed_states",
+        FieldKind::Tags,
+        "When one is in one of these states, the try fails. Default: none.",
+    ),
+    field(
+        "skipped_states",
+        FieldKind::Tags,
+        "When one is in one of these states, the task is skipped. Default: none.",
     ),
 ];
 

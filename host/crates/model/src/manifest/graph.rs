@@ -353,6 +353,7 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
                 declared.task.expand.is_none()
                     && declared.task.human.is_none()
                     && !declared.task.latest_only
+                    && declared.task.between.is_none()
                     && repeat_around(declared.task.group) == Some(at)
             })
         });

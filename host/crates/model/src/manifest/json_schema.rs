@@ -20,7 +20,8 @@ pub fn json_schema() -> Value {
     );
     members.insert("title".to_owned(), "Airtight DAG manifest".into());
     let mut task = section(&[TASK, MAPPING, SETTINGS], &[]);
-    task["anyOf"] = json!([{"required": ["component"]}, {"required": ["human"]}, {"required": ["latest_only"]}]);
+    let instead = ["component", "human", "latest_only", "trigger_dag", "wait_for_dag"];
+    task["anyOf"] = instead.map(|key| json!({"required": [key]})).to_vec().into();
     let group = section(&[GROUP, MAPPING], &["tasks"]);
     let either = json!({"if": {"type": "object", "required": ["tasks"]}, "then": group, "else": task});
     let mut callback = section(&[CALLBACK], &[]);

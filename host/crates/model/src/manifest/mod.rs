@@ -3,6 +3,7 @@
 //! The text is read into a tree that knows its places ([`read`](read()), never fails), the tree is checked as a whole, and
 //! [`compile`](compile()) checks it against its components. One pass reports every error with its line and column.
 
+mod between;
 mod callback;
 mod canonical;
 mod compile;

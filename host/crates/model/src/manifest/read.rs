@@ -11,7 +11,7 @@ use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
 pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{graph, group, human, locate, param, repeat, retry, sensor};
+use super::{between, graph, group, human, locate, param, repeat, retry, sensor};
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
@@ -152,6 +152,14 @@ pub(super) fn not_supported(what: &str, pos: Pos, findings: &mut Findings) {
         .hint(hint);
 }
 
+type ReadBetween = fn(&Node, &mut Findings) -> Option<between::BetweenDecl>;
+
+/// The steps between DAGs.
+const BETWEEN: [(&str, ReadBetween); 2] = [
+    ("trigger_dag", between::trigger_dag),
+    ("wait_for_dag", between::wait_for_dag),
+];
+
 /// A task with the names that are not resolved yet.
 pub(super) struct Declared {
     pub(super) task: TaskDecl,
@@ -169,6 +177,7 @@ pub(super) fn undeclared(id: TaskId, pos: Pos) -> TaskDecl {
         entry: None,
         human: None,
         latest_only: false,
+        between: None,
         input: Input {
             pos,
             value: Value::Object(Map::new()),
@@ -207,10 +216,19 @@ pub(super) fn task(
     let Some(section) = Section::open(&name, &[TASK, MAPPING, SETTINGS], node, findings) else {
         return declared;
     };
-    let asks = section.get("human").is_some();
     let latest_only = section.bool("latest_only", findings).is_some_and(|flag| flag.value);
-    if !asks && !latest_only {
-        section.missing("component", findings, pos);
+    let built_in: Vec<&str> = ["human", "trigger_dag", "wait_for_dag"]
+        .into_iter()
+        .filter(|key| section.get(key).is_some())
+        .collect();
+    match built_in.as_slice() {
+        [] if latest_only => {}
+        [] => section.missing("component", findings, pos),
+        [first, second, ..] => {
+            let message = format!("`{first}` and `{second}` exclude each other");
+            findings.error("manifest_value", section.key_pos(second), message);
+        }
+        [_] => {}
     }
     let task = &mut declared.task;
     task.latest_only = latest_only;
@@ -220,6 +238,8 @@ pub(super) fn task(
             "task",
             "input",
             "human",
+            "trigger_dag",
+            "wait_for_dag",
             "branches",
             "short_circuit",
             "grants",
@@ -255,6 +275,22 @@ pub(super) fn task(
                 );
             }
         }
+    }
+    for (key, read) in BETWEEN {
+        let Some(node) = section.get(key) else { continue };
+        for other in ["component", "task", "input", "branches", "short_circuit", "grants"] {
+            if section.get(other).is_some() {
+                findings.error(
+                    "manifest_value",
+                    section.key_pos(other),
+                    format!("{name} has `{key}`; it cannot have the key `{other}`"),
+                );
+            }
+        }
+        let step = read(node, findings);
+        let value = step.as_ref().map_or(Value::Null, |step| step.input.clone());
+        task.input = input_of(node, value, manifest, findings);
+        task.between = step;
     }
     declared.after = section.texts("after", findings).unwrap_or_default();
     if let Some(node) = section.get("branches") {

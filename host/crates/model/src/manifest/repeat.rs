@@ -276,7 +276,7 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
 
 /// An element cannot have the name of something that the input has.
 fn names(task: &TaskDecl, expand: &ExpandDecl, findings: &mut Findings) {
-    if task.human.is_some() {
+    if task.human.is_some() || task.between.is_some() {
         return;
     }
     let Value::Object(members) = &task.input.value else {

@@ -47,6 +47,13 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             (started_at, ended_at),
         ),
         Event::Answered { task, map_index, end } => step.answered(task, map_index, end),
+        Event::Resolved {
+            task,
+            map_index,
+            dispatch,
+            end,
+            measured,
+        } => step.resolved((task, map_index), dispatch, Answer { end, measured }),
         Event::TryLost {
             task,
             map_index,

@@ -58,6 +58,19 @@ pub enum Event {
         /// What the answer means.
         end: TryEnd,
     },
+    /// What a deferred try waits for has happened. One that has gone on since, or that waits for something else, changes nothing.
+    Resolved {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+        /// The dispatch that deferred it.
+        dispatch: DispatchNumber,
+        /// What it means.
+        end: TryEnd,
+        /// What was measured of what it publishes, see `Task::measures`.
+        measured: Vec<u32>,
+    },
     /// The executor that had the dispatch is gone, or handed it back.
     TryLost {
         /// Its task.
@@ -129,6 +142,8 @@ pub enum TryEnd {
     Reschedule(Duration),
     /// A person has been asked: the try goes on when there is an answer.
     AwaitInput,
+    /// It waits outside of any executor for something that happens elsewhere.
+    Defer,
     /// It failed.
     Failed {
         /// Why.

@@ -94,10 +94,14 @@ impl Ti {
         }
     }
 
-    /// Whether a try has begun and not ended: it is with an executor, between two pokes, or waits for a person.
+    /// Whether a try has begun and not ended: it is with an executor, between two pokes, or waits
+    /// for a person or for another DAG.
     pub fn try_is_open(&self) -> bool {
         match self.state {
-            TaskInstanceState::Queued | TaskInstanceState::Running | TaskInstanceState::AwaitingInput => true,
+            TaskInstanceState::Queued
+            | TaskInstanceState::Running
+            | TaskInstanceState::AwaitingInput
+            | TaskInstanceState::Deferred => true,
             TaskInstanceState::Scheduled | TaskInstanceState::UpForReschedule => {
                 self.start_date.is_some() && self.end_date.is_none()
             }

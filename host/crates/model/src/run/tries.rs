@@ -144,7 +144,56 @@ impl Step<'_> {
                 ti.next_at = next_at;
             });
         }
+        if end == TryEnd::Defer
+            && let Some(limit) = definition.work.deferred_for(definition.sensor.as_ref())
+        {
+            let since = self.run.tis.get(at).and_then(|slot| slot.ti.start_date);
+            let next_at = limit.map(|limit| since.unwrap_or(self.now).plus(limit));
+            return self.change(at, |ti| {
+                ti.state = TaskInstanceState::Deferred;
+                ti.cause = None;
+                ti.next_at = next_at;
+            });
+        }
         self.conclude(at, Answer { end, measured }, ended_at);
+    }
+
+    /// What a deferred try waits for has happened.
+    pub(super) fn resolved(
+        &mut self,
+        (task, map_index): (TaskIndex, MapIndex),
+        dispatch: DispatchNumber,
+        answer: Answer,
+    ) {
+        let Some(at) = self.run.slot_of(task, map_index) else {
+            return;
+        };
+        let waits = self
+            .run
+            .tis
+            .get(at)
+            .is_some_and(|slot| slot.ti.state == TaskInstanceState::Deferred && slot.ti.dispatch == dispatch);
+        if waits {
+            self.conclude(at, answer, self.now);
+        }
+    }
+
+    /// It was deferred for too long. A sensor ends here, without a retry (Airflow: `AirflowSensorTimeout`); a task that waits for the
+    /// run that it triggered may trigger another one.
+    fn deferred_too_long(&mut self, at: usize) {
+        let Some((_, definition)) = self.run.task(at) else {
+            return;
+        };
+        if definition.work.wait_for_dag().is_none() {
+            return self.fail_try(at, Cause::TimedOut, false, None, self.now);
+        }
+        let soft = definition.sensor.as_ref().is_some_and(|sensor| sensor.soft_fail);
+        let state = if soft {
+            TaskInstanceState::Skipped
+        } else {
+            TaskInstanceState::Failed
+        };
+        self.end_try(at, state, Cause::TimedOut, self.now);
     }
 
     /// A person answered.
@@ -207,7 +256,7 @@ impl Step<'_> {
             (TryEnd::Failed { cause, fatal, code }, _) => self.fail_try(at, cause, fatal, code.as_deref(), ended_at),
             // A branch that chooses nothing by name, a choice of a task that is no branch, or a question that nobody asked for.
             (TryEnd::Done | TryEnd::DoneFalsy, TaskKind::Branch { .. })
-            | (TryEnd::Branch(_) | TryEnd::AwaitInput, _) => {
+            | (TryEnd::Branch(_) | TryEnd::AwaitInput | TryEnd::Defer, _) => {
                 self.fail_try(at, Cause::ContractViolation, false, None, ended_at);
             }
         }
@@ -405,6 +454,10 @@ impl Step<'_> {
         for at in self.run.tis.due(self.now) {
             if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
                 self.input_timed_out(at);
+                continue;
+            }
+            if self.state_at(at) == Some(TaskInstanceState::Deferred) {
+                self.deferred_too_long(at);
                 continue;
             }
             self.run.edit(at, |ti| ti.next_at = None);

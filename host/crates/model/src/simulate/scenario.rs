@@ -38,9 +38,14 @@ impl Fault {
         Self::Skips,
     ];
 
-    /// Whether it makes sense for a task. A person cannot skip a question.
+    /// Whether it makes sense for a task. A person cannot skip a question, nor a run that is
+    /// triggered its task; and one that has no time limit never runs out of time.
     pub fn suits(self, task: &Task) -> bool {
-        self != Self::Skips || task.work.human().is_none()
+        match self {
+            Self::Skips => task.work.human().is_none() && task.work.trigger_dag().is_none(),
+            Self::TimesOut => task.work.trigger_dag().is_none_or(|step| step.timeout.is_some()),
+            _ => true,
+        }
     }
 
     /// The word for it on the command line.

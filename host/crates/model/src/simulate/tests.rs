@@ -325,6 +325,40 @@ fn a_failed_teardown_is_hidden_unless_it_counts() {
 }
 
 #[test]
+fn other_dags_take_the_time_that_is_assumed() {
+    let with = |timeout| {
+        let step = crate::between::TriggerDag {
+            dag: crate::id::DagId::new("other").unwrap(),
+            wait: true,
+            allowed_states: vec![DagRunState::Success],
+            result: None,
+            timeout,
+        };
+        let solve = Task {
+            work: Work::TriggerDag(Box::new(step)),
+            ..task("solve", &[])
+        };
+        dag(vec![solve, task("use", &[0])], |_| {})
+    };
+    // Longer than the wall time of a guest.
+    let play = |dag: &Arc<Dag>| {
+        let mut assumptions = Assumptions::default();
+        assumptions.task_times.insert(A, seconds(7_200));
+        sweep(&Simulator::new(Arc::clone(dag), assumptions), &Sweep::default())
+    };
+    let forever = with(None);
+    let report = play(&forever);
+    assert_eq!(
+        (report.happy.state, report.happy.run_time),
+        (DagRunState::Success, seconds(7_201))
+    );
+    assert!(!Fault::TimesOut.suits(&forever.tasks[0]) && !Fault::Skips.suits(&forever.tasks[0]));
+    let bounded = with(Some(seconds(60)));
+    assert_eq!(play(&bounded).happy.state, DagRunState::Failed);
+    assert!(Fault::TimesOut.suits(&bounded.tasks[0]));
+}
+
+#[test]
 fn people_answer_in_time_or_never() {
     let ask = |timeout, on_timeout| {
         let step = HumanStep {

@@ -327,7 +327,9 @@ impl<'a> World<'a> {
             code: None,
         };
         let fault = self.fault_of(instance);
-        let wall = definition.limits.timeout;
+        // What waits elsewhere has no wall time of its own.
+        let deferred = definition.work.deferred_for(definition.sensor.as_ref());
+        let wall = deferred.map_or(definition.limits.timeout, |limit| limit.unwrap_or(Duration::MAX));
         let (after, what) = match fault {
             Some(Fault::Lost) if dispatch == DispatchNumber(1) => (time / 2, What::HostDies),
             Some(Fault::LostAlways) => (time / 2, What::HostDies),

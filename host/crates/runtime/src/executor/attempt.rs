@@ -13,6 +13,7 @@ use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 
+use super::between;
 use super::input::{self, Input};
 use super::local::Services;
 use super::measure;
@@ -76,6 +77,8 @@ impl Attempt {
         match &self.request.task.work {
             Work::Component(component) => self.run_component(component).await,
             Work::Human(_) => self.ask().await,
+            Work::TriggerDag(_) => between::trigger_dag(self).await,
+            Work::WaitForDag(_) => between::wait_for_dag(self).await,
             Work::Notify => self.notify().await,
             Work::LatestOnly => Ok(self.latest_only()),
         }

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod backends;
+mod between;
 mod guest;
 mod input;
 mod local;

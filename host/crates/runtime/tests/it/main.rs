@@ -1,6 +1,7 @@
 //! The runtime from outside: real components, the real compiler child, the real executor; stores in memory.
 
 mod answer;
+mod between;
 mod blob;
 mod callback;
 mod cause;

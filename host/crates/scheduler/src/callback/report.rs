@@ -76,7 +76,11 @@ pub(crate) fn ended(
             code,
             ..
         }) => failed(*cause, *fatal, code.clone(), message),
-        TryOutcome::Branch { .. } | TryOutcome::Reschedule { .. } | TryOutcome::AwaitInput { .. } => failed(
+        TryOutcome::Branch { .. }
+        | TryOutcome::Reschedule { .. }
+        | TryOutcome::AwaitInput { .. }
+        | TryOutcome::TriggerDag(_)
+        | TryOutcome::WaitForDag(_) => failed(
             Cause::ContractViolation,
             true,
             None,

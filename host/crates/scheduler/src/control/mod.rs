@@ -14,7 +14,7 @@ mod set_run_state;
 mod set_task_instance_note;
 mod set_task_instance_state;
 mod show;
-mod trigger;
+pub(crate) mod trigger;
 mod wait;
 
 use std::time::Duration;
@@ -91,6 +91,10 @@ impl Control for Handle {
 
     async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError> {
         delete_dag::delete_dag(&self.shared, dag_id, user).await
+    }
+
+    fn knows_dag(&self, dag_id: &DagId) -> bool {
+        self.shared.dag(dag_id).is_some()
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {

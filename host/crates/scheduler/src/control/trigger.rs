@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::{NoContext, Uuid};
 
 use crate::inbox::{Message, NewRunOp};
-
+use crate::names::KeyedGuard;
 use crate::shared::{Name, Shared, query_failed};
 use crate::version::Version;
 
@@ -107,7 +107,7 @@ async fn reserve_logical_date(
     shared: &Shared,
     request: &TriggerRequest,
     date: Timestamp,
-) -> Result<impl Sized + use<>, ControlError> {
+) -> Result<KeyedGuard<Name>, ControlError> {
     let turn = shared.names.lock(Name::LogicalDate(request.dag_id.clone(), date)).await;
     let found = shared
         .store
@@ -136,6 +136,32 @@ async fn create(
     params: Value,
     conf: Value,
 ) -> Result<RunRow, ControlError> {
+    let new = NewRun {
+        triggering_user: Some(request.user.clone()),
+        ..new_run(shared, request, run_id, run_after, version, params, conf).await?
+    };
+    shared
+        .ask(|reply| {
+            Message::New(Box::new(NewRunOp {
+                new,
+                version: Arc::clone(version),
+                user: request.user.clone(),
+                reply,
+            }))
+        })
+        .await
+}
+
+/// The row of a run, under a key of its own.
+async fn new_run(
+    shared: &Arc<Shared>,
+    request: &TriggerRequest,
+    run_id: RunId,
+    run_after: Timestamp,
+    version: &Arc<Version>,
+    params: Value,
+    conf: Value,
+) -> Result<NewRun, ControlError> {
     let now = shared.clock.now();
     let key = take_key(shared).await?;
     let interval = request
@@ -154,26 +180,53 @@ async fn create(
         params,
         conf,
     };
-    let new = NewRun {
+    Ok(NewRun {
         version: version.uuid(),
         run_type: DagRunType::Manual,
         conf: context.conf.to_string().into(),
         params: context.params.to_string().into(),
         note: request.note.clone(),
-        triggering_user: Some(request.user.clone()),
+        triggering_user: None,
+        parent: None,
         queued_at: now,
         context: Arc::new(context),
+    })
+}
+
+/// A run that is complete but for what only the loop knows. Its names are reserved as long as the guards live.
+pub(crate) struct Prepared {
+    pub(crate) new: NewRun,
+    pub(crate) version: Arc<Version>,
+    #[expect(dead_code, reason = "held until the run is committed")]
+    names: Vec<KeyedGuard<Name>>,
+}
+
+/// Prepares a run for a task that triggers it: everything that a request to trigger one is refused for is looked at here.
+pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> Result<Prepared, ControlError> {
+    let dag = shared
+        .dag(&request.dag_id)
+        .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
+    let params = resolve_params(dag.version.dag(), &request.conf)
+        .map_err(|problems| ControlError::InvalidParams { problems })?;
+    let mut names = Vec::new();
+    if let Some(date) = request.logical_date {
+        names.push(reserve_logical_date(shared, request, date).await?);
+    }
+    let run_id = match &request.run_id {
+        Some(run_id) => run_id.clone(),
+        None => generated_name(shared.unique_now(), None)?,
     };
-    shared
-        .ask(|reply| {
-            Message::New(Box::new(NewRunOp {
-                new,
-                version: Arc::clone(version),
-                user: request.user.clone(),
-                reply,
-            }))
-        })
-        .await
+    let name = Name::RunId(request.dag_id.clone(), run_id.clone());
+    names.push(shared.names.lock(name).await);
+    if request.run_id.is_some() && is_taken(shared, request, &run_id).await? {
+        return Err(run_exists(request, &run_id));
+    }
+    let (run_after, conf) = (shared.clock.now(), request.conf.clone());
+    Ok(Prepared {
+        new: new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?,
+        version: dag.version,
+        names,
+    })
 }
 
 fn uuid_v7(now: Timestamp) -> Uuid {

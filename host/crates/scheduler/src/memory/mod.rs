@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use model::{
     DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
 };
+use ports::between::ChildRun;
 use ports::callback::{CallbackRow, CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
@@ -259,6 +260,10 @@ impl SchedulerStore for MemoryStore {
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError> {
         Ok(self.tables().runs_between(dag_id, start, end, limit))
+    }
+
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        Ok(self.tables().children(run))
     }
 
     async fn xcoms(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::run::raised_memory_bytes;
 use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, Timestamp};
+use ports::between::ChildRun;
 use ports::deploy::DagVersion;
 use ports::payload::XcomValue;
 use ports::query::{RunRow, TiRow};
@@ -116,6 +117,23 @@ impl Tables {
             .collect()
     }
 
+    pub(super) fn children(&self, run: DagRunKey) -> Vec<ChildRun> {
+        let child = |(key, child): (&DagRunKey, &MemoryRun)| {
+            let parent = child.new.parent.as_deref().filter(|parent| parent.run == run)?;
+            Some(ChildRun {
+                key: *key,
+                dag_id: child.new.context.dag_id.clone(),
+                run_id: child.new.context.run_id.clone(),
+                version: child.new.version,
+                state: child.state,
+                task: parent.task,
+                map_index: parent.map_index,
+                dispatch: parent.dispatch,
+            })
+        };
+        self.runs.iter().filter_map(child).collect()
+    }
+
     pub(super) fn xcoms(&self, run: DagRunKey, task: TaskIndex, key: &str) -> Vec<(MapIndex, XcomValue)> {
         let Some(run) = self.runs.get(&run) else {
             return Vec::new();
@@ -150,6 +168,7 @@ impl Tables {
             conf: Arc::clone(&run.new.conf),
             note: run.note.clone(),
             triggering_user: run.new.triggering_user.clone(),
+            parent: run.new.parent.clone(),
             set_aside: run.set_aside.clone(),
             hidden_failures: run.hidden_failures.clone(),
         })

@@ -47,7 +47,7 @@ fn builder() -> RigBuilder {
             },
             Vec::new(),
         ),
-        Work::Component(_) | Work::Notify | Work::LatestOnly => Reply::done(),
+        _ => Reply::done(),
     })
 }
 

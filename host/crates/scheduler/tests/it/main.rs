@@ -4,9 +4,11 @@
 mod support;
 
 mod basics;
+mod between;
 mod callbacks;
 mod commits;
 mod control;
+mod dag_sensors;
 mod databases;
 mod failed_runs;
 mod failures;

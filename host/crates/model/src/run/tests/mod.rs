@@ -1,5 +1,6 @@
 //! Tests of the run state machine. Whole workflows with results known from Airflow are in `tests/oracle`.
 
+mod between;
 mod callbacks;
 mod choose;
 mod hidden;

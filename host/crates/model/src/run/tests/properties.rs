@@ -6,9 +6,11 @@ use proptest::prelude::*;
 
 use super::super::testing::notify;
 use super::*;
+use crate::between::TriggerDag;
 use crate::callback::CallbackEvent;
 use crate::dag::{RetryPolicy, TaskKind, TaskRole};
 use crate::human::{HumanStep, OK, OnTimeout};
+use crate::id::DagId;
 use crate::retry_rule::{RetryAction, RetryRule};
 use crate::trigger_rule::{Decision, TriggerRule, Upstream};
 use crate::work::Work;
@@ -71,10 +73,10 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
                     },
                     rerun_on_loss: rerun,
                     max_infra_retries: 1,
-                    work: if edges & 0x40 == 0 {
-                        task("t", &[]).work
-                    } else {
-                        Work::Human(Box::new(asked(edges & 0x80 == 0, rerun)))
+                    work: match (edges & 0x40 == 0, edges & 0x10 == 0) {
+                        (true, true) => task("t", &[]).work,
+                        (true, false) => Work::TriggerDag(Box::new(triggers(rerun))),
+                        (false, _) => Work::Human(Box::new(asked(edges & 0x80 == 0, rerun))),
                     },
                     callbacks: called.map(|event| notify(event, "x")).collect(),
                     ..task(&format!("t{at}"), &upstream)
@@ -85,6 +87,16 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
             dag.dagrun_timeout = timeout.then_some(Duration::from_secs(120));
         })
     })
+}
+
+fn triggers(bounded: bool) -> TriggerDag {
+    TriggerDag {
+        dag: DagId::new("child").unwrap(),
+        wait: true,
+        allowed_states: vec![DagRunState::Success],
+        result: None,
+        timeout: bounded.then_some(Duration::from_secs(5)),
+    }
 }
 
 fn asked(defaults: bool, skip: bool) -> HumanStep {
@@ -119,6 +131,8 @@ fn end(task: &Task, choice: u8, detail: u8) -> TryEnd {
         (4, _) => TryEnd::Branch(vec![TaskIndex(u32::from(detail % 10))]),
         (5, _) => TryEnd::DoneFalsy,
         (6 | 7, _) if task.work.human().is_some() || detail.is_multiple_of(8) => TryEnd::AwaitInput,
+        (8 | 9, _) if task.work.trigger_dag().is_some() => TryEnd::Defer,
+        (9, _) if detail.is_multiple_of(16) => TryEnd::Defer,
         (_, TaskKind::Branch { .. }) => {
             let chosen = task
                 .downstream
@@ -149,7 +163,7 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
     };
     let any = || (TaskIndex(u32::from(a % 11)), MapIndex(if c % 7 == 0 { 3 } else { -1 }));
     let loss = [Loss::NotAcknowledged, Loss::Acknowledged, Loss::HandedBack][usize::from(b % 3)];
-    Some(match kind % 22 {
+    Some(match kind % 24 {
         0 | 1 => Event::Start,
         2..=4 => nth(ready(), a).map(|(task, map_index, _)| Event::Admit { task, map_index })?,
         5 | 6 => nth(out(), a).map(|(task, map_index, dispatch)| Event::TryStarted {
@@ -196,6 +210,13 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
             measured: Vec::new(),
             started_at: Timestamp(i64::from(c)),
             ended_at: Timestamp(i64::MAX),
+        },
+        21 | 22 => Event::Resolved {
+            task: any().0,
+            map_index: any().1,
+            dispatch: run.ti(any().0, any().1).map_or(DispatchNumber(1), |ti| ti.dispatch),
+            end: end(&run.dag().tasks[usize::from(a) % run.dag().tasks.len()], b, c),
+            measured: Vec::new(),
         },
         19 | 20 => Event::Answered {
             task: any().0,
@@ -438,6 +459,18 @@ proptest! {
             let ready: Vec<_> = run.ready().map(|(task, map_index, _)| (task, map_index)).collect();
             for (task, map_index) in ready {
                 step(&mut run, Event::Admit { task, map_index }, now)?;
+            }
+            let deferred: Vec<_> = run
+                .unfinished()
+                .filter(|(_, _, ti)| ti.state == TaskInstanceState::Deferred)
+                .map(|(task, map_index, ti)| (task, map_index, ti.dispatch))
+                .collect();
+            for (task, map_index, dispatch) in deferred {
+                let end = match dag.task(task).map(|task| &task.kind) {
+                    Some(TaskKind::Branch { .. }) => TryEnd::Branch(Vec::new()),
+                    _ => TryEnd::Done,
+                };
+                step(&mut run, Event::Resolved { task, map_index, dispatch, end, measured: Vec::new() }, now)?;
             }
             let out: Vec<_> = run.dispatched().map(|(task, map_index, ti)| (task, map_index, ti.dispatch)).collect();
             for (task, map_index, dispatch) in out {

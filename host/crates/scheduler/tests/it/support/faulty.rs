@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use model::{
     DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
 };
+use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::intent::Intent;
@@ -197,6 +198,9 @@ impl SchedulerStore for FaultyStore {
         limit: u32,
     ) -> Result<Vec<DagRunKey>, QueryError> {
         self.inner.runs_between(dag_id, start, end, limit).await
+    }
+    async fn children(&self, run: DagRunKey) -> Result<Vec<ChildRun>, QueryError> {
+        self.inner.children(run).await
     }
     async fn xcoms(
         &self,

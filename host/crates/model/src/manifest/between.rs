@@ -1,0 +1,285 @@
+//! `trigger_dag:` and `wait_for_dag:`: steps between DAGs.
+
+use serde_json::{Map, Value, json};
+
+use super::component::TaskDescriptor;
+use super::declared::Manifest;
+use super::diagnostic::{Diagnostic, Findings};
+use super::field::{TRIGGER_DAG, WAIT_FOR_DAG};
+use super::section::{Section, Spanned, short, text, texts};
+use super::suggest;
+use super::tree::{Kind, Node};
+use crate::between::{Awaited, States, TriggerDag, WaitForDag};
+use crate::id::{DagId, TaskId};
+use crate::state::{DagRunState, TaskInstanceState};
+use crate::work::Work;
+
+/// The ends of a run.
+const ENDS: [DagRunState; 2] = [DagRunState::Success, DagRunState::Failed];
+
+/// A step between DAGs as it was read.
+#[derive(Clone, Debug)]
+pub(super) struct BetweenDecl {
+    /// The other DAG.
+    pub(super) dag: Spanned<DagId>,
+    pub(super) work: Work,
+    /// The task's input.
+    pub(super) input: Value,
+}
+
+/// Reads `trigger_dag:`.
+pub(super) fn trigger_dag(node: &Node, findings: &mut Findings) -> Option<BetweenDecl> {
+    let section = Section::open("`trigger_dag`", &[TRIGGER_DAG], node, findings)?;
+    section.missing("dag", findings, node.pos);
+    let dag = dag(&section, findings);
+    let wait = section.bool("wait", findings).is_some_and(|wait| wait.value);
+    for key in ["allowed_states", "failed_states", "result"] {
+        if !wait && section.get(key).is_some() {
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("`{key}` means something only to a task that waits"),
+                )
+                .hint("write `wait: true`");
+        }
+    }
+    let allowed = ends("allowed_states", &section, findings);
+    let failed = ends("failed_states", &section, findings);
+    // Airflow waits for ever for a run that ends in neither: here each end means something.
+    let allowed_states: Vec<DagRunState> = match (&allowed, &failed) {
+        (Some(allowed), Some(failed)) => {
+            let pos = section.key_pos("failed_states");
+            for end in ENDS {
+                let message = match (allowed.contains(&end), failed.contains(&end)) {
+                    (true, true) => format!("`{end}` is in `allowed_states` and in `failed_states`"),
+                    (false, false) => format!("`{end}` is neither in `allowed_states` nor in `failed_states`"),
+                    _ => continue,
+                };
+                findings.error("manifest_value", pos, message);
+            }
+            allowed.clone()
+        }
+        (Some(allowed), None) => allowed.clone(),
+        (None, Some(failed)) => ENDS.into_iter().filter(|end| !failed.contains(end)).collect(),
+        (None, None) => vec![DagRunState::Success],
+    };
+    let result = task_id("result", &section, findings);
+    let mut input = members(&section, &["conf", "run_id", "logical_date"], findings);
+    if let Some(conf) = section.get("conf") {
+        if !matches!(conf.kind, Kind::Map(_) | Kind::Text(_)) {
+            findings.error(
+                "manifest_type",
+                conf.pos,
+                format!("`conf` must be a map, or a template of one, not {}", conf.what()),
+            );
+        }
+        conf.bad_numbers(findings);
+        input.insert("conf".to_owned(), conf.to_json());
+    }
+    let dag = dag?;
+    Some(BetweenDecl {
+        work: Work::TriggerDag(Box::new(TriggerDag {
+            dag: dag.value.clone(),
+            wait,
+            allowed_states,
+            result,
+            timeout: None,
+        })),
+        dag,
+        input: Value::Object(input),
+    })
+}
+
+/// Reads `wait_for_dag:`.
+pub(super) fn wait_for_dag(node: &Node, findings: &mut Findings) -> Option<BetweenDecl> {
+    let section = Section::open("`wait_for_dag`", &[WAIT_FOR_DAG], node, findings)?;
+    section.missing("dag", findings, node.pos);
+    let dag = dag(&section, findings);
+    let task = task_id("task", &section, findings);
+    let group = task_id("group", &section, findings);
+    if task.is_some() && group.is_some() {
+        findings.error(
+            "manifest_value",
+            section.key_pos("group"),
+            "`task` and `group` exclude each other",
+        );
+    }
+    let awaited = match (task, group) {
+        (Some(task), _) => Awaited::Task {
+            task,
+            states: states(&section, TaskInstanceState::ALL, TaskInstanceState::Success, findings),
+        },
+        (None, Some(group)) => Awaited::Group {
+            group: group.to_string(),
+            states: states(&section, TaskInstanceState::ALL, TaskInstanceState::Success, findings),
+        },
+        (None, None) => Awaited::Run {
+            states: states(&section, DagRunState::ALL, DagRunState::Success, findings),
+        },
+    };
+    let mut input = members(&section, &["run_id", "logical_date"], findings);
+    if section.get("run_id").is_some() && section.get("logical_date").is_some() {
+        findings.error(
+            "manifest_value",
+            section.key_pos("logical_date"),
+            "`run_id` and `logical_date` exclude each other",
+        );
+    } else if input.is_empty() {
+        // Airflow: without `execution_delta` the run with the same logical date.
+        input.insert("logical_date".to_owned(), "{{ logical_date }}".into());
+    }
+    let dag = dag?;
+    Some(BetweenDecl {
+        work: Work::WaitForDag(Box::new(WaitForDag {
+            dag: dag.value.clone(),
+            awaited,
+        })),
+        dag,
+        input: Value::Object(input),
+    })
+}
+
+fn dag(section: &Section<'_>, findings: &mut Findings) -> Option<Spanned<DagId>> {
+    let name = section.text("dag", findings)?;
+    match DagId::new(&name.value) {
+        Ok(dag) => Some(Spanned::new(dag, name.pos)),
+        Err(_) => {
+            findings
+                .error(
+                    "manifest_value",
+                    name.pos,
+                    format!("`{}` is not the id of a DAG", short(&name.value)),
+                )
+                .hint("the DAG is fixed: it cannot be a template");
+            None
+        }
+    }
+}
+
+fn task_id(key: &str, section: &Section<'_>, findings: &mut Findings) -> Option<TaskId> {
+    let name = section.text(key, findings)?;
+    let id = TaskId::new(&name.value).ok();
+    if id.is_none() {
+        let message = format!("`{}` is not an id", short(&name.value));
+        findings.error("manifest_value", name.pos, message);
+    }
+    id
+}
+
+/// Members of the input that must be text.
+fn members(section: &Section<'_>, keys: &[&str], findings: &mut Findings) -> Map<String, Value> {
+    let mut members = Map::new();
+    for key in keys.iter().filter(|key| **key != "conf") {
+        if let Some(node) = section.get(key)
+            && let Some(text) = text(key, node, findings)
+        {
+            members.insert((*key).to_owned(), text.value.into());
+        }
+    }
+    members
+}
+
+fn ends(key: &str, section: &Section<'_>, findings: &mut Findings) -> Option<Vec<DagRunState>> {
+    names(key, section, &ENDS, findings)
+}
+
+fn states<T>(section: &Section<'_>, all: &[T], allowed: T, findings: &mut Findings) -> States<T>
+where
+    T: Copy + PartialEq + std::fmt::Display,
+{
+    let mut read = |key| names(key, section, all, findings);
+    let states = States {
+        allowed: read("allowed_states").unwrap_or_else(|| vec![allowed]),
+        failed: read("failed_states").unwrap_or_default(),
+        skipped: read("skipped_states").unwrap_or_default(),
+    };
+    let lists = [&states.allowed, &states.failed, &states.skipped];
+    if let Some(twice) = all
+        .iter()
+        .find(|state| lists.iter().filter(|list| list.contains(state)).count() > 1)
+    {
+        findings.error(
+            "manifest_value",
+            section.key_pos("dag"),
+            format!("`{twice}` is in more than one of `allowed_states`, `failed_states` and `skipped_states`"),
+        );
+    }
+    states
+}
+
+fn names<T: Copy + std::fmt::Display>(
+    key: &str,
+    section: &Section<'_>,
+    all: &[T],
+    findings: &mut Findings,
+) -> Option<Vec<T>> {
+    let known: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let mut found = Vec::new();
+    for name in texts(key, section.get(key)?, findings)? {
+        match known.iter().position(|known| *known == name.value) {
+            Some(at) => found.extend(all.get(at).copied()),
+            None => {
+                let hint = suggest::closest(&name.value, known.iter().map(String::as_str)).map_or_else(
+                    || format!("known: {}", known.join(", ")),
+                    |name| format!("did you mean `{name}`?"),
+                );
+                findings
+                    .error(
+                        "manifest_value",
+                        name.pos,
+                        format!("`{}` is not a value of `{key}`", short(&name.value)),
+                    )
+                    .hint(hint);
+            }
+        }
+    }
+    Some(found)
+}
+
+impl Manifest {
+    /// Warns of DAGs that steps name and that `is_known` does not know: DAGs may be deployed in any order.
+    pub fn unknown_dags(&self, is_known: impl Fn(&DagId) -> bool) -> Vec<Diagnostic> {
+        let mut findings = Findings::default();
+        for step in self.tasks.iter().filter_map(|task| task.between.as_ref()) {
+            let Spanned { value: dag, pos } = &step.dag;
+            if self.id.as_ref().is_some_and(|id| id.value == *dag) || is_known(dag) {
+                continue;
+            }
+            findings
+                .warning("manifest_unknown_dag", *pos, format!("there is no DAG `{dag}` yet"))
+                .hint("deploy it before this one runs");
+        }
+        findings.sorted()
+    }
+}
+
+/// The step as a component's task describes itself: what it publishes is known.
+pub(super) fn descriptor(work: &Work) -> TaskDescriptor {
+    TaskDescriptor {
+        name: work.operator().to_owned(),
+        doc: String::new(),
+        input: json!({}),
+        output: match work.trigger_dag() {
+            Some(step) => triggered(step),
+            None => json!({"type": "null"}),
+        },
+        needs: Vec::new(),
+        labels: None,
+    }
+}
+
+/// What a step that triggers a DAG publishes.
+fn triggered(step: &TriggerDag) -> Value {
+    let mut properties = json!({"dag_id": {"type": "string"}, "run_id": {"type": "string"}});
+    let mut required = vec!["dag_id", "run_id"];
+    if step.wait {
+        properties["state"] = json!({"enum": step.allowed_states});
+        required.push("state");
+    }
+    if step.result.is_some() {
+        properties["result"] = json!({});
+        required.push("result");
+    }
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}

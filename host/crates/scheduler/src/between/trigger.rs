@@ -1,0 +1,259 @@
+//! A task asks for a run of another DAG. What has to be read for it is read before the loop takes the report; the tick that takes it
+//! creates the run and ends or defers the try, in one transaction.
+//!
+//! Airflow: `TriggerDagRunOperator.execute`, which triggers by the API and then defers itself: two transactions, of which a crash can
+//! leave the first alone.
+
+use std::sync::Arc;
+
+use model::run::{Event, TryEnd};
+use model::{Cause, DagRunKey, TaskInstanceState, TiKey};
+use ports::between::RunParent;
+use ports::control::{ControlError, TriggerRequest};
+use ports::executor::{TryOutcome, TryReport};
+use ports::payload::XcomValue;
+use ports::store::NewRun;
+use serde_json::json;
+
+use super::{BetweenMessage, RETURN_VALUE, TRIGGER_RUN_ID, patiently, send};
+use crate::control::trigger::{Prepared, prepare};
+use crate::core::Core;
+use crate::metrics::Metrics;
+use crate::outcome::Details;
+use crate::tick::Tick;
+
+/// Who did what a task does, for the audit log, where nobody started the task's run.
+const NOBODY: &str = "airtight";
+
+/// The report of a try that asks for a run, with the run, or why there will be none.
+pub(crate) struct Triggered {
+    pub(crate) report: Box<TryReport>,
+    pub(crate) verdict: Result<Prepared, Refusal>,
+}
+
+/// Why no run is triggered.
+pub(crate) struct Refusal {
+    code: &'static str,
+    message: String,
+    fatal: bool,
+}
+
+impl Refusal {
+    fn new(code: &'static str, message: String) -> Self {
+        Self {
+            code,
+            message,
+            fatal: false,
+        }
+    }
+}
+
+impl Core {
+    /// Begins to prepare the run that a report asks for. Answers the report where there is nothing to prepare.
+    pub(crate) fn begin_trigger(&mut self, report: Box<TryReport>) -> Option<Box<TryReport>> {
+        let TryOutcome::TriggerDag(asked) = &report.outcome else {
+            return Some(report);
+        };
+        let id = report.id;
+        let Some(run) = self.runs.get(&id.ti.run) else {
+            return Some(report);
+        };
+        let task = run.live.version.dag().task(id.ti.task);
+        let current = run.state.accepts_result(id.ti.task, id.ti.map_index, id.dispatch);
+        let step = task.and_then(|task| task.work.trigger_dag());
+        let Some(step) = step.filter(|_| current && run.live.context.uuid == id.run_uuid) else {
+            return Some(report);
+        };
+        let request = TriggerRequest {
+            dag_id: step.dag.clone(),
+            run_id: asked.run_id.clone(),
+            logical_date: asked.logical_date,
+            data_interval: None,
+            run_after: None,
+            conf: asked.conf.clone(),
+            note: None,
+            user: NOBODY.to_owned(),
+        };
+        let result = step.result.clone();
+        let shared = Arc::clone(&self.shared);
+        self.between.preparing = self.between.preparing.saturating_add(1);
+        tokio::spawn(async move {
+            let of = Arc::clone(&shared);
+            let prepared = tokio::spawn(async move {
+                let prepared = patiently(&of, || prepare(&of, &request)).await;
+                judge(prepared, result.as_ref().map(model::TaskId::as_str))
+            });
+            let verdict = prepared.await.ok().flatten();
+            let triggered = verdict.map(|verdict| Box::new(Triggered { report, verdict }));
+            send(&shared, BetweenMessage::Prepared(id.ti.run, triggered));
+        });
+        None
+    }
+
+    /// A task asked for a run: it is created with the end, or the wait, of the try.
+    pub(crate) fn apply_triggered(&mut self, tick: &mut Tick, key: DagRunKey, triggered: &Triggered) {
+        let report = &*triggered.report;
+        let (task, map_index, dispatch) = (report.id.ti.task, report.id.ti.map_index, report.id.dispatch);
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        let ti = draft.state.ti(task, map_index);
+        let restarting = ti.is_some_and(|ti| ti.dispatch == dispatch && ti.state == TaskInstanceState::Restarting);
+        if !draft.state.accepts_result(task, map_index, dispatch) {
+            if restarting {
+                // It was cleared meanwhile: the run is not wanted any more.
+                self.report(tick, key, report, TryEnd::Done);
+            } else {
+                Metrics::count(&self.shared.metrics.stale_events);
+            }
+            return;
+        }
+        let depth = draft
+            .meta
+            .parent
+            .as_ref()
+            .map_or(0, |parent| parent.depth)
+            .saturating_add(1);
+        let user = draft.meta.triggering_user.clone().unwrap_or_else(|| NOBODY.to_owned());
+        let parent_of = Arc::clone(&draft.live.context);
+        let version = Arc::clone(&draft.live.version);
+        let Some(definition) = version.dag().task(task) else {
+            return;
+        };
+        let Some(step) = definition.work.trigger_dag() else {
+            return;
+        };
+        let allowed = match &triggered.verdict {
+            Ok(prepared) => self.allows(prepared, depth).map(|()| prepared),
+            Err(refusal) => Err(Refusal {
+                message: refusal.message.clone(),
+                ..*refusal
+            }),
+        };
+        let mut details = Details {
+            usage: Some(report.usage),
+            rendered_map_index: report.rendered_map_index.clone(),
+            ..Details::default()
+        };
+        let place = (task, map_index);
+        let end = match allowed {
+            Err(refusal) => {
+                details.message = Some(refusal.message);
+                details.code = Some(refusal.code.to_owned());
+                TryEnd::Failed {
+                    cause: Cause::Failed,
+                    fatal: refusal.fatal,
+                    code: Some(refusal.code.into()),
+                }
+            }
+            Ok(prepared) => {
+                let child = &prepared.new.context;
+                let names = json!({"dag_id": child.dag_id, "run_id": child.run_id}).to_string();
+                let parent = RunParent {
+                    run: key,
+                    dag_id: parent_of.dag_id.clone(),
+                    run_id: parent_of.run_id.clone(),
+                    task,
+                    task_id: definition.id.clone(),
+                    map_index,
+                    dispatch,
+                    depth,
+                };
+                let new = NewRun {
+                    parent: Some(Arc::new(parent)),
+                    ..prepared.new.clone()
+                };
+                self.create_run(tick, new, &prepared.version, &user);
+                tick.ties.push((key, child.key));
+                if step.wait {
+                    details.details = Some(names);
+                    TryEnd::Defer
+                } else if let Some(draft) = tick.draft(&self.runs, key) {
+                    let plain = |value: String| XcomValue {
+                        value: value.into(),
+                        blobs: Vec::new(),
+                    };
+                    let run_id = plain(json!(child.run_id).to_string());
+                    draft.publish(place, &[(RETURN_VALUE, plain(names)), (TRIGGER_RUN_ID, run_id)]);
+                    TryEnd::Done
+                } else {
+                    TryEnd::Done
+                }
+            }
+        };
+        if let Some(draft) = tick.draft(&self.runs, key) {
+            draft.details.insert(place, Some(details));
+        }
+        self.report(tick, key, report, end);
+    }
+
+    fn report(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport, end: TryEnd) {
+        let TiKey { task, map_index, .. } = report.id.ti;
+        let event = Event::TryFinished {
+            task,
+            map_index,
+            dispatch: report.id.dispatch,
+            end,
+            measured: Vec::new(),
+            started_at: report.started_at,
+            ended_at: report.ended_at,
+        };
+        self.step(tick, key, event);
+    }
+
+    /// What only the loop knows, since it may have changed since the run was prepared.
+    fn allows(&self, prepared: &Prepared, depth: u32) -> Result<(), Refusal> {
+        let dag_id = &prepared.new.context.dag_id;
+        let Some(dag) = self.dags.get(dag_id) else {
+            return Err(not_found(dag_id));
+        };
+        if dag.paused {
+            let message = format!("DAG `{dag_id}` is paused, and its run would not start; unpause it");
+            return Err(Refusal::new("trigger_dag_paused", message));
+        }
+        let most = self.shared.config.max_trigger_depth;
+        if depth > most {
+            return Err(Refusal {
+                fatal: true,
+                ..Refusal::new(
+                    "trigger_too_deep",
+                    format!("runs have triggered runs {most} deep; does DAG `{dag_id}` trigger itself?"),
+                )
+            });
+        }
+        Ok(())
+    }
+}
+
+fn not_found(dag_id: &model::DagId) -> Refusal {
+    let message = format!("DAG `{dag_id}` does not exist, or is being deleted; deploy it");
+    Refusal::new("trigger_dag_not_found", message)
+}
+
+/// What came of preparing a run. Nothing where the scheduler stops: the try is lost, and taken up by the next process.
+fn judge(prepared: Result<Prepared, ControlError>, result: Option<&str>) -> Option<Result<Prepared, Refusal>> {
+    Some(match prepared {
+        Ok(prepared) => match result {
+            Some(task) if prepared.version.dag().index_of(task).is_none() => Err(Refusal::new(
+                "trigger_result_unknown",
+                format!(
+                    "DAG `{}` has no task `{task}`, which `result` names",
+                    prepared.new.context.dag_id
+                ),
+            )),
+            _ => Ok(prepared),
+        },
+        Err(ControlError::DagNotFound(dag_id)) => Err(not_found(&dag_id)),
+        Err(error @ ControlError::InvalidParams { .. }) => {
+            Err(Refusal::new("trigger_conf_invalid", format!("{error}; change `conf`")))
+        }
+        Err(ControlError::RunExists(why)) => Err(Refusal::new(
+            "trigger_run_exists",
+            format!("{why}; leave the name out, or make `{{{{ try_number }}}}` part of it"),
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "a run that a task asked for could not be prepared");
+            return None;
+        }
+    })
+}

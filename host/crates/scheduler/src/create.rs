@@ -1,0 +1,32 @@
+//! New runs, whoever asked for them.
+
+use std::sync::Arc;
+
+use model::DagRunState;
+use model::params::param_lengths;
+use model::run::RunState;
+use ports::store::NewRun;
+
+use crate::audit;
+use crate::core::Core;
+use crate::live::LiveRun;
+use crate::run::Draft;
+use crate::tick::Tick;
+use crate::version::Version;
+
+impl Core {
+    /// The draft of a new run.
+    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, user: &str) {
+        let context = Arc::clone(&new.context);
+        let dag = Arc::clone(version.dag());
+        let lengths = param_lengths(&dag, &context.params);
+        let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
+        let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
+        let mut draft = Draft::new(live, state, new);
+        draft.audit.push(audit::run("trigger_dag_run", user, &context, None));
+        self.slots.run_changed(&draft.live, DagRunState::Queued);
+        tick.order.push(context.key);
+        tick.drafts.insert(context.key, draft);
+        tick.transitions += 1;
+    }
+}

@@ -5,6 +5,7 @@ mod body;
 mod json;
 mod path;
 mod query;
+pub(crate) mod unread;
 mod value;
 
 pub(crate) use accept::{Media, negotiate};

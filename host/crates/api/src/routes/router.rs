@@ -12,6 +12,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::error::{ApiError, Code};
 use crate::openapi::Routes;
+use crate::request::unread;
 use crate::state::{App, State};
 use crate::{auth, request_id};
 
@@ -30,6 +31,7 @@ pub fn router(state: State) -> Router {
 fn layered(router: Router) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(unread::middleware))
         .layer(middleware::from_fn(security_headers))
         .layer(middleware::from_fn(request_id::middleware))
 }

@@ -68,6 +68,25 @@ async fn a_client_that_never_ends_its_head_is_cut_off_and_frees_its_slot() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_end_of_the_body_says_that_the_connection_ends() {
+    let listening = listen(limits()).await;
+    let head = "POST /auth/token HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\ncontent-type: text/plain\r\n\r\n";
+    let answer = exchange(listening.address, &format!("{head}{{}}")).await;
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+
+    // Where the body was read, the next request goes over the same connection.
+    let wrong = r#"{"username": "admin", "password": "wrong"}"#;
+    let head = format!(
+        "POST /auth/token HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        wrong.len()
+    );
+    let answer = exchange(listening.address, &format!("{head}{wrong}{HEALTH}")).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_silent_client_is_cut_off_whether_it_asked_before_or_not() {
     let listening = listen(limits()).await;
     let mut never = TcpStream::connect(listening.address).await.unwrap();

@@ -56,6 +56,13 @@ impl MemoryStore {
         tables.runs.values().filter_map(|run| tables.run_row(run)).collect()
     }
 
+    /// The runs of a DAG, by key.
+    pub fn runs_of(&self, dag_id: &DagId) -> Vec<RunRow> {
+        let mut runs = self.runs();
+        runs.retain(|run| run.dag_id == *dag_id);
+        runs
+    }
+
     /// The task instances of a run as they are stored.
     pub fn task_instances(&self, run: DagRunKey) -> Vec<TiWrite> {
         let tables = self.tables();

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::dag::Measured;
-use model::{Cause, Dag, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Work};
+use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Work};
+use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
 use ports::query::RunRow;
@@ -19,13 +20,30 @@ use rand::{Rng as _, SeedableRng as _};
 use scheduler::{Config, Handle, MemoryStore, Scheduler};
 use uuid::Uuid;
 
-use crate::support::{Fault, FaultyStore, NARROW, TokioClock, UnreliableExecutor, failure, random_dag, request};
+use crate::support::{
+    CHILD, Fault, FaultyStore, NARROW, TokioClock, UnreliableExecutor, child_dag, failure, random_dag, request,
+};
 
 /// After this much time nothing is left to happen by itself: retries, pokes, questions and timeouts are shorter together.
 const LONG: Duration = Duration::from_secs(3_600);
 
 fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
     let name = request.task.task_id.as_str();
+    if request.id.callback.is_some() {
+        let outcome = match random.random_range(0..10) {
+            0 => failure(Cause::Trapped, random.random_bool(0.5)),
+            _ => TryOutcome::Done { falsy: false },
+        };
+        return (outcome, Vec::new());
+    }
+    if matches!(request.task.work, Work::TriggerDag(_)) {
+        let child = TriggerDagRequest {
+            conf: serde_json::json!({}),
+            run_id: None,
+            logical_date: None,
+        };
+        return (TryOutcome::TriggerDag(Box::new(child)), Vec::new());
+    }
     if matches!(request.task.work, Work::Human(_)) {
         let asked = TryOutcome::AwaitInput {
             subject: "Go on?".to_owned(),
@@ -106,7 +124,7 @@ impl Told {
 /// One thing that somebody does.
 async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &MemoryStore, dag: &Dag, told: &mut Told) {
     let user = "tester";
-    let runs = memory.runs();
+    let runs = memory.runs_of(&dag.id);
     let action = random.random_range(0..10);
     let Some(run) = runs.choose(random).filter(|_| action > 1) else {
         let answer = handle.trigger(request(dag.id.as_str())).await;
@@ -245,6 +263,11 @@ async fn simulate(seed: u64) -> Seen {
                 include_deferred: false,
             };
             told.take(seed, "create_pool", handle.create_pool(narrow, "tester").await);
+            told.take(
+                seed,
+                "deploy",
+                handle.deploy(child_dag().manifest("1"), true, "tester").await,
+            );
             told.take(seed, "deploy", handle.deploy(manifest.clone(), true, "tester").await);
             for _ in 0..random.random_range(4..12) {
                 meddle(seed, &mut random, &handle, &memory, &dag, &mut told).await;
@@ -291,7 +314,20 @@ fn history(stores: &[Arc<FaultyStore>], run: DagRunKey) -> String {
 }
 
 fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<FaultyStore>], seen: &mut Seen) {
-    let runs = memory.runs();
+    let mut triggered = BTreeSet::new();
+    for run in memory.runs_of(&DagId::new(CHILD).unwrap()) {
+        assert!(
+            run.state.is_finished(),
+            "seed {seed}: run {} of the child is {}",
+            run.key,
+            run.state
+        );
+        let parent = run.parent.as_ref().expect("only tasks trigger it");
+        let of = (parent.run, parent.task, parent.map_index, parent.dispatch);
+        assert!(triggered.insert(of), "seed {seed}: {of:?} triggered two runs");
+        seen.children += 1;
+    }
+    let runs = memory.runs_of(&dag.id);
     for key in &told.runs {
         let is_there = runs.iter().any(|run| run.key == *key);
         assert!(is_there || told.deleted.contains(key), "seed {seed}: run {key} is gone");
@@ -335,6 +371,12 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
                 states(),
                 history(stores, run.key)
             );
+        }
+        let mut called = BTreeSet::new();
+        for row in memory.callbacks_of(run.key) {
+            assert!(row.state.is_finished(), "seed {seed}: callback {row:?}");
+            assert!(called.insert(row.id), "seed {seed}: callback {} is there twice", row.id);
+            seen.callbacks += 1;
         }
         for ti in rows {
             *seen.states.entry(ti.state).or_default() += 1;
@@ -386,6 +428,8 @@ struct Seen {
     failed_commits: u64,
     operations: u64,
     mapped: u64,
+    children: u64,
+    callbacks: u64,
     states: HashMap<TaskInstanceState, u64>,
 }
 
@@ -397,6 +441,8 @@ impl Seen {
         self.failed_commits += other.failed_commits;
         self.operations += other.operations;
         self.mapped += other.mapped;
+        self.children += other.children;
+        self.callbacks += other.callbacks;
         for (state, count) in other.states {
             *self.states.entry(state).or_default() += count;
         }
@@ -439,6 +485,10 @@ fn check_enough(seen: &Seen) {
         "{seen:?}"
     );
     assert!(per_mille(seen.mapped) > 500, "{seen:?}");
+    assert!(
+        per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
+        "{seen:?}"
+    );
     for state in [
         TaskInstanceState::Success,
         TaskInstanceState::Failed,

@@ -12,6 +12,6 @@ pub(crate) use clock::TokioClock;
 pub(crate) use dags::DagBuilder;
 pub(crate) use executor::{Reply, TestExecutor, failure};
 pub(crate) use faulty::{Fault, FaultyStore};
-pub(crate) use random_dag::{NARROW, random_dag};
+pub(crate) use random_dag::{CHILD, NARROW, child_dag, random_dag};
 pub(crate) use rig::{Rig, RigBuilder, request, run_id};
 pub(crate) use unreliable::UnreliableExecutor;

@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use model::between::TriggerDag;
+use model::callback::{Callback, CallbackAction, CallbackEvent, NotificationLevel, TEXT};
 use model::dag::{
     Combine, Expansion, Group, GroupIndex, Loop, MapSource, MapValues, Measure, Measured, Repeat, Task, TaskKind,
     TaskRole,
 };
 use model::human::{HumanStep, OnTimeout};
+use model::past::Past;
 use model::retry_rule::{RetryAction, RetryRule};
 use model::sensor::Sensor;
-use model::{Cause, TaskIndex, TriggerRule, Work};
+use model::work::ComponentTask;
+use model::{Cause, DagId, DagRunState, Digest, Limits, TaskIndex, TriggerRule, Work};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -45,7 +49,11 @@ struct Plan {
     measures: Vec<Vec<Measure>>,
 }
 
-/// A DAG for a seed. What a task is tells its name: `branch…`, `circuit…`, `sensor…`, `human…`, `setup`, `teardown`, else `work…`.
+/// The DAG whose runs some tasks trigger.
+pub(crate) const CHILD: &str = "child";
+
+/// A DAG for a seed. What a task is tells its name: `branch…`, `circuit…`, `sensor…`, `human…`, `trigger…`, `setup`, `teardown`, else
+/// `work…`.
 pub(crate) fn random_dag(id: &str, seed: u64) -> DagBuilder {
     let mut plan = Plan::new(StdRng::seed_from_u64(seed));
     plan.repeat_groups();
@@ -203,12 +211,13 @@ impl Plan {
         }
         for at in 0..tasks {
             let is_plain = self.decides(at + usize::from(has_teardown)) || self.expand[at].is_some();
-            let kind = if is_plain { 0 } else { self.random.random_range(0..10) };
+            let kind = if is_plain { 0 } else { self.random.random_range(0..12) };
             let name = match kind {
                 0..6 => format!("work{at}"),
                 6 => format!("branch{at}"),
                 7 => format!("circuit{at}"),
                 8 => format!("sensor{at}"),
+                9 => format!("trigger{at}"),
                 _ => format!("human{at}"),
             };
             let mut upstream: Vec<&str> = self.upstream[at].iter().map(|of| names[*of].as_str()).collect();
@@ -241,9 +250,12 @@ impl Plan {
         dag.with(|parts| {
             parts.groups = self.groups;
             parts.max_active_runs = 3;
-            if self.random.random_bool(0.1) {
+            let looks_back = parts.tasks.iter().any(|task| task.past.matters());
+            // What waits for a run that failed waits for ever, as in Airflow, unless its own run's time runs out.
+            if looks_back || self.random.random_bool(0.1) {
                 parts.dagrun_timeout = Some(Duration::from_secs(self.random.random_range(1..40)));
             }
+            parts.callbacks = callbacks(&mut self.random, &CallbackEvent::OF_DAG);
             for task in &mut parts.tasks {
                 if task.id.as_str().starts_with("branch") {
                     let some = task.downstream.iter().copied().filter(|_| self.random.random_bool(0.5));
@@ -310,6 +322,19 @@ fn settle(task: &mut Task, random: &mut StdRng) {
             branches: false,
         }));
     }
+    if name.starts_with("trigger") {
+        task.work = Work::TriggerDag(Box::new(TriggerDag {
+            dag: DagId::new(CHILD).unwrap(),
+            wait: random.random_bool(0.7),
+            allowed_states: vec![DagRunState::Success],
+            result: None,
+            timeout: random.random_bool(0.3).then(|| Duration::from_secs(3)),
+        }));
+    }
+    if random.random_bool(0.1) {
+        task.past = *[Past::DependsOnPast, Past::WaitForDownstream].choose(random).unwrap();
+    }
+    task.callbacks = callbacks(random, &CallbackEvent::ALL);
     task.retry.retries = random.random_range(0..3);
     task.retry.exponential_backoff = random.random_bool(0.3);
     if random.random_bool(0.2) {
@@ -329,6 +354,51 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     task.queueing.weight = random.random_range(1..20);
     task.queueing.max_active_tis_per_dag = random.random_bool(0.1).then_some(2);
     task.queueing.max_active_tis_per_dagrun = random.random_bool(0.1).then_some(1);
+}
+
+/// Few have callbacks, as in life.
+fn callbacks(random: &mut StdRng, events: &[CallbackEvent]) -> Vec<Callback> {
+    let called = events
+        .iter()
+        .filter(|_| random.random_bool(0.15))
+        .copied()
+        .collect::<Vec<_>>();
+    let mut one = |event: CallbackEvent| {
+        let (action, text) = match random.random_range(0..3) {
+            0 => (
+                CallbackAction::Notify {
+                    level: NotificationLevel::Info,
+                },
+                "it ended",
+            ),
+            1 => (
+                CallbackAction::Notify {
+                    level: NotificationLevel::Info,
+                },
+                "{{ callback.state }}",
+            ),
+            _ => {
+                let component = ComponentTask {
+                    reference: "alerts@1".to_owned(),
+                    digest: Digest::of(b"alerts"),
+                    entry: "send".to_owned(),
+                };
+                let limits = Limits::default();
+                (CallbackAction::Task { component, limits }, "it ended")
+            }
+        };
+        Callback {
+            event,
+            action,
+            input: serde_json::json!({ TEXT: text }),
+        }
+    };
+    called.into_iter().map(&mut one).collect()
+}
+
+/// A small DAG for the runs that others trigger.
+pub(crate) fn child_dag() -> DagBuilder {
+    DagBuilder::chain(CHILD, 2).with(|dag| dag.max_active_runs = 4)
 }
 
 fn index(at: usize) -> TaskIndex {

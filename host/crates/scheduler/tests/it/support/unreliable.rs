@@ -119,6 +119,18 @@ impl UnreliableExecutor {
 
     /// Effects come after the commit that contains them.
     fn check_is_committed(&self, id: TryId) {
+        if id.callback.is_some() {
+            let rows = self.store.callbacks_of(id.ti.run);
+            let attempt = rows
+                .iter()
+                .find(|row| Some(row.id) == id.callback)
+                .map(|row| row.attempt);
+            assert!(
+                attempt.is_none_or(|attempt| attempt >= id.dispatch.0),
+                "{id:?} is sent, attempt {attempt:?} is committed"
+            );
+            return;
+        }
         let committed = self.store.task_instance(id.ti).map(|ti| ti.dispatch);
         assert!(
             committed.is_some_and(|dispatch| dispatch >= id.dispatch),

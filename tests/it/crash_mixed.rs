@@ -1,5 +1,6 @@
 //! `kill -9` at random points while everything that a run can have is under way at once: setup and teardown, mapped tasks and
-//! groups, a loop, a sensor, a question to a person, retries, a branch, a skip, a pool, and people who clear what has ended.
+//! groups, a loop, a sensor, a question to a person, retries, a branch, a skip, a pool, a run of another DAG, callbacks, and people who
+//! clear what has ended.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -58,13 +59,30 @@ tasks:
   left: {component: workload@1, task: spin, after: [way], input: {ms: 0, value: 1}}
   right: {component: workload@1, task: spin, after: [way], input: {ms: 0, value: 2}}
   idle: {component: workload@1, task: skip, after: [prepare]}
+  other:
+    after: [prepare]
+    trigger_dag: {dag: child, conf: {base: "{{ params.base }}"}, wait: true, result: double}
+  doubled: {component: workload@1, task: spin, input: {ms: 0, value: "{{ xcom.other.result }}"}}
   join:
     component: workload@1
     task: spin
-    after: [total, all, publish, poke, ask, flaky, left, right, idle]
+    after: [total, all, publish, poke, ask, flaky, left, right, idle, doubled]
     trigger_rule: none_failed
     input: {ms: 1, value: "{{ params.base }}"}
+    on_success:
+      - {notify: "joined {{ params.base }}"}
+      - {component: workload@1, task: spin, input: {ms: 1, value: 0}}
   tidy: {component: workload@1, task: spin, after: [prepare, join], teardown: {on_failure_fail_dagrun: true}, input: {ms: 1, value: 0}}
+"#;
+
+const CHILD: &str = r#"
+dag: child
+max_active_runs: 100
+params:
+  base: {type: integer, default: 0}
+defaults: {max_infra_retries: 100}
+tasks:
+  double: {component: workload@1, task: spin, input: {ms: 5, value: "{{ params.base * 2 }}"}}
 "#;
 
 const ROUNDS: u32 = 8;
@@ -80,6 +98,7 @@ async fn survives_kills(database: Database) {
     let client = server.client().await;
     client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
     client.post("/pools", &json!({"name": "narrow", "slots": 3})).await.ok();
+    client.deploy(CHILD).await.ok();
     client.deploy(EVERYTHING).await.ok();
 
     let mut acknowledged: BTreeSet<String> = BTreeSet::new();
@@ -130,6 +149,7 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
         ("flaky", json!(3)),
         ("right", json!(2)),
         ("join", json!(base)),
+        ("doubled", json!(2 * base)),
     ] {
         let path = format!("/dags/everything/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/return_value");
         let found = client.get(&path).await.body["value"].clone();
@@ -141,6 +161,31 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
                 instances(client, run_id).await
             );
         }
+    }
+    let base_path = format!("/dags/everything/dagRuns/{run_id}");
+    let children = client.get(&format!("{base_path}/children")).await.ok();
+    assert_eq!(children["total_entries"], 1, "{run_id}: {children}");
+    assert_eq!(children["dag_runs"][0]["state"], "success", "{run_id}: {children}");
+    if !cleared {
+        // Callbacks are carried out a moment later.
+        let callbacks = client
+            .until("everything", &format!("{base_path}/callbacks"), |answer| {
+                let rows = answer["callbacks"].as_array().expect("a list");
+                rows.iter()
+                    .all(|row| row["state"] != "queued" && row["state"] != "running")
+            })
+            .await;
+        assert_eq!(callbacks["total_entries"], 2, "{run_id}: {callbacks}");
+        let told = callbacks["callbacks"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|row| row["kind"] == "notification");
+        assert_eq!(
+            told.map(|row| &row["text"]),
+            Some(&json!(format!("joined {base}"))),
+            "{callbacks}"
+        );
     }
     let answer = client.xcom("everything", run_id, "ask", "return_value").await;
     assert_eq!(answer["chosen_options"], json!(["yes"]), "{answer}");
@@ -186,7 +231,7 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
     for (task, count) in expected {
         assert_eq!(counts.get(task), Some(&count), "{run_id} {task}");
     }
-    assert_eq!(rows.len(), 4 + 4 + 4 + 5 + 14, "{counts:?}");
+    assert_eq!(rows.len(), 4 + 4 + 4 + 5 + 16, "{counts:?}");
 }
 
 async fn instances(client: &Client, run_id: &str) -> Vec<Value> {

@@ -34,6 +34,7 @@ mod mark;
 mod memory;
 mod metrics;
 mod names;
+mod ops;
 mod outcome;
 mod past;
 mod pool_ops;

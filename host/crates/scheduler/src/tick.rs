@@ -6,24 +6,19 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use model::run::{Event, Loss, Transition};
-use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey, Timestamp};
+use model::{DagRunKey, DagRunState, TaskInstanceState, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
-use ports::intent::{Intent, IntentWork, IntentWrite};
+use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, PoolWrite, TiNote, XcomWrite};
-use uuid::Uuid;
+use ports::store::{DagWrite, PoolWrite, XcomWrite};
 
-use crate::audit;
 use crate::core::Core;
 use crate::dags::DagEntry;
-use crate::human;
-use crate::inbox::{DagOp, Item, NewRunOp, RunOp};
-use crate::mark;
+use crate::inbox::{DagOp, Item, NewRunOp};
 use crate::metrics::Metrics;
 use crate::outcome;
 use crate::run::{Draft, Place, Run};
-use crate::selection::Selection;
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
 const ITEMS: usize = 48;
@@ -372,167 +367,6 @@ impl Core {
             ended_at: report.ended_at,
         };
         self.step(tick, key, event);
-    }
-
-    fn apply_op(&mut self, tick: &mut Tick, key: DagRunKey, op: &RunOp) -> Result<(), ControlError> {
-        let now = tick.now;
-        let Some(draft) = tick.draft(&self.runs, key) else {
-            return Ok(());
-        };
-        if let RunOp::Respond { task, map_index, .. } = op {
-            human::check_waits(draft, (*task, *map_index))?;
-        }
-        let to_mark = match op {
-            RunOp::SetTaskInstanceState { work, state, .. } => mark::select(draft, work, *state)?,
-            _ => Vec::new(),
-        };
-        // Whatever a person does to a run that was set aside gives it another chance.
-        if draft.meta.set_aside.take().is_some() {
-            draft.run_changed = true;
-        }
-        let context = Arc::clone(&draft.live.context);
-        match op {
-            RunOp::Clear { work, user, .. } => {
-                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
-                let extra = format!("{{\"task_instances\":{}}}", selected.len());
-                draft
-                    .audit
-                    .push(audit::run("clear_task_instances", user, &context, Some(extra)));
-                self.clear(tick, key, selected);
-            }
-            RunOp::CarryOut { intent, work, .. } => {
-                draft.intents_done.push(*intent);
-                let (selected, state) = match &**work {
-                    IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).of(draft), None),
-                    // Where there is nothing to set, nothing is done.
-                    IntentWork::SetState { work, state } => {
-                        (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
-                    }
-                    IntentWork::DeleteRuns | IntentWork::DeleteDag => (Vec::new(), None),
-                };
-                tick.transitions += 1;
-                match state {
-                    _ if selected.is_empty() => {}
-                    Some(state) => self.mark(tick, key, &selected, state),
-                    None => self.clear(tick, key, selected),
-                }
-            }
-            RunOp::SetState { state, user, .. } => {
-                let extra = format!("{{\"state\":\"{state}\"}}");
-                draft
-                    .audit
-                    .push(audit::run("patch_dag_run", user, &context, Some(extra)));
-                self.step(tick, key, Event::SetRunState { state: *state });
-            }
-            RunOp::SetTaskInstanceState { work, state, user, .. } => {
-                let extra = mark::audit_extra(work, *state, to_mark.len());
-                draft
-                    .audit
-                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
-                self.mark(tick, key, &to_mark, *state);
-            }
-            RunOp::Respond {
-                task,
-                map_index,
-                at,
-                verdict,
-                user,
-                ..
-            } => {
-                let answer = match verdict {
-                    Ok(answer) => answer,
-                    Err(refused) => return Err(human::copy(refused)),
-                };
-                let place = (*task, *map_index);
-                let extra = human::audit_extra(draft, place);
-                draft
-                    .audit
-                    .push(audit::run("update_hitl_detail", user, &context, Some(extra)));
-                if let Some(end) = draft.answer(place, answer, *at, Some(user)) {
-                    let event = Event::Answered {
-                        task: *task,
-                        map_index: *map_index,
-                        end,
-                    };
-                    self.step(tick, key, event);
-                }
-            }
-            RunOp::Note { note, user, .. } => {
-                draft.meta.note = Some(note.clone());
-                draft.new_note = true;
-                draft.run_changed = true;
-                draft.audit.push(audit::run("patch_dag_run", user, &context, None));
-                tick.transitions += 1;
-            }
-            RunOp::TaskInstanceNote { work, note, user, .. } => {
-                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
-                let extra = format!("{{\"task_instances\":{}}}", selected.len());
-                draft
-                    .audit
-                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
-                let notes = selected.into_iter().map(|place| TiNote {
-                    ti: draft.ti(place),
-                    content: note.clone(),
-                    user: user.clone(),
-                });
-                let notes: Vec<TiNote> = notes.collect();
-                draft.notes.extend(notes);
-                tick.transitions += 1;
-            }
-            RunOp::Delete { user, .. } => {
-                draft.audit.push(audit::run("delete_dag_run", user, &context, None));
-                // A run that this very tick creates has no rows.
-                if !draft.new_run {
-                    draft.rest = Some(Arc::new(Intent {
-                        id: Uuid::new_v4(),
-                        dag_id: context.dag_id.clone(),
-                        user: user.clone(),
-                        created_at: now,
-                        runs: vec![key],
-                        work: IntentWork::DeleteRuns,
-                    }));
-                }
-                self.delete_run(tick, key);
-            }
-        }
-        Ok(())
-    }
-
-    fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
-        let Some(draft) = tick.draft(&self.runs, key) else {
-            return;
-        };
-        for place in &task_instances {
-            let ti = draft.ti(*place);
-            draft.checkpoint_deletes.push(ti);
-        }
-        self.step(tick, key, Event::Clear { task_instances });
-    }
-
-    fn delete_run(&mut self, tick: &mut Tick, key: DagRunKey) {
-        self.step(
-            tick,
-            key,
-            Event::SetRunState {
-                state: DagRunState::Failed,
-            },
-        );
-        let Some(draft) = tick.draft(&self.runs, key) else {
-            return;
-        };
-        // Teardowns may still be out, or on their way.
-        for (task, map_index, ti) in draft.state.dispatched() {
-            draft.cancels.push(((task, map_index), ti.dispatch));
-            draft.over.push((task, map_index));
-            self.slots.release(TiKey {
-                run: key,
-                task,
-                map_index,
-            });
-        }
-        self.slots.run_gone(key);
-        draft.deleted = true;
-        tick.transitions += 1;
     }
 
     fn start_run(&mut self, tick: &mut Tick, key: DagRunKey) {

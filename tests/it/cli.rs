@@ -78,6 +78,24 @@ tasks:
 "#;
 
 #[test]
+fn instances_of_a_mapped_task_are_one_line_under_its_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    project(
+        dir.path(),
+        r#"
+dag: mapped
+tasks:
+  numbers: {component: ./workload.wasm, task: numbers, input: {count: 3}}
+  each: {component: ./workload.wasm, task: spin, input: {ms: 0}, expand: {value: "{{ xcom.numbers }}"}}
+"#,
+    );
+    let shown = succeeds(&airtight(dir.path(), &["dags", "test", "dag.yaml"]));
+    let table: Vec<&str> = shown.lines().take_while(|line| !line.trim().is_empty()).collect();
+    assert!(table.iter().any(|line| line.starts_with("numbers ")), "{shown}");
+    assert!(table.iter().any(|line| line.starts_with("each [3/3] ")), "{shown}");
+}
+
+#[test]
 fn a_simulation_tells_which_failures_nobody_would_notice() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     project(dir.path(), HIDING);

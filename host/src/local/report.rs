@@ -125,9 +125,10 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         return;
     }
     let paint = Paint::stdout();
-    let rows = |key: &str| with_names(value.get(key).and_then(Value::as_array).cloned().unwrap_or_default());
+    let plain = |key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let rows = |key: &str| with_names(plain(key));
     let columns: &[Column] = &[
-        ("task", "/name", Show::Text),
+        ("task", "/task_id", Show::Text),
         ("state", "/state", Show::State),
         ("try", "/try_number", Show::Text),
         ("duration", "/duration", Show::Seconds),
@@ -135,7 +136,7 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         ("cause", "/cause", Show::Text),
         ("message", "/message", Show::Line),
     ];
-    term::outln(&table(&mapped::collapse(rows("task_instances")), columns, paint));
+    term::outln(&table(&mapped::collapse(plain("task_instances")), columns, paint));
     if !finished.xcoms.is_empty() {
         let columns: &[Column] = &[
             ("task", "/name", Show::Text),

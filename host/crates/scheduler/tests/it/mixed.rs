@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::dag::Measured;
-use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Work};
+use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Timestamp, Work};
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
@@ -113,6 +113,7 @@ impl Told {
                 | ControlError::RunNotFound { .. }
                 | ControlError::TaskInstanceNotFound(_)
                 | ControlError::NotAsked(_)
+                | ControlError::RunExists(_)
                 | ControlError::PoolExists(_)
                 | ControlError::PoolNotFound(_),
             ) => None,
@@ -127,7 +128,12 @@ async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &Memory
     let runs = memory.runs_of(&dag.id);
     let action = random.random_range(0..10);
     let Some(run) = runs.choose(random).filter(|_| action > 1) else {
-        let answer = handle.trigger(request(dag.id.as_str())).await;
+        let mut wanted = request(dag.id.as_str());
+        // Earlier and later than those that are there: the past is what the date says.
+        wanted.logical_date = random
+            .random_bool(0.8)
+            .then(|| Timestamp(1_767_225_600_000_000).plus(Duration::from_secs(random.random_range(0..1_000))));
+        let answer = handle.trigger(wanted).await;
         let run = told.take(seed, "trigger", answer);
         told.runs.extend(run.map(|run| run.key));
         return;

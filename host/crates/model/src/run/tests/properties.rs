@@ -407,7 +407,7 @@ impl Witness {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(10_000), ..ProptestConfig::default() })]
 
     /// Any sequence of events: no panic; terminal states are final; tries end once; tokens rise; rules are respected; a stored run
     /// behaves as the one in memory; a draft leaves the original alone; and in the end the run ends.

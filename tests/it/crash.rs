@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Database, Server, skip};
+use crate::support::{Client, Database, Server, seeded, skip};
 
 /// Ten tasks side by side between a start and a join, and a chain beside them.
 const MIX: &str = r#"
@@ -45,12 +44,7 @@ params:
 const ROUNDS: u32 = 12;
 
 async fn survives_kills(database: Database) {
-    let seed: u64 = rand::random();
-    #[expect(clippy::print_stderr, reason = "a failure is repeated with this seed")]
-    {
-        eprintln!("seed {seed}");
-    }
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = seeded();
     let mut server = Server::start(&database).await;
     let client = server.client().await;
     client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;

@@ -5,13 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rand::rngs::StdRng;
+use rand::Rng as _;
 use rand::seq::IteratorRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::crash::trigger_until_gone;
-use crate::support::{Client, Database, Server, skip};
+use crate::support::{Client, Database, Server, seeded, skip};
 
 const EVERYTHING: &str = r#"
 dag: everything
@@ -88,12 +87,7 @@ tasks:
 const ROUNDS: u32 = 8;
 
 async fn survives_kills(database: Database) {
-    let seed: u64 = rand::random();
-    #[expect(clippy::print_stderr, reason = "a failure is repeated with this seed")]
-    {
-        eprintln!("seed {seed}");
-    }
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = seeded();
     let mut server = Server::start(&database).await;
     let client = server.client().await;
     client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;

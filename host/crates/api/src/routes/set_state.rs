@@ -90,36 +90,6 @@ struct PatchTaskInstanceBody {
     include_past: Option<bool>,
 }
 
-async fn patch(
-    State(app): State<Arc<App>>,
-    user: User,
-    path: PathArgs,
-    query: Query,
-    body: JsonObject,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, Of::Task, false).await
-}
-
-async fn patch_group(
-    State(app): State<Arc<App>>,
-    user: User,
-    path: PathArgs,
-    query: Query,
-    body: JsonObject,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, Of::Group, false).await
-}
-
-async fn group_dry_run(
-    State(app): State<Arc<App>>,
-    user: User,
-    path: PathArgs,
-    query: Query,
-    body: JsonObject,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, Of::Group, true).await
-}
-
 /// What the path names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
@@ -127,15 +97,25 @@ enum Of {
     Group,
 }
 
-async fn dry_run(
-    State(app): State<Arc<App>>,
-    user: User,
-    path: PathArgs,
-    query: Query,
-    body: JsonObject,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    set(&app, &user, &path, query, body, Of::Task, true).await
+/// The handler of one path: they differ in what the path names, and in whether anything is done.
+macro_rules! handler {
+    ($name:ident, $of:expr, dry_run: $dry_run:expr) => {
+        async fn $name(
+            State(app): State<Arc<App>>,
+            user: User,
+            path: PathArgs,
+            query: Query,
+            body: JsonObject,
+        ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+            set(&app, &user, &path, query, body, $of, $dry_run).await
+        }
+    };
 }
+
+handler!(patch, Of::Task, dry_run: false);
+handler!(dry_run, Of::Task, dry_run: true);
+handler!(patch_group, Of::Group, dry_run: false);
+handler!(group_dry_run, Of::Group, dry_run: true);
 
 async fn set(
     app: &App,

@@ -346,10 +346,11 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
         };
         assert!(
             matches!(run.state, DagRunState::Success | DagRunState::Failed),
-            "seed {seed}: run {} is {}: {:?}",
+            "seed {seed}: run {} is {}: {:?}\n{}",
             run.key,
             run.state,
-            states()
+            states(),
+            history(stores, run.key)
         );
         let all_ended = rows.iter().all(|ti| ti.state.is_finished());
         // A run that cannot go on is failed as it is; a person may say of such a run that it succeeded, and teardowns stay as they are.

@@ -337,6 +337,8 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     task.callbacks = callbacks(random, &CallbackEvent::ALL);
     task.retry.retries = random.random_range(0..3);
     task.retry.exponential_backoff = random.random_bool(0.3);
+    // What was cleared often has many tries: without a bound it would wait for hours.
+    task.retry.max_delay = Some(Duration::from_secs(60));
     if random.random_bool(0.2) {
         task.retry.rules.push(RetryRule {
             causes: vec![Cause::Trapped],

@@ -212,15 +212,23 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
     if let Some(date) = request.logical_date {
         names.push(reserve_logical_date(shared, request, date).await?);
     }
-    let run_id = match &request.run_id {
-        Some(run_id) => run_id.clone(),
-        None => generated_name(shared.unique_now(), None)?,
+    let run_id = loop {
+        let run_id = match &request.run_id {
+            Some(run_id) => run_id.clone(),
+            None => generated_name(shared.unique_now(), None)?,
+        };
+        let name = Name::RunId(request.dag_id.clone(), run_id.clone());
+        let turn = shared.names.lock(name).await;
+        // A generated name is looked at, too: where the clock was set back another process may have given it away, and a commit that
+        // is refused for it would set the waiting run aside.
+        if !is_taken(shared, request, &run_id).await? {
+            names.push(turn);
+            break run_id;
+        }
+        if request.run_id.is_some() {
+            return Err(run_exists(request, &run_id));
+        }
     };
-    let name = Name::RunId(request.dag_id.clone(), run_id.clone());
-    names.push(shared.names.lock(name).await);
-    if request.run_id.is_some() && is_taken(shared, request, &run_id).await? {
-        return Err(run_exists(request, &run_id));
-    }
     let (run_after, conf) = (shared.clock.now(), request.conf.clone());
     Ok(Prepared {
         new: new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?,

@@ -491,6 +491,24 @@ async fn a_crash_at_any_commit_triggers_each_run_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_is_passed_over() {
+    let rig = RigBuilder::new(at_once).start().await;
+    rig.deploy(parent(|_| {})).await;
+    rig.deploy(child()).await;
+    // As another process leaves them behind whose clock was ahead. Time stands still until something waits.
+    let now = Timestamp(1_767_225_600_000_000);
+    for later in 0..10 {
+        let mut taken = request("child");
+        taken.run_id = Some(run_id(&format!("manual__{}", now.plus(Duration::from_micros(later)))));
+        rig.handle.trigger(taken).await.unwrap();
+    }
+    let run = rig.trigger("parent").await;
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+    assert_eq!(children(&rig, &run).len(), 1);
+    assert_eq!(rig.handle.health().set_aside_runs, Vec::<String>::new());
+}
+
 /// Of failing commits some were written and some were not: nothing is triggered twice or lost.
 #[tokio::test(start_paused = true)]
 async fn failing_commits_neither_lose_nor_double_a_run() {

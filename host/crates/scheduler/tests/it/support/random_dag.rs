@@ -334,7 +334,7 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     if random.random_bool(0.1) {
         task.past = *[Past::DependsOnPast, Past::WaitForDownstream].choose(random).unwrap();
     }
-    task.callbacks = callbacks(random, &CallbackEvent::ALL);
+    task.callbacks = callbacks(random, CallbackEvent::ALL);
     task.retry.retries = random.random_range(0..3);
     task.retry.exponential_backoff = random.random_bool(0.3);
     // What was cleared often has many tries: without a bound it would wait for hours.

@@ -151,11 +151,13 @@ impl RunState {
     }
 
     /// Of what was expanded some rows may not have been written: there are as many as what it is mapped over says. What that is made
-    /// anew, or was before anything ran, is looked at again.
+    /// anew, or was before anything ran, is looked at again. Of a run that has ended all rows are there: what it does not have was never
+    /// made, since what is mapped was skipped after its source had published something else.
     fn grow_to_lengths(&mut self) {
         if self.is_fixed() {
             return;
         }
+        let ended = self.state.is_finished();
         let dag = Arc::clone(&self.dag);
         let mut at = 0;
         while let Some(fan) = self.fan(at) {
@@ -165,7 +167,7 @@ impl RunState {
                 let waits = self.all_wait(nodes.collect());
                 match self.wanted(mapping, scope) {
                     Some(length) if length as usize == have => {}
-                    Some(length) if length as usize > have && !waits => drop(self.expand_fan(at, length)),
+                    Some(length) if length as usize > have && !waits && !ended => drop(self.expand_fan(at, length)),
                     _ => {
                         if let Some(fan) = self.fans.get_mut(at as usize) {
                             fan.phase = Phase::Stale;
@@ -183,7 +185,7 @@ impl RunState {
                 let waits = self.all_wait(vec![at as usize]);
                 match self.wanted(own, scope) {
                     Some(length) if length == have => {}
-                    Some(length) if length > have && !waits => drop(self.expand_node(at, length)),
+                    Some(length) if length > have && !waits && !ended => drop(self.expand_node(at, length)),
                     _ => {
                         if let Some(node) = self.nodes.get_mut(at as usize) {
                             node.phase = Phase::Stale;

@@ -356,9 +356,10 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
         // A run that cannot go on is failed as it is; a person may say of such a run that it succeeded, and teardowns stay as they are.
         assert!(
             all_ended || run.state == DagRunState::Failed || told.marked.contains(&run.key),
-            "seed {seed}: run {}: {:?}",
+            "seed {seed}: run {}: {:?}\n{}",
             run.key,
-            states()
+            states(),
+            history(stores, run.key)
         );
         assert!(
             rows.iter().all(|ti| !ti.state.is_dispatched()),

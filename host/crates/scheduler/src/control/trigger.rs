@@ -68,7 +68,8 @@ async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<
             .names
             .lock(Name::RunId(request.dag_id.clone(), run_id.clone()))
             .await;
-        // A name out of this process's own clock is new; any other may have been used.
+        // A name out of this process's own clock is new, unless the clock was set back: then the commit finds it taken, nobody else is
+        // hurt, and another one is tried. Any other name may have been used.
         let taken = request.run_after.is_some() && is_taken(shared, &request, &run_id).await?;
         if !taken {
             let created = create(

@@ -145,6 +145,10 @@ codes! {
     DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE;
     /// The server is stopping.
     Stopping = "stopping", SERVICE_UNAVAILABLE;
+    /// No scheduler is running that could be asked; nothing was changed.
+    NoScheduler = "no_scheduler", SERVICE_UNAVAILABLE;
+    /// The scheduler has not answered: the request is stored, and is or will be carried out.
+    NoAnswer = "no_answer", GATEWAY_TIMEOUT;
     /// Too many open streams.
     TooManyStreams = "too_many_streams", SERVICE_UNAVAILABLE;
 }
@@ -331,6 +335,8 @@ impl From<ControlError> for ApiError {
             ControlError::Conflict(_) => Self::new(Code::Conflict, text),
             ControlError::Unavailable => Self::new(Code::DatabaseUnavailable, text).retry_after(1),
             ControlError::Stopping => Self::new(Code::Stopping, text).retry_after(2),
+            ControlError::NoScheduler(_) => Self::new(Code::NoScheduler, text).retry_after(2),
+            ControlError::Pending(_) => Self::new(Code::NoAnswer, text),
             ControlError::Internal(source) => Self::internal(source),
         }
     }

@@ -35,7 +35,8 @@ impl Deployer for Catalog {
             .into_iter()
             .map(|pool| (pool.name, i64::from(pool.slots)))
             .collect();
-        let unknown = manifest.unknown_dags(|dag| self.inner.parts.control.knows_dag(dag));
+        let unknown = self.inner.parts.control.unknown_dags(manifest.named_dags()).await?;
+        let unknown = manifest.unknown_dags(|dag| !unknown.contains(dag));
         let checked = blocking(move || manifest::compile_on(&manifest, &components, &pools)).await?;
         let mut checked = checked.map_err(DeployError::Invalid)?;
         checked.diagnostics.extend(unknown);

@@ -10,6 +10,7 @@ use model::{
 use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
+use ports::inbox::InboxRow;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
 use crate::table::{
-    callback, checkpoint, dag, dag_run, dag_version, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
+    callback, checkpoint, dag, dag_run, dag_version, inbox, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
 };
 use crate::tick;
 
@@ -279,6 +280,21 @@ impl SchedulerStore for Db {
         intents
             .and_then(|intents| intent::with_runs(intents, &runs))
             .map_err(query_error)
+    }
+
+    async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {
+        self.all(inbox::left(except, limit), inbox::read).await
+    }
+
+    async fn answer_inbox(&self, lease: &Lease, answers: &[(Uuid, String)], now: Timestamp) -> Result<(), CommitError> {
+        let mut statements = vec![scheduler_lease::check(lease)];
+        statements.extend(answers.iter().map(|(id, answer)| inbox::answer(*id, answer, now)));
+        self.database.run(statements).await.map_err(commit_error)
+    }
+
+    async fn sweep_inbox(&self, lease: &Lease, answered_before: Timestamp) -> Result<(), CommitError> {
+        let statements = vec![scheduler_lease::check(lease), inbox::sweep(answered_before)];
+        self.database.run(statements).await.map_err(commit_error)
     }
 
     async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {

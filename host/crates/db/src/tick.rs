@@ -1,5 +1,5 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
-//! XComs, questions to people, notes, callbacks, checkpoints, deletions, intents, audit log. Parts that are empty cost nothing.
+//! XComs, questions to people, notes, callbacks, checkpoints, deletions, intents, audit log, inbox. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
@@ -7,7 +7,7 @@ use ports::store::{Lease, TickWrite};
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
-    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, intent, scheduler_lease, slot_pool, task_instance,
+    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, inbox, intent, scheduler_lease, slot_pool, task_instance,
     task_instance_note, xcom,
 };
 
@@ -109,6 +109,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     }
     if !audit.is_empty() {
         statements.push(audit_log::insert(dialect, audit, now));
+        statements.extend(inbox::settle(audit));
     }
     Ok(statements)
 }

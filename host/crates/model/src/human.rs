@@ -68,7 +68,7 @@ pub struct Approval {
 }
 
 /// An answer that was found to fit the step.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The options that were chosen.
     pub chosen_options: Vec<String>,

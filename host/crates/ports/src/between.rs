@@ -27,7 +27,7 @@ pub enum RunSelector {
 }
 
 /// The task instance that triggered a run. Its names are kept with the run: they stay true when the parent is deleted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunParent {
     /// The run that it belongs to.
     pub run: DagRunKey,

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use model::callback::{CallbackEvent, CallbackKind, CallbackState, NotificationLevel};
 use model::human::Answer;
 use model::{
-    DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, RunUuid, TaskId, TaskInstanceState, Timestamp,
+    DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp,
 };
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
@@ -17,7 +17,8 @@ use crate::deploy::{CheckedManifest, Deployed};
 use crate::query::{PoolRow, RunRow, TiRow};
 
 /// Why the scheduler refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ControlError {
     /// There is no such DAG.
     #[error("DAG `{0}` does not exist")]
@@ -96,13 +97,44 @@ pub enum ControlError {
     /// The server is shutting down, or lost its lease.
     #[error("the scheduler is stopping")]
     Stopping,
+    /// No scheduler is running that could be asked; nothing was done.
+    #[error("{0}")]
+    NoScheduler(String),
+    /// The request is committed, and what comes of it is not known yet.
+    #[error("{0}")]
+    Pending(String),
     /// A bug or a broken database; nothing was done.
     #[error("the scheduler failed")]
-    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Internal(
+        #[source]
+        #[serde(serialize_with = "write_source", deserialize_with = "read_source")]
+        Box<dyn std::error::Error + Send + Sync>,
+    ),
+}
+
+/// An error of another process is its text, with those behind it.
+fn write_source<S: Serializer>(
+    error: &Box<dyn std::error::Error + Send + Sync>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    serializer.serialize_str(&text)
+}
+
+fn read_source<'de, D: Deserializer<'de>>(
+    text: D,
+) -> Result<Box<dyn std::error::Error + Send + Sync>, D::Error> {
+    String::deserialize(text).map(Into::into)
 }
 
 /// Asks for a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TriggerRequest {
     /// Of this DAG.
     pub dag_id: DagId,
@@ -123,7 +155,7 @@ pub struct TriggerRequest {
 }
 
 /// Which task instances of a DAG to clear.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ClearRequest {
     /// Only of this run; otherwise all runs in the time range.
     pub run_id: Option<RunId>,
@@ -150,7 +182,7 @@ pub struct ClearRequest {
 }
 
 /// Which task instances of a run, and perhaps of others around it, get another state from a person.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SetStateRequest {
     /// The DAG.
     pub dag_id: DagId,
@@ -177,7 +209,7 @@ pub struct SetStateRequest {
 }
 
 /// A note on task instances of one run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SetNoteRequest {
     /// The DAG.
     pub dag_id: DagId,
@@ -194,7 +226,7 @@ pub struct SetNoteRequest {
 }
 
 /// A person's answer to a task instance that waits for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RespondRequest {
     /// The DAG.
     pub dag_id: DagId,
@@ -213,7 +245,7 @@ pub struct RespondRequest {
 }
 
 /// An answer that was taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Responded {
     /// When.
     pub at: Timestamp,
@@ -222,7 +254,7 @@ pub struct Responded {
 }
 
 /// A pool to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewPool {
     /// Its name.
     pub name: String,
@@ -235,20 +267,26 @@ pub struct NewPool {
 }
 
 /// What to change about a pool; what is not named stays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PoolPatch {
     /// Another name.
     pub name: Option<String>,
     /// Other slots; negative is without bound.
     pub slots: Option<i32>,
     /// Another description, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
     pub description: Option<Option<String>>,
     /// Whether deferred task instances count.
     pub include_deferred: Option<bool>,
 }
 
+/// A member that is there, be it null.
+fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
 /// Something that the UI or a client may want to know. Sent after the commit.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
     /// A run changed.
@@ -342,9 +380,23 @@ pub enum RunEvent {
     Dag {
         /// The DAG.
         dag_id: DagId,
-        /// What happened, a closed set: `deployed`, `paused`, `unpaused`, `deleted`.
-        change: &'static str,
+        /// What happened.
+        change: DagChange,
     },
+}
+
+/// What happened to a DAG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DagChange {
+    /// It has a version that it did not have, or another one again.
+    Deployed,
+    /// Its runs wait.
+    Paused,
+    /// Its runs go on.
+    Unpaused,
+    /// It is gone.
+    Deleted,
 }
 
 /// How the scheduler is.
@@ -402,8 +454,8 @@ pub trait Control: Send + Sync + 'static {
     async fn set_paused(&self, dag_id: &DagId, paused: bool, user: &str) -> Result<(), ControlError>;
     /// Removes a DAG with all its runs and versions. Refuses while runs are active.
     async fn delete_dag(&self, dag_id: &DagId, user: &str) -> Result<(), ControlError>;
-    /// Whether there is such a DAG: a step that triggers or waits for one that is not there yet is warned of.
-    fn knows_dag(&self, dag_id: &DagId) -> bool;
+    /// Those of these DAGs that there are not: a step that triggers or waits for one that is not there yet is warned of.
+    async fn unknown_dags(&self, dags: Vec<DagId>) -> Result<Vec<DagId>, ControlError>;
     /// The pools that manifests are checked against.
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError>;
     /// Makes a pool.
@@ -419,9 +471,7 @@ pub trait Control: Send + Sync + 'static {
     /// How the scheduler is.
     fn health(&self) -> SchedulerHealth;
     /// The last progress that a running task instance reported.
-    fn progress(&self, run: DagRunKey) -> Vec<(TaskId, MapIndex, Option<f64>, String)>;
-    /// The runs of a UUID that are active, for logs.
-    fn is_active(&self, run: RunUuid) -> bool;
+    fn progress(&self, dag_id: &DagId, run_id: &RunId) -> Vec<(TaskId, MapIndex, Option<f64>, String)>;
     /// How a run of this type is named when the caller gives no name (Airflow: `DagRunType.generate_run_id`).
     fn default_run_id(&self, run_type: DagRunType, run_after: Timestamp) -> String {
         format!("{run_type}__{run_after}")

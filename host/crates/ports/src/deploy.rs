@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 pub use model::manifest::{Diagnostic, Severity};
 use model::{Dag, DagId, Digest, Timestamp};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A DAG version as it is stored.
@@ -25,7 +26,7 @@ pub struct DagVersion {
 }
 
 /// A checked manifest, ready to be stored.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CheckedManifest {
     /// See [`DagVersion::digest`].
     pub digest: Digest,
@@ -40,7 +41,7 @@ pub struct CheckedManifest {
 }
 
 /// What a deploy did.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Deployed {
     /// The DAG.
     pub dag_id: DagId,

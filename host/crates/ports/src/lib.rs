@@ -7,6 +7,7 @@ pub mod component;
 pub mod control;
 pub mod deploy;
 pub mod executor;
+pub mod inbox;
 pub mod intent;
 pub mod log;
 pub mod payload;

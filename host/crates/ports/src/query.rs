@@ -121,7 +121,7 @@ pub enum DagField {
 }
 
 /// A dag run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunRow {
     /// The key.
     pub key: DagRunKey,
@@ -235,7 +235,7 @@ pub enum RunField {
 }
 
 /// A task instance, or one ended try of one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TiRow {
     /// The key.
     pub key: TiKey,
@@ -500,7 +500,7 @@ pub struct AuditRow {
 }
 
 /// A pool with its use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolRow {
     /// Its name.
     pub name: String,

@@ -17,6 +17,7 @@ use crate::callback::{CallbackChange, CallbackRun, CallbackWrite, DueCallbacks};
 use crate::component::{Component, Inspected, Refusal, Tag};
 use crate::deploy::DagVersion;
 use crate::executor::{RunContext, TryUsage};
+use crate::inbox::InboxRow;
 use crate::intent::{Intent, IntentWrite};
 use crate::payload::{Checkpoint, XcomValue};
 use crate::query::{HiddenFailure, Listed, Page, PoolRow, QueryError, RunRow, TiRow};
@@ -375,6 +376,8 @@ pub struct AuditWrite {
     pub run_id: Option<RunId>,
     /// JSON text.
     pub extra: Option<String>,
+    /// The row of the inbox that asked for it: settled with this.
+    pub settles: Option<Uuid>,
 }
 
 /// A run as it was stored, for recovery.
@@ -511,6 +514,12 @@ pub trait SchedulerStore: Send + Sync + 'static {
     ) -> Result<bool, CommitError>;
     /// The intents that are not done, oldest first.
     async fn intents(&self) -> Result<Vec<Intent>, QueryError>;
+    /// The rows of the inbox that have no answer, but for these, oldest first, at most `limit`.
+    async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError>;
+    /// Writes answers, as JSON text, into rows of the inbox that have none.
+    async fn answer_inbox(&self, lease: &Lease, answers: &[(Uuid, String)], now: Timestamp) -> Result<(), CommitError>;
+    /// Removes the rows of the inbox that were answered before this time: whoever asked is gone.
+    async fn sweep_inbox(&self, lease: &Lease, answered_before: Timestamp) -> Result<(), CommitError>;
     /// Callbacks that are to be carried out by `now`, oldest first, at most `limit`; those of `running` ones included. Not those of runs
     /// that are deleted or whose DAG is being deleted.
     async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError>;

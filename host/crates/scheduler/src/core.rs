@@ -292,6 +292,8 @@ impl Core {
     }
 
     async fn finish(&self) {
+        // Answers need the lease.
+        self.shared.drain.settle().await;
         if let Some(lease) = self.shared.lease.get()
             && let Err(error) = self.shared.store.release_lease(lease).await
         {

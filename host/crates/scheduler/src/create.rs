@@ -7,6 +7,7 @@ use model::params::param_lengths;
 use model::run::RunState;
 use ports::store::NewRun;
 
+use crate::asker::Asker;
 use crate::audit;
 use crate::core::Core;
 use crate::live::LiveRun;
@@ -16,14 +17,14 @@ use crate::version::Version;
 
 impl Core {
     /// The draft of a new run.
-    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, user: &str) {
+    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, by: &Asker) {
         let context = Arc::clone(&new.context);
         let dag = Arc::clone(version.dag());
         let lengths = param_lengths(&dag, &context.params);
         let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
         let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
         let mut draft = Draft::new(live, state, new);
-        draft.audit.push(audit::run("trigger_dag_run", user, &context, None));
+        draft.audit.push(audit::run("trigger_dag_run", by, &context, None));
         self.slots.run_changed(&draft.live, DagRunState::Queued);
         tick.order.push(context.key);
         tick.drafts.insert(context.key, draft);

@@ -9,6 +9,7 @@ use model::recent_runs::RecentRuns;
 use model::{DagId, DagRunKey, DagRunState, Timestamp};
 use ports::query::QueryError;
 
+use crate::asker::Asker;
 use crate::audit;
 use crate::core::Core;
 use crate::inbox::Message;
@@ -148,7 +149,7 @@ impl Core {
                 let extra = serde_json::json!({"is_paused": true, "reason": reason}).to_string();
                 draft
                     .audit
-                    .push(audit::dag("paused", "scheduler", &dag_id, Some(extra)));
+                    .push(audit::dag("paused", &Asker::here("scheduler"), &dag_id, Some(extra)));
                 draft.pause = Some(reason);
             }
         }

@@ -42,6 +42,16 @@ impl Handle {
         tries.into_iter().chain(self.shared.flights.oldest_start()).min()
     }
 
+    /// The inbox may have something new: without this it is looked at once a second.
+    pub fn ring(&self) {
+        self.shared.drain.ring();
+    }
+
+    /// Whether a run of this UUID is active.
+    pub fn is_active(&self, run: model::RunUuid) -> bool {
+        self.shared.active().has_uuid(run)
+    }
+
     /// The counters.
     pub fn metrics(&self) -> MetricsSnapshot {
         self.shared.metrics.snapshot()

@@ -15,6 +15,7 @@ use ports::store::{NewRun, StoredRun};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::asker::Asker;
 use crate::between::{BetweenMessage, Resolution, Triggered};
 use crate::callback::flight::About;
 use crate::past::FoundBefore;
@@ -74,7 +75,7 @@ pub(crate) enum DagOp {
     Deploy {
         version: Arc<DagVersion>,
         paused: Option<bool>,
-        user: String,
+        by: Asker,
         /// Whether the DAG was new.
         reply: Reply<bool>,
         /// Whether an existing DAG may be replaced.
@@ -83,12 +84,19 @@ pub(crate) enum DagOp {
     SetPaused {
         dag_id: DagId,
         paused: bool,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     Delete {
         /// What removes its rows once it is marked.
         intent: Arc<Intent>,
+        by: Asker,
+        reply: Reply<()>,
+    },
+    /// An intent begins.
+    Promise {
+        intent: Arc<Intent>,
+        by: Asker,
         reply: Reply<()>,
     },
     /// A step of an intent.
@@ -103,7 +111,7 @@ pub(crate) enum DagOp {
     },
     Pool {
         op: PoolOp,
-        user: String,
+        by: Asker,
         /// The pool as it is then, unless it is deleted.
         reply: Reply<Option<PoolRow>>,
     },
@@ -120,7 +128,7 @@ pub(crate) enum PoolOp {
 pub(crate) struct NewRunOp {
     pub(crate) new: NewRun,
     pub(crate) version: Arc<Version>,
-    pub(crate) user: String,
+    pub(crate) by: Asker,
     pub(crate) reply: Reply<RunRow>,
 }
 
@@ -129,7 +137,7 @@ pub(crate) enum RunOp {
     /// Clears what fits when its turn comes: there may be other instances by then than whoever asked has seen.
     Clear {
         work: Arc<ClearWork>,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     /// Clears, or sets, what an intent says; the run counts as dealt with.
@@ -140,13 +148,13 @@ pub(crate) enum RunOp {
     },
     SetState {
         state: DagRunState,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     SetTaskInstanceState {
         work: Arc<ClearWork>,
         state: TaskInstanceState,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     Respond {
@@ -155,23 +163,23 @@ pub(crate) enum RunOp {
         at: Timestamp,
         /// The answer, or why it is refused if it comes to that.
         verdict: Result<Answer, ControlError>,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     Note {
         note: String,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     /// Notes something about task instances.
     TaskInstanceNote {
         work: Arc<ClearWork>,
         note: String,
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
     Delete {
-        user: String,
+        by: Asker,
         reply: Reply<()>,
     },
 }
@@ -198,7 +206,10 @@ impl DagOp {
             Self::Deploy { reply, .. } => drop(reply.send(Err(error))),
             Self::Pool { reply, .. } => drop(reply.send(Err(error))),
             Self::Callback { reply, .. } => drop(reply.map(|reply| reply.send(Err(error)))),
-            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
+            Self::SetPaused { reply, .. }
+            | Self::Delete { reply, .. }
+            | Self::Promise { reply, .. }
+            | Self::Intent { reply, .. } => {
                 drop(reply.send(Err(error)));
             }
         }
@@ -215,7 +226,10 @@ impl DagOp {
             Self::Deploy { reply, .. } => drop(reply.send(Ok(new_dag))),
             Self::Pool { .. } => {}
             Self::Callback { reply, .. } => drop(reply.map(|reply| reply.send(Ok(())))),
-            Self::SetPaused { reply, .. } | Self::Delete { reply, .. } | Self::Intent { reply, .. } => {
+            Self::SetPaused { reply, .. }
+            | Self::Delete { reply, .. }
+            | Self::Promise { reply, .. }
+            | Self::Intent { reply, .. } => {
                 drop(reply.send(Ok(())));
             }
         }

@@ -10,6 +10,7 @@
 //! running.await?;
 //! ```
 
+mod asker;
 mod audit;
 mod between;
 mod callback;
@@ -20,6 +21,7 @@ mod control;
 mod core;
 mod create;
 mod dags;
+mod drain;
 mod error;
 mod failed_runs;
 mod handle;
@@ -42,6 +44,7 @@ mod pools;
 mod queue;
 mod recover;
 mod release;
+mod remote;
 mod repeats;
 mod rows;
 mod run;
@@ -63,4 +66,5 @@ pub use error::{StartError, Stopped};
 pub use handle::Handle;
 pub use memory::MemoryStore;
 pub use metrics::{Metrics, MetricsSnapshot};
+pub use remote::{Remote, RemoteConfig, RemoteService};
 pub use service::{Running, Scheduler};

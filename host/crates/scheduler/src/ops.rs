@@ -37,12 +37,12 @@ impl Core {
         }
         let context = Arc::clone(&draft.live.context);
         match op {
-            RunOp::Clear { work, user, .. } => {
+            RunOp::Clear { work, by, .. } => {
                 let selected = Selection::new(draft.live.version.dag(), work).of(draft);
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
                 draft
                     .audit
-                    .push(audit::run("clear_task_instances", user, &context, Some(extra)));
+                    .push(audit::run("clear_task_instances", by, &context, Some(extra)));
                 self.clear(tick, key, selected);
             }
             RunOp::CarryOut { intent, work, .. } => {
@@ -62,18 +62,18 @@ impl Core {
                     None => self.clear(tick, key, selected),
                 }
             }
-            RunOp::SetState { state, user, .. } => {
+            RunOp::SetState { state, by, .. } => {
                 let extra = format!("{{\"state\":\"{state}\"}}");
                 draft
                     .audit
-                    .push(audit::run("patch_dag_run", user, &context, Some(extra)));
+                    .push(audit::run("patch_dag_run", by, &context, Some(extra)));
                 self.step(tick, key, Event::SetRunState { state: *state });
             }
-            RunOp::SetTaskInstanceState { work, state, user, .. } => {
+            RunOp::SetTaskInstanceState { work, state, by, .. } => {
                 let extra = mark::audit_extra(work, *state, to_mark.len());
                 draft
                     .audit
-                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
+                    .push(audit::run("patch_task_instance", by, &context, Some(extra)));
                 self.mark(tick, key, &to_mark, *state);
             }
             RunOp::Respond {
@@ -81,7 +81,7 @@ impl Core {
                 map_index,
                 at,
                 verdict,
-                user,
+                by,
                 ..
             } => {
                 let answer = match verdict {
@@ -92,8 +92,8 @@ impl Core {
                 let extra = human::audit_extra(draft, place);
                 draft
                     .audit
-                    .push(audit::run("update_hitl_detail", user, &context, Some(extra)));
-                if let Some(end) = draft.answer(place, answer, *at, Some(user)) {
+                    .push(audit::run("update_hitl_detail", by, &context, Some(extra)));
+                if let Some(end) = draft.answer(place, answer, *at, Some(&by.user)) {
                     let event = Event::Answered {
                         task: *task,
                         map_index: *map_index,
@@ -102,36 +102,36 @@ impl Core {
                     self.step(tick, key, event);
                 }
             }
-            RunOp::Note { note, user, .. } => {
+            RunOp::Note { note, by, .. } => {
                 draft.meta.note = Some(note.clone());
                 draft.new_note = true;
                 draft.run_changed = true;
-                draft.audit.push(audit::run("patch_dag_run", user, &context, None));
+                draft.audit.push(audit::run("patch_dag_run", by, &context, None));
                 tick.transitions += 1;
             }
-            RunOp::TaskInstanceNote { work, note, user, .. } => {
+            RunOp::TaskInstanceNote { work, note, by, .. } => {
                 let selected = Selection::new(draft.live.version.dag(), work).of(draft);
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
                 draft
                     .audit
-                    .push(audit::run("patch_task_instance", user, &context, Some(extra)));
+                    .push(audit::run("patch_task_instance", by, &context, Some(extra)));
                 let notes = selected.into_iter().map(|place| TiNote {
                     ti: draft.ti(place),
                     content: note.clone(),
-                    user: user.clone(),
+                    user: by.user.clone(),
                 });
                 let notes: Vec<TiNote> = notes.collect();
                 draft.notes.extend(notes);
                 tick.transitions += 1;
             }
-            RunOp::Delete { user, .. } => {
-                draft.audit.push(audit::run("delete_dag_run", user, &context, None));
+            RunOp::Delete { by, .. } => {
+                draft.audit.push(audit::run("delete_dag_run", by, &context, None));
                 // A run that this very tick creates has no rows.
                 if !draft.new_run {
                     draft.rest = Some(Arc::new(Intent {
                         id: Uuid::new_v4(),
                         dag_id: context.dag_id.clone(),
-                        user: user.clone(),
+                        user: by.user.clone(),
                         created_at: now,
                         runs: vec![key],
                         work: IntentWork::DeleteRuns,

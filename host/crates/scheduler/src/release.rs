@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::callback::CallbackState;
 use model::{DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::callback::CallbackChange;
-use ports::control::{ControlError, RunEvent};
+use ports::control::{ControlError, DagChange, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
@@ -98,13 +98,14 @@ impl Core {
                         };
                         known.insert(dag_id.clone(), entry);
                     }
-                    (dag_id, "deployed")
+                    (dag_id, DagChange::Deployed)
                 }
-                DagWrite::SetPaused { dag_id, paused } => (dag_id, if paused { "paused" } else { "unpaused" }),
+                DagWrite::SetPaused { dag_id, paused: true } => (dag_id, DagChange::Paused),
+                DagWrite::SetPaused { dag_id, paused: false } => (dag_id, DagChange::Unpaused),
                 DagWrite::Delete { dag_id, intent } => {
                     known.remove(&dag_id);
                     intent::carry(&self.shared, intent);
-                    (dag_id, "deleted")
+                    (dag_id, DagChange::Deleted)
                 }
                 DagWrite::Callback(step) => return self.release_callback(change.op, &step, events),
                 DagWrite::Intent(step) => {
@@ -113,7 +114,7 @@ impl Core {
                 }
             }
         };
-        if matches!(kind, "deployed" | "deleted") {
+        if matches!(kind, DagChange::Deployed | DagChange::Deleted) {
             self.recent_of_dag_changed(&dag_id);
         }
         events.push(RunEvent::Dag { dag_id, change: kind });
@@ -474,7 +475,7 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
     if draft.pause.is_some() {
         events.push(RunEvent::Dag {
             dag_id: context.dag_id.clone(),
-            change: "paused",
+            change: DagChange::Paused,
         });
     }
     if draft.run_changed || draft.new_run {

@@ -1,7 +1,7 @@
 //! From the drafts of a tick to the rows that it writes.
 
 use model::TaskInstanceState;
-use ports::intent::{IntentWork, IntentWrite};
+use ports::intent::IntentWork;
 use ports::store::{AuditWrite, DagPause};
 
 use crate::audit;
@@ -68,25 +68,22 @@ impl Core {
 /// None for a step of an intent: what it does was asked for when the intent began.
 fn audit_line(op: &DagOp) -> Option<AuditWrite> {
     Some(match op {
-        DagOp::Deploy { version, user, .. } => audit::dag("deploy_dag", user, &version.dag.id, None),
-        DagOp::SetPaused { dag_id, user, .. } => audit::dag("patch_dag", user, dag_id, None),
-        DagOp::Delete { intent, .. } => audit::dag("delete_dag", &intent.user, &intent.dag_id, None),
-        DagOp::Intent {
-            write: IntentWrite::Begin(intent),
-            ..
-        } => {
+        DagOp::Deploy { version, by, .. } => audit::dag("deploy_dag", by, &version.dag.id, None),
+        DagOp::SetPaused { dag_id, by, .. } => audit::dag("patch_dag", by, dag_id, None),
+        DagOp::Delete { intent, by, .. } => audit::dag("delete_dag", by, &intent.dag_id, None),
+        DagOp::Promise { intent, by, .. } => {
             let event = match intent.work {
                 IntentWork::SetState { .. } => "patch_task_instance",
                 _ => "clear_task_instances",
             };
             let extra = format!("{{\"dag_runs\":{}}}", intent.runs.len());
-            audit::dag(event, &intent.user, &intent.dag_id, Some(extra))
+            audit::dag(event, by, &intent.dag_id, Some(extra))
         }
         DagOp::Intent { .. } | DagOp::Callback { .. } => return None,
-        DagOp::Pool { op, user, .. } => match op {
-            PoolOp::Create(pool) => audit::pool("post_pool", user, &pool.name, Some(pool.slots)),
-            PoolOp::Change { name, patch } => audit::pool("patch_pool", user, name, patch.slots),
-            PoolOp::Delete { name } => audit::pool("delete_pool", user, name, None),
+        DagOp::Pool { op, by, .. } => match op {
+            PoolOp::Create(pool) => audit::pool("post_pool", by, &pool.name, Some(pool.slots)),
+            PoolOp::Change { name, patch } => audit::pool("patch_pool", by, name, patch.slots),
+            PoolOp::Delete { name } => audit::pool("delete_pool", by, name, None),
         },
     })
 }

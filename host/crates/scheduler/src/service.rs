@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::callback;
 use crate::config::Config;
 use crate::core::Core;
+use crate::drain;
 use crate::error::{StartError, Stopped};
 use crate::handle::Handle;
 use crate::inbox::Message;
@@ -91,6 +92,7 @@ impl Scheduler {
         let guard = EndGuard {
             callbacks: tokio::spawn(callback::carry::keep(Arc::clone(&shared), carried)),
             lease: tokio::spawn(lease::keep(Arc::clone(&shared))),
+            drain: tokio::spawn(drain::keep(Arc::clone(&shared))),
             shared,
         };
         let task = tokio::spawn(async move {
@@ -106,12 +108,14 @@ struct EndGuard {
     shared: Arc<Shared>,
     lease: JoinHandle<()>,
     callbacks: JoinHandle<()>,
+    drain: JoinHandle<()>,
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.lease.abort();
         self.callbacks.abort();
+        self.drain.abort();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.active_mut().clear();
         self.shared.ended.send_replace(true);

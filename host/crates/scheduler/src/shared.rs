@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::callback::flight::Flights;
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::inbox::{Message, Reply};
 use crate::intent;
 use crate::keys::RunKeys;
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) steps: Semaphore,
     /// Callbacks that are out.
     pub(crate) flights: Flights,
+    /// What others ask by rows of the inbox.
+    pub(crate) drain: Drain,
     condition: Mutex<Condition>,
 }
 
@@ -86,6 +89,7 @@ impl Shared {
     ) -> Self {
         Self {
             keys: RunKeys::new(config.run_key_block),
+            drain: Drain::default(),
             flights: Flights::new(config.callback_slots.max(1)),
             events: broadcast::Sender::new(config.event_buffer.max(1)),
             config,

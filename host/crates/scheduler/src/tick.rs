@@ -214,15 +214,19 @@ impl Core {
                 };
                 (Ok(write), false)
             }
+            DagOp::Promise { intent, .. } => {
+                if self.dags.get(&intent.dag_id).is_none() {
+                    return (Err(ControlError::DagNotFound(intent.dag_id.clone())), false);
+                }
+                let begin = IntentWrite::Begin(Arc::clone(intent));
+                (Ok(DagWrite::Intent(begin)), false)
+            }
             DagOp::Intent { write, .. } => {
-                match write {
-                    IntentWrite::Begin(intent) if self.dags.get(&intent.dag_id).is_none() => {
-                        return (Err(ControlError::DagNotFound(intent.dag_id.clone())), false);
-                    }
-                    IntentWrite::End {
-                        dag_id: Some(dag_id), ..
-                    } => self.dags.gone(change, dag_id),
-                    _ => {}
+                if let IntentWrite::End {
+                    dag_id: Some(dag_id), ..
+                } = write
+                {
+                    self.dags.gone(change, dag_id);
                 }
                 (Ok(DagWrite::Intent(write.clone())), false)
             }
@@ -321,7 +325,7 @@ impl Core {
         if self.dags.get(&context.dag_id).is_none() {
             return Err(ControlError::DagNotFound(context.dag_id.clone()));
         }
-        self.create_run(tick, op.new.clone(), &op.version, &op.user);
+        self.create_run(tick, op.new.clone(), &op.version, &op.by);
         Ok(())
     }
 

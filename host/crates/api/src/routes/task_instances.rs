@@ -383,7 +383,7 @@ async fn progress(
     let map_index = query.map_index("map_index").unwrap_or(MapIndex::UNMAPPED);
     query.finish()?;
     let row = find(&app, &path, map_index).await?;
-    let all = app.control.progress(row.key.run);
+    let all = app.control.progress(&row.dag_id, &row.run_id);
     let found = all
         .into_iter()
         .find(|(task, index, ..)| *task == row.task_id && *index == map_index);

@@ -155,6 +155,17 @@ pub(crate) fn active() -> Statement {
     Statement::new("SELECT id FROM dag_run WHERE state IN ('queued', 'running') ORDER BY id")
 }
 
+pub(crate) fn count_active() -> Statement {
+    Statement::new("SELECT COUNT(*) FROM dag_run WHERE state IN ('queued', 'running')")
+}
+
+/// The active runs that were set aside: DAG and name.
+pub(crate) fn set_aside() -> Statement {
+    Statement::new(
+        "SELECT dag_id, run_id FROM dag_run WHERE state IN ('queued', 'running') AND set_aside IS NOT NULL ORDER BY id LIMIT 1000",
+    )
+}
+
 pub(crate) fn find(dag_id: &DagId, run_id: &RunId) -> Statement {
     Statement::new("SELECT id FROM dag_run WHERE dag_id = ? AND run_id = ?")
         .arg(dag_id.as_str())

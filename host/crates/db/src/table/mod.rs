@@ -9,6 +9,7 @@ pub(crate) mod dag;
 pub(crate) mod dag_run;
 pub(crate) mod dag_version;
 pub(crate) mod hitl_detail;
+pub(crate) mod inbox;
 pub(crate) mod intent;
 pub(crate) mod purge;
 pub(crate) mod scheduler_lease;

@@ -1,11 +1,12 @@
 //! `scheduler_lease` and `run_key_counter`: who may schedule, and which run keys are free. Each has exactly one row.
 
 use model::{DagRunKey, Timestamp};
+use ports::inbox::SeenScheduler;
 use ports::store::{Lease, LeaseError};
 use uuid::Uuid;
 
 use crate::error::{query_error, query_failure};
-use crate::sql::{Database, Dialect, Statement};
+use crate::sql::{Database, Dialect, Row, Statement};
 
 /// Takes the lease if it is free, ran out, or is the caller's own, and counts the slots in use anew.
 pub(crate) async fn acquire(
@@ -101,6 +102,23 @@ pub(crate) fn release(lease: &Lease) -> Statement {
     .arg(lease.epoch)
 }
 
+/// Who schedules, for everybody.
+pub(crate) fn seen() -> Statement {
+    Statement::new("SELECT scheduler_id, renewed_at, expires_at FROM scheduler_lease WHERE id = 1")
+}
+
+/// The answer of [`seen`], without the runs.
+pub(crate) fn read_seen(row: &Row) -> Result<SeenScheduler, sqlx::Error> {
+    let mut columns = row.columns();
+    Ok(SeenScheduler {
+        scheduler_id: columns.opt_parse()?,
+        renewed_at: columns.time()?,
+        expires_at: columns.time()?,
+        active_runs: 0,
+        set_aside_runs: Vec::new(),
+    })
+}
+
 /// The last committed tick. A transaction whose connection was lost may still be about to commit on the server; it holds the row's
 /// lock, so the answer waits for its end.
 pub(crate) fn last_tick(dialect: Dialect) -> Statement {
@@ -118,6 +136,6 @@ pub(crate) fn reserve_run_keys(count: u32) -> Statement {
 }
 
 /// The answer of [`reserve_run_keys`].
-pub(crate) fn first_key(row: &crate::sql::Row) -> Result<DagRunKey, sqlx::Error> {
+pub(crate) fn first_key(row: &Row) -> Result<DagRunKey, sqlx::Error> {
     row.columns().int().map(DagRunKey)
 }

@@ -533,6 +533,7 @@ async fn the_audit_log_is_newest_first(#[values(Backend::Sqlite, Backend::Postgr
         dag_id: dag.map(dag_id),
         run_id: dag.map(|_| run_id("manual__1")),
         extra: dag.map(|_| "{}".into()),
+        settles: None,
     };
     test.commit(
         &lease,

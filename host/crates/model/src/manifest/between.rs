@@ -238,6 +238,12 @@ fn names<T: Copy + std::fmt::Display>(
 }
 
 impl Manifest {
+    /// The other DAGs that steps name.
+    pub fn named_dags(&self) -> Vec<DagId> {
+        let steps = self.tasks.iter().filter_map(|task| task.between.as_ref());
+        steps.map(|step| step.dag.value.clone()).collect()
+    }
+
     /// Warns of DAGs that steps name and that `is_known` does not know: DAGs may be deployed in any order.
     pub fn unknown_dags(&self, is_known: impl Fn(&DagId) -> bool) -> Vec<Diagnostic> {
         let mut findings = Findings::default();

@@ -13,6 +13,7 @@ use ports::payload::XcomValue;
 use serde_json::json;
 
 use super::{BetweenMessage, RETURN_VALUE, Resolution, TRIGGER_RUN_ID, patiently, send, waits};
+use crate::asker::Asker;
 use crate::audit;
 use crate::core::Core;
 use crate::run::{Draft, Place};
@@ -160,7 +161,7 @@ impl Core {
                 continue;
             }
             let extra = json!({"state": DagRunState::Failed, "waited_for_by": of.run_id}).to_string();
-            let line = audit::run("patch_dag_run", "airtight", &draft.live.context, Some(extra));
+            let line = audit::run("patch_dag_run", &Asker::here("airtight"), &draft.live.context, Some(extra));
             draft.audit.push(line);
             tick.ties.push((parent, child));
             self.step(

@@ -16,6 +16,7 @@ use ports::store::NewRun;
 use serde_json::json;
 
 use super::{BetweenMessage, RETURN_VALUE, TRIGGER_RUN_ID, patiently, send};
+use crate::asker::Asker;
 use crate::control::trigger::{Prepared, prepare};
 use crate::core::Core;
 use crate::metrics::Metrics;
@@ -163,7 +164,7 @@ impl Core {
                     parent: Some(Arc::new(parent)),
                     ..prepared.new.clone()
                 };
-                self.create_run(tick, new, &prepared.version, &user);
+                self.create_run(tick, new, &prepared.version, &Asker::here(user));
                 tick.ties.push((key, child.key));
                 if step.wait {
                     details.details = Some(names);

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use model::{Dag, DagId, DagRunKey, RunId, Timestamp};
 use ports::control::{ClearRequest, ControlError};
-use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
+use ports::intent::{ClearWork, Intent, IntentWork};
 use ports::query::TiRow;
 use uuid::Uuid;
 
 use super::resolve::{not_found, run_key};
 use super::show::overlay;
+use crate::asker::Asker;
 use crate::inbox::{DagOp, Message, RunOp};
 use crate::intent;
 use crate::run::Place;
@@ -25,10 +26,11 @@ const MAX_RUNS: u32 = 10_000;
 /// How many runs are read side by side.
 const AT_A_TIME: usize = 32;
 
-pub(super) async fn clear(
+pub(crate) async fn clear(
     shared: &Arc<Shared>,
     dag_id: &DagId,
     request: ClearRequest,
+    row: Option<Uuid>,
 ) -> Result<Vec<TiRow>, ControlError> {
     let dag = shared
         .dag(dag_id)
@@ -46,6 +48,7 @@ pub(super) async fn clear(
         dry_run,
         user,
     } = request;
+    let by = Asker { user, row };
     let work = ClearWork {
         tasks,
         groups,
@@ -55,7 +58,7 @@ pub(super) async fn clear(
         only_running,
     };
     if let Some(run_id) = run_id {
-        return clear_run(shared, dag_id, &run_id, work, dry_run, user).await;
+        return clear_run(shared, dag_id, &run_id, work, dry_run, by).await;
     }
     check_tasks(dag.version.dag(), &work)?;
     let runs = runs_between(shared, dag_id, start_date, end_date).await?;
@@ -63,7 +66,7 @@ pub(super) async fn clear(
     if dry_run || rows.is_empty() {
         return Ok(rows);
     }
-    carry_out(shared, dag_id, rows, IntentWork::Clear(work), user).await
+    carry_out(shared, dag_id, rows, IntentWork::Clear(work), by).await
 }
 
 /// The runs of a DAG in a range of time, as many as one request may be about.
@@ -109,7 +112,7 @@ async fn clear_run(
     run_id: &RunId,
     work: ClearWork,
     dry_run: bool,
-    user: String,
+    by: Asker,
 ) -> Result<Vec<TiRow>, ControlError> {
     let key = run_key(shared, dag_id, run_id).await?;
     let rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
@@ -133,7 +136,7 @@ async fn clear_run(
                 key,
                 RunOp::Clear {
                     work: asked,
-                    user,
+                    by,
                     reply,
                 },
             )
@@ -156,7 +159,7 @@ pub(super) async fn carry_out(
     dag_id: &DagId,
     rows: Vec<TiRow>,
     work: IntentWork,
-    user: String,
+    by: Asker,
 ) -> Result<Vec<TiRow>, ControlError> {
     let mut places: HashMap<DagRunKey, Vec<Place>> = HashMap::new();
     for row in &rows {
@@ -169,7 +172,7 @@ pub(super) async fn carry_out(
     let intent = Arc::new(Intent {
         id: Uuid::new_v4(),
         dag_id: dag_id.clone(),
-        user,
+        user: by.user.clone(),
         created_at: shared.clock.now(),
         runs: runs.clone(),
         work,
@@ -177,10 +180,7 @@ pub(super) async fn carry_out(
     let id = intent.id;
     shared
         .ask(|reply| {
-            Message::Dag(DagOp::Intent {
-                write: IntentWrite::Begin(intent),
-                reply,
-            })
+            Message::Dag(DagOp::Promise { intent, by, reply })
         })
         .await?;
     intent::wait(shared, id).await;

@@ -7,15 +7,16 @@ use ports::control::ControlError;
 use ports::intent::{Intent, IntentWork};
 use uuid::Uuid;
 
+use crate::asker::Asker;
 use crate::inbox::{DagOp, Message};
 use crate::intent;
 use crate::shared::{Name, Shared};
 
-pub(super) async fn delete_dag(shared: &Shared, dag_id: &DagId, user: &str) -> Result<(), ControlError> {
+pub(crate) async fn delete_dag(shared: &Shared, dag_id: &DagId, by: Asker) -> Result<(), ControlError> {
     let intent = Arc::new(Intent {
         id: Uuid::new_v4(),
         dag_id: dag_id.clone(),
-        user: user.to_owned(),
+        user: by.user.clone(),
         created_at: shared.clock.now(),
         runs: Vec::new(),
         work: IntentWork::DeleteDag,
@@ -24,7 +25,7 @@ pub(super) async fn delete_dag(shared: &Shared, dag_id: &DagId, user: &str) -> R
     {
         let _deploys = shared.names.lock(Name::Dag(dag_id.clone())).await;
         shared
-            .ask(|reply| Message::Dag(DagOp::Delete { intent, reply }))
+            .ask(|reply| Message::Dag(DagOp::Delete { intent, by, reply }))
             .await?;
     }
     // A small one is wholly gone when the answer comes, so that its name is free.

@@ -6,18 +6,19 @@ use ports::control::ControlError;
 use ports::deploy::{CheckedManifest, DagVersion, Deployed};
 use uuid::Uuid;
 
+use crate::asker::Asker;
 use crate::inbox::{DagOp, Message};
 use crate::shared::{Name, Shared, query_failed};
 
-pub(super) async fn deploy(
+pub(crate) async fn deploy(
     shared: &Arc<Shared>,
     manifest: CheckedManifest,
     replace: bool,
-    user: &str,
+    by: Asker,
 ) -> Result<Deployed, ControlError> {
-    let (shared, user) = (Arc::clone(shared), user.to_owned());
+    let shared = Arc::clone(shared);
     // In a task of its own, so that a caller who leaves does not let go of the name before the commit.
-    tokio::spawn(async move { deploy_named(&shared, manifest, replace, user).await })
+    tokio::spawn(async move { deploy_named(&shared, manifest, replace, by).await })
         .await
         .map_err(|error| ControlError::Internal(Box::new(error)))?
 }
@@ -26,7 +27,7 @@ async fn deploy_named(
     shared: &Shared,
     manifest: CheckedManifest,
     replace: bool,
-    user: String,
+    by: Asker,
 ) -> Result<Deployed, ControlError> {
     shared.check_open()?;
     let dag_id = manifest.dag.id.clone();
@@ -52,7 +53,7 @@ async fn deploy_named(
             Message::Dag(DagOp::Deploy {
                 version: Arc::clone(&version),
                 paused: manifest.paused,
-                user,
+                by,
                 reply,
                 replace,
             })

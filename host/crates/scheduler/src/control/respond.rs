@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use model::{Dag, DagId, RunId, Work};
 use ports::control::{ControlError, RespondRequest, Responded};
+use uuid::Uuid;
 
 use super::resolve::{run_key, run_row};
+use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
 use crate::shared::{Shared, query_failed};
 
-pub(super) async fn respond(shared: &Arc<Shared>, request: RespondRequest) -> Result<Responded, ControlError> {
+pub(crate) async fn respond(
+    shared: &Arc<Shared>,
+    request: RespondRequest,
+    row: Option<Uuid>,
+) -> Result<Responded, ControlError> {
     let RespondRequest {
         dag_id,
         run_id,
@@ -50,7 +56,7 @@ pub(super) async fn respond(shared: &Arc<Shared>, request: RespondRequest) -> Re
                 map_index,
                 at,
                 verdict,
-                user,
+                by: Asker { user, row },
                 reply,
             };
             Message::Run(key, op)

@@ -3,17 +3,18 @@
 use model::DagId;
 use ports::control::ControlError;
 
+use crate::asker::Asker;
 use crate::inbox::{DagOp, Message};
 use crate::shared::Shared;
 
-pub(super) async fn set_paused(shared: &Shared, dag_id: &DagId, paused: bool, user: &str) -> Result<(), ControlError> {
-    let (dag_id, user) = (dag_id.clone(), user.to_owned());
+pub(crate) async fn set_paused(shared: &Shared, dag_id: &DagId, paused: bool, by: Asker) -> Result<(), ControlError> {
+    let dag_id = dag_id.clone();
     shared
         .ask(|reply| {
             Message::Dag(DagOp::SetPaused {
                 dag_id,
                 paused,
-                user,
+                by,
                 reply,
             })
         })

@@ -5,20 +5,21 @@ use ports::control::ControlError;
 use ports::query::RunRow;
 
 use super::resolve::{run_key, run_row};
+use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
 use crate::shared::Shared;
 
-pub(super) async fn set_run_note(
+pub(crate) async fn set_run_note(
     shared: &Shared,
     dag_id: &DagId,
     run_id: &RunId,
     note: &str,
-    user: &str,
+    by: Asker,
 ) -> Result<RunRow, ControlError> {
     let key = run_key(shared, dag_id, run_id).await?;
-    let (note, user) = (note.to_owned(), user.to_owned());
+    let note = note.to_owned();
     shared
-        .ask(|reply| Message::Run(key, RunOp::Note { note, user, reply }))
+        .ask(|reply| Message::Run(key, RunOp::Note { note, by, reply }))
         .await?;
     run_row(shared, key, dag_id, run_id).await
 }

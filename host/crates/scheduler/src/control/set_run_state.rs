@@ -5,15 +5,16 @@ use ports::control::ControlError;
 use ports::query::RunRow;
 
 use super::resolve::{run_key, run_row};
+use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
 use crate::shared::Shared;
 
-pub(super) async fn set_run_state(
+pub(crate) async fn set_run_state(
     shared: &Shared,
     dag_id: &DagId,
     run_id: &RunId,
     state: DagRunState,
-    user: &str,
+    by: Asker,
 ) -> Result<RunRow, ControlError> {
     if state == DagRunState::Running {
         return Err(ControlError::Conflict(
@@ -21,9 +22,8 @@ pub(super) async fn set_run_state(
         ));
     }
     let key = run_key(shared, dag_id, run_id).await?;
-    let user = user.to_owned();
     shared
-        .ask(|reply| Message::Run(key, RunOp::SetState { state, user, reply }))
+        .ask(|reply| Message::Run(key, RunOp::SetState { state, by, reply }))
         .await?;
     run_row(shared, key, dag_id, run_id).await
 }

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use ports::control::{ControlError, SetNoteRequest};
 use ports::intent::ClearWork;
 use ports::query::TiRow;
+use uuid::Uuid;
 
 use super::clear::check_tasks;
 use super::resolve::run_key;
 use super::respond::dag_of;
 use super::show::overlay;
+use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
 use crate::selection::Selection;
 use crate::shared::{Shared, query_failed};
 
-pub(super) async fn set_task_instance_note(
+pub(crate) async fn set_task_instance_note(
     shared: &Arc<Shared>,
     request: SetNoteRequest,
+    row: Option<Uuid>,
 ) -> Result<Vec<TiRow>, ControlError> {
     let SetNoteRequest {
         dag_id,
@@ -26,6 +29,7 @@ pub(super) async fn set_task_instance_note(
         note,
         user,
     } = request;
+    let by = Asker { user, row };
     let work = Arc::new(ClearWork {
         tasks: (!tasks.is_empty()).then_some(tasks),
         groups,
@@ -41,7 +45,7 @@ pub(super) async fn set_task_instance_note(
                 RunOp::TaskInstanceNote {
                     work: Arc::clone(&work),
                     note,
-                    user,
+                    by,
                     reply,
                 },
             )

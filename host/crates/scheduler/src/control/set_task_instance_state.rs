@@ -7,19 +7,22 @@ use model::TaskInstanceState;
 use ports::control::{ControlError, SetStateRequest};
 use ports::intent::{ClearWork, IntentWork};
 use ports::query::TiRow;
+use uuid::Uuid;
 
 use super::clear::{carry_out, check_tasks, runs_between, select_all};
 use super::resolve::{run_key, run_row};
 use super::respond::dag_of;
 use super::show::overlay;
+use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
 use crate::run::Place;
 use crate::selection::Selection;
 use crate::shared::{Shared, query_failed};
 
-pub(super) async fn set_task_instance_state(
+pub(crate) async fn set_task_instance_state(
     shared: &Arc<Shared>,
     request: SetStateRequest,
+    row: Option<Uuid>,
 ) -> Result<Vec<TiRow>, ControlError> {
     let SetStateRequest {
         dag_id,
@@ -34,6 +37,7 @@ pub(super) async fn set_task_instance_state(
         dry_run,
         user,
     } = request;
+    let by = Asker { user, row };
     if !matches!(
         state,
         TaskInstanceState::Success | TaskInstanceState::Failed | TaskInstanceState::Skipped
@@ -72,7 +76,7 @@ pub(super) async fn set_task_instance_state(
             work: ClearWork::clone(&work),
             state,
         };
-        return carry_out(shared, &dag_id, rows, work, user).await;
+        return carry_out(shared, &dag_id, rows, work, by).await;
     }
     let selection = Selection::new(&dag, &work);
     let read = async || -> Result<Vec<TiRow>, ControlError> {
@@ -95,7 +99,7 @@ pub(super) async fn set_task_instance_state(
                 RunOp::SetTaskInstanceState {
                     work: Arc::clone(&work),
                     state,
-                    user,
+                    by,
                     reply,
                 },
             )

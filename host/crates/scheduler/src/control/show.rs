@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use model::{DagRunKey, MapIndex, TaskId, TaskInstanceState};
+use model::{DagId, DagRunKey, MapIndex, RunId, TaskId, TaskInstanceState};
 use ports::control::SchedulerHealth;
 use ports::query::TiRow;
 
@@ -49,8 +49,12 @@ pub(super) fn health(shared: &Shared) -> SchedulerHealth {
 }
 
 /// What running task instances say of their progress.
-pub(super) fn progress(shared: &Shared, run: DagRunKey) -> Vec<(TaskId, MapIndex, Option<f64>, String)> {
-    let Some(run) = shared.active().get(run).cloned() else {
+pub(super) fn progress(
+    shared: &Shared,
+    dag_id: &DagId,
+    run_id: &RunId,
+) -> Vec<(TaskId, MapIndex, Option<f64>, String)> {
+    let Some(run) = shared.active().find(dag_id, run_id).cloned() else {
         return Vec::new();
     };
     let mut progress: Vec<_> = {

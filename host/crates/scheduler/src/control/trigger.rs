@@ -12,6 +12,7 @@ use ports::store::{CommitError, NewRun};
 use serde_json::Value;
 use uuid::{NoContext, Uuid};
 
+use crate::asker::Asker;
 use crate::inbox::{Message, NewRunOp};
 use crate::names::KeyedGuard;
 use crate::shared::{Name, Shared, query_failed};
@@ -20,15 +21,23 @@ use crate::version::Version;
 /// How often another generated name is tried when one turns out to be taken.
 const NAME_ATTEMPTS: u32 = 8;
 
-pub(super) async fn trigger(shared: &Arc<Shared>, request: TriggerRequest) -> Result<RunRow, ControlError> {
+pub(crate) async fn trigger(
+    shared: &Arc<Shared>,
+    request: TriggerRequest,
+    row: Option<Uuid>,
+) -> Result<RunRow, ControlError> {
     let shared = Arc::clone(shared);
     // In a task of its own, so that a caller who leaves does not let go of the name before the commit.
-    tokio::spawn(async move { trigger_named(&shared, request).await })
+    tokio::spawn(async move { trigger_named(&shared, request, row).await })
         .await
         .map_err(|error| ControlError::Internal(Box::new(error)))?
 }
 
-async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<RunRow, ControlError> {
+async fn trigger_named(
+    shared: &Arc<Shared>,
+    request: TriggerRequest,
+    row: Option<Uuid>,
+) -> Result<RunRow, ControlError> {
     shared.check_open()?;
     let dag = shared
         .dag(&request.dag_id)
@@ -53,7 +62,7 @@ async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<
             return Err(run_exists(&request, &run_id));
         }
         let run_after = request.run_after.unwrap_or_else(|| shared.clock.now());
-        return create(shared, &request, run_id, run_after, &dag.version, params, conf).await;
+        return create(shared, &request, row, run_id, run_after, &dag.version, params, conf).await;
     }
     let mut attempt = 1;
     loop {
@@ -75,6 +84,7 @@ async fn trigger_named(shared: &Arc<Shared>, request: TriggerRequest) -> Result<
             let created = create(
                 shared,
                 &request,
+                row,
                 run_id,
                 run_after,
                 &dag.version,
@@ -131,6 +141,7 @@ fn run_exists(request: &TriggerRequest, run_id: &RunId) -> ControlError {
 async fn create(
     shared: &Arc<Shared>,
     request: &TriggerRequest,
+    row: Option<Uuid>,
     run_id: RunId,
     run_after: Timestamp,
     version: &Arc<Version>,
@@ -146,7 +157,10 @@ async fn create(
             Message::New(Box::new(NewRunOp {
                 new,
                 version: Arc::clone(version),
-                user: request.user.clone(),
+                by: Asker {
+                    user: request.user.clone(),
+                    row,
+                },
                 reply,
             }))
         })

@@ -31,6 +31,11 @@ impl Tables {
                 intent.runs.retain(|left| left != run);
             }
         }
+        for id in tick.audit.iter().filter_map(|line| line.settles) {
+            if let Some(request) = self.inbox.get_mut(&id) {
+                request.row.settled = true;
+            }
+        }
         self.audit.extend(tick.audit.iter().cloned());
         self.remember_tick(tick.tick_id);
         Ok(())

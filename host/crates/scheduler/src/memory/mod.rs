@@ -3,6 +3,7 @@
 
 mod apply;
 mod callback;
+mod inbox;
 mod read;
 mod tables;
 
@@ -17,6 +18,7 @@ use model::{
 use ports::between::ChildRun;
 use ports::callback::{CallbackRow, CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
+use ports::inbox::InboxRow;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
@@ -165,10 +167,11 @@ impl SchedulerStore for MemoryStore {
         self.tables().acquire_lease(scheduler_id, now, expires_at)
     }
 
-    async fn renew_lease(&self, lease: &Lease, _now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
         let mut tables = self.tables();
         tables.check_lease(lease)?;
         if let Some(held) = &mut tables.lease {
+            held.renewed_at = now;
             held.expires_at = expires_at;
         }
         Ok(())
@@ -326,6 +329,24 @@ impl SchedulerStore for MemoryStore {
         let mut intents = self.tables().intents.clone();
         intents.sort_by_key(|intent| (intent.created_at, intent.id));
         Ok(intents)
+    }
+
+    async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {
+        Ok(self.tables().inbox_left(except, limit))
+    }
+
+    async fn answer_inbox(&self, lease: &Lease, answers: &[(Uuid, String)], now: Timestamp) -> Result<(), CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        tables.answer_inbox(answers, now);
+        Ok(())
+    }
+
+    async fn sweep_inbox(&self, lease: &Lease, answered_before: Timestamp) -> Result<(), CommitError> {
+        let mut tables = self.tables();
+        tables.check_lease(lease)?;
+        tables.sweep_inbox(answered_before);
+        Ok(())
     }
 
     async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {

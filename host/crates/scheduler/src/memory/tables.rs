@@ -10,6 +10,7 @@ use ports::deploy::DagVersion;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{HiddenFailure, PoolRow};
+use ports::inbox::InboxRow;
 use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ pub(super) struct Tables {
     /// Runs that are deleted, with what of their rows is not removed yet.
     pub(super) gone: BTreeMap<DagRunKey, MemoryRun>,
     pub(super) intents: Vec<Intent>,
+    pub(super) inbox: BTreeMap<Uuid, MemoryRequest>,
     pub(super) names: HashMap<(DagId, RunId), DagRunKey>,
     pub(super) logical_dates: HashMap<(DagId, Timestamp), DagRunKey>,
     pub(super) audit: Vec<AuditWrite>,
@@ -37,10 +39,18 @@ pub(super) struct Tables {
     tick_order: VecDeque<Uuid>,
 }
 
+/// A row of the inbox.
+#[derive(Debug)]
+pub(super) struct MemoryRequest {
+    pub(super) row: InboxRow,
+    pub(super) answer: Option<(Timestamp, String)>,
+}
+
 #[derive(Debug)]
 pub(super) struct HeldLease {
     pub(super) lease: Lease,
     pub(super) since: Timestamp,
+    pub(super) renewed_at: Timestamp,
     pub(super) expires_at: Timestamp,
 }
 
@@ -132,6 +142,7 @@ impl Default for Tables {
             runs: BTreeMap::new(),
             gone: BTreeMap::new(),
             intents: Vec::new(),
+            inbox: BTreeMap::new(),
             names: HashMap::new(),
             logical_dates: HashMap::new(),
             audit: Vec::new(),
@@ -167,6 +178,7 @@ impl Tables {
         self.lease = Some(HeldLease {
             lease: lease.clone(),
             since: now,
+            renewed_at: now,
             expires_at,
         });
         self.recount_slots();

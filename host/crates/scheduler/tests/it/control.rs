@@ -378,11 +378,11 @@ async fn progress_is_shown_of_current_dispatches_only() {
             note: note.to_owned(),
         });
     }
-    let shown = rig.handle.progress(run.key);
+    let shown = rig.handle.progress(&run.dag_id, &run.run_id);
     assert_eq!(shown.len(), 1);
     assert_eq!(shown[0].3, "half");
     rig.executor.done(request.id);
     rig.finished(&run).await;
-    assert!(rig.handle.progress(run.key).is_empty());
+    assert!(rig.handle.progress(&run.dag_id, &run.run_id).is_empty());
     drop(Arc::clone(&rig.store));
 }

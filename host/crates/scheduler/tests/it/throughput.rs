@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use model::DagRunState;
-use ports::control::Control as _;
 
 use crate::support::{DagBuilder, Reply, RigBuilder};
 

@@ -223,8 +223,9 @@ impl Control for Fake {
         Err(ControlError::Conflict(format!("DAG `{dag_id}` has active runs")))
     }
 
-    fn knows_dag(&self, dag_id: &DagId) -> bool {
-        *dag_id == self.version.dag.id
+    async fn unknown_dags(&self, mut dags: Vec<DagId>) -> Result<Vec<DagId>, ControlError> {
+        dags.retain(|dag_id| *dag_id != self.version.dag.id);
+        Ok(dags)
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, ControlError> {
@@ -297,16 +298,12 @@ impl Control for Fake {
         }
     }
 
-    fn progress(&self, _: DagRunKey) -> Vec<(TaskId, MapIndex, Option<f64>, String)> {
+    fn progress(&self, _: &DagId, _: &RunId) -> Vec<(TaskId, MapIndex, Option<f64>, String)> {
         vec![(
             TaskId::new("load").unwrap(),
             MapIndex::UNMAPPED,
             Some(0.5),
             "half".to_owned(),
         )]
-    }
-
-    fn is_active(&self, _: RunUuid) -> bool {
-        true
     }
 }

@@ -13,6 +13,7 @@ use model::{
 use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
+use ports::inbox::InboxRow;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
@@ -254,6 +255,15 @@ impl SchedulerStore for FaultyStore {
     }
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
         self.inner.intents().await
+    }
+    async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {
+        self.inner.inbox(except, limit).await
+    }
+    async fn answer_inbox(&self, lease: &Lease, answers: &[(Uuid, String)], now: Timestamp) -> Result<(), CommitError> {
+        self.inner.answer_inbox(lease, answers, now).await
+    }
+    async fn sweep_inbox(&self, lease: &Lease, answered_before: Timestamp) -> Result<(), CommitError> {
+        self.inner.sweep_inbox(lease, answered_before).await
     }
     async fn due_callbacks(&self, now: Timestamp, limit: u32) -> Result<DueCallbacks, QueryError> {
         self.inner.due_callbacks(now, limit).await

@@ -1,0 +1,12 @@
+-- What processes without the lease ask of the scheduler that has it. `settled` is set by the tick that does what a request asks for, so that
+-- it is done once; the answer follows. Whoever asked removes the row with the answer, else the scheduler does after a while.
+CREATE TABLE inbox (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    asked_at BIGINT NOT NULL,
+    request TEXT COLLATE "C" NOT NULL,
+    settled BIGINT NOT NULL DEFAULT 0 CHECK (settled IN (0, 1)),
+    answered_at BIGINT,
+    answer TEXT COLLATE "C"
+);
+CREATE INDEX inbox_left ON inbox (id) WHERE answered_at IS NULL;
+CREATE INDEX inbox_answered ON inbox (answered_at) WHERE answered_at IS NOT NULL;

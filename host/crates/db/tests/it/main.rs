@@ -5,6 +5,7 @@ mod callbacks;
 mod checkpoints;
 mod components;
 mod hitl;
+mod inbox;
 mod intents;
 mod lease;
 mod lists;

@@ -338,6 +338,24 @@ impl Core {
         }
     }
 
+    /// Looks whether the database commits again: those who asked were refused, so that nothing is left whose commit would show it.
+    pub(crate) async fn probe(&mut self) {
+        let Some(lease) = self.shared.lease.get().cloned() else {
+            self.fenced = true;
+            return;
+        };
+        let now = self.shared.clock.now();
+        let until = now.plus(self.shared.config.lease_ttl);
+        match self.shared.store.renew_lease(&lease, now, until).await {
+            Ok(()) => self.succeeded(),
+            Err(CommitError::Fenced) => self.fenced = true,
+            Err(error) => {
+                self.failed(chain(&error));
+                self.pause().await;
+            }
+        }
+    }
+
     /// Waits before the next attempt. Messages are taken in meanwhile; after a while those who wait for an answer get one.
     async fn pause(&mut self) {
         let config = &self.shared.config;

@@ -127,6 +127,10 @@ impl Core {
                 self.tick().await;
                 continue;
             }
+            if self.failing.is_some() && !self.stopping {
+                self.probe().await;
+                continue;
+            }
             if self.executor_stopped && self.loading.is_empty() && self.queue.is_empty() && self.between.is_idle() {
                 self.finish().await;
                 return Ok(());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use model::DagRunState;
 use ports::control::{Control as _, ControlError};
@@ -47,6 +48,34 @@ async fn a_passing_failure_is_tried_again_and_releases_nothing() {
         assert_eq!(rig.handle.metrics().commits_failed_passing, 1);
         assert!(rig.handle.health().healthy);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_scheduler_takes_requests_again_once_the_database_commits() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let plan = Arc::clone(&broken);
+    let store = FaultyStore::new(Arc::new(MemoryStore::new()), move |_, _| {
+        if plan.load(Ordering::SeqCst) {
+            Fault::Passing
+        } else {
+            Fault::None
+        }
+    });
+    let rig = RigBuilder::new(|_| Reply::done()).store(store).start().await;
+    rig.deploy(DagBuilder::chain("d", 1)).await;
+    broken.store(true, Ordering::SeqCst);
+    rig.store.is_full.store(true, Ordering::SeqCst);
+    assert!(matches!(rig.try_trigger("d").await, Err(ControlError::Unavailable)));
+    // Nothing is left to commit: only a request would show that commits fail, and requests are refused.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let health = rig.handle.health();
+    assert!(health.problem.is_some_and(|problem| problem.contains("disk full")));
+    broken.store(false, Ordering::SeqCst);
+    rig.store.is_full.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(rig.handle.health().healthy);
+    let (_, state) = rig.run_to_end("d").await;
+    assert_eq!(state, DagRunState::Success);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -55,6 +55,8 @@ pub(crate) struct FaultyStore {
     /// What each pool had in use after the last commit.
     last_used: Mutex<HashMap<String, i64>>,
     recounts: AtomicU64,
+    /// Whether leases cannot be renewed either.
+    pub(crate) is_full: AtomicBool,
 }
 
 impl FaultyStore {
@@ -72,6 +74,7 @@ impl FaultyStore {
             micros: AtomicU64::new(0),
             crashed: watch::Sender::new(false),
             recounts: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
         })
     }
 
@@ -159,6 +162,9 @@ impl SchedulerStore for FaultyStore {
         self.inner.acquire_lease(id, now, expires_at).await
     }
     async fn renew_lease(&self, lease: &Lease, now: Timestamp, expires_at: Timestamp) -> Result<(), CommitError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(CommitError::Passing("disk full".into()));
+        }
         self.inner.renew_lease(lease, now, expires_at).await
     }
     async fn release_lease(&self, lease: &Lease) -> Result<(), QueryError> {

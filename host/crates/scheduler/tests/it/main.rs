@@ -14,6 +14,7 @@ mod failed_runs;
 mod failures;
 mod fencing;
 mod human;
+mod inbox;
 mod intents;
 mod mixed;
 mod past;

@@ -21,6 +21,7 @@ mod past;
 mod payloads;
 mod pools;
 mod recovery;
+mod remote;
 mod shutdown;
 mod simulation;
 mod throughput;

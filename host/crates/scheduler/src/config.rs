@@ -35,6 +35,8 @@ pub struct Config {
     pub callback_retry_delay: Duration,
     /// How deep runs may trigger runs.
     pub max_trigger_depth: u32,
+    /// How long an answer in the inbox waits for whoever asked.
+    pub keep_answers: Duration,
     /// How many events a slow subscriber may lag behind.
     pub event_buffer: usize,
 }
@@ -57,6 +59,7 @@ impl Config {
             callback_slots: ports::executor::CALLBACK_SLOTS as usize,
             callback_retry_delay: Duration::from_secs(10),
             max_trigger_depth: model::between::MAX_TRIGGER_DEPTH,
+            keep_answers: Duration::from_secs(3_600),
             event_buffer: 4_096,
         }
     }

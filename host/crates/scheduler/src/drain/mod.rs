@@ -24,8 +24,6 @@ use crate::shared::Shared;
 const AT_A_TIME: usize = 32;
 /// How often it is looked for requests where no bell rings.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long an answer waits for whoever asked.
-const KEEP: Duration = Duration::from_secs(3600);
 /// How long a scheduler that stops waits for what it did to be answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How often answers that nobody took are removed.
@@ -103,10 +101,8 @@ async fn read_all(shared: &Arc<Shared>, lease: &Lease, answers: &mpsc::Unbounded
         let now = shared.clock.now();
         if now >= sweep_at {
             sweep_at = now.plus(SWEEP_EVERY);
-            let before = Timestamp(
-                now.0
-                    .saturating_sub(i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX)),
-            );
+            let kept = i64::try_from(shared.config.keep_answers.as_micros()).unwrap_or(i64::MAX);
+            let before = Timestamp(now.0.saturating_sub(kept));
             if let Err(error) = shared.store.sweep_inbox(lease, before).await {
                 tracing::warn!(%error, "cannot remove old answers from the inbox; trying again later");
             }

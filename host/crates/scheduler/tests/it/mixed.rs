@@ -13,7 +13,9 @@ use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceSta
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
+use ports::inbox::{Answer, Done, InboxStore as _, Request};
 use ports::query::RunRow;
+use ports::store::SchedulerStore as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -95,6 +97,8 @@ struct Told {
     marked: BTreeSet<DagRunKey>,
     /// Events of the audit log that were acknowledged.
     audited: HashMap<&'static str, usize>,
+    /// What was asked by rows of the inbox.
+    asked: Vec<Uuid>,
 }
 
 impl Told {
@@ -105,20 +109,74 @@ impl Told {
                 *self.audited.entry(event).or_default() += 1;
                 Some(done)
             }
-            Err(
-                ControlError::Unavailable
-                | ControlError::Stopping
-                | ControlError::Conflict(_)
-                | ControlError::DagNotFound(_)
-                | ControlError::RunNotFound { .. }
-                | ControlError::TaskInstanceNotFound(_)
-                | ControlError::NotAsked(_)
-                | ControlError::RunExists(_)
-                | ControlError::PoolExists(_)
-                | ControlError::PoolNotFound(_),
-            ) => None,
+            Err(error) if is_refusal(&error) => None,
             Err(error) => panic!("seed {seed}: {event}: {error:?}"),
         }
+    }
+}
+
+fn is_refusal(error: &ControlError) -> bool {
+    matches!(
+        error,
+        ControlError::Unavailable
+            | ControlError::Stopping
+            | ControlError::Conflict(_)
+            | ControlError::DagNotFound(_)
+            | ControlError::RunNotFound { .. }
+            | ControlError::TaskInstanceNotFound(_)
+            | ControlError::NotAsked(_)
+            | ControlError::RunExists(_)
+            | ControlError::PoolExists(_)
+            | ControlError::PoolNotFound(_)
+    )
+}
+
+/// Somebody asks, here or from another process.
+async fn ask(
+    seed: u64,
+    random: &mut StdRng,
+    handle: &Handle,
+    memory: &MemoryStore,
+    told: &mut Told,
+    (event, request): (&'static str, Request),
+) {
+    if random.random_bool(0.3) {
+        let id = Uuid::from_u128(told.asked.len() as u128 + 1);
+        let text = serde_json::to_string(&request).unwrap();
+        memory.ask(id, &text, Timestamp(0)).await.unwrap();
+        told.asked.push(id);
+        if random.random_bool(0.7) {
+            handle.ring();
+        }
+        return;
+    }
+    match request {
+        Request::Trigger(wanted) => {
+            let run = told.take(seed, event, handle.trigger(wanted).await);
+            told.runs.extend(run.map(|run| run.key));
+        }
+        Request::Clear { dag_id, request } => {
+            told.take(seed, event, handle.clear(&dag_id, request).await);
+        }
+        Request::SetRunState {
+            dag_id,
+            run_id,
+            state,
+            user,
+        } => {
+            let answer = handle.set_run_state(&dag_id, &run_id, state, &user).await;
+            told.take(seed, event, answer);
+        }
+        Request::SetTaskInstanceState(set) => {
+            told.take(seed, event, handle.set_task_instance_state(set).await);
+        }
+        Request::DeleteRun { dag_id, run_id, user } => {
+            told.take(seed, event, handle.delete_run(&dag_id, &run_id, &user).await);
+        }
+        Request::Respond(respond) => {
+            told.take(seed, event, handle.respond(respond).await);
+        }
+        other => panic!("nobody asks for {other:?}"),
     }
 }
 
@@ -133,13 +191,11 @@ async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &Memory
         wanted.logical_date = random
             .random_bool(0.8)
             .then(|| Timestamp(1_767_225_600_000_000).plus(Duration::from_secs(random.random_range(0..1_000))));
-        let answer = handle.trigger(wanted).await;
-        let run = told.take(seed, "trigger", answer);
-        told.runs.extend(run.map(|run| run.key));
-        return;
+        let wanted = ("trigger", Request::Trigger(wanted));
+        return ask(seed, random, handle, memory, told, wanted).await;
     };
     let task = dag.tasks.choose(random).map(|task| task.id.clone()).unwrap();
-    match action {
+    let wanted = match action {
         2..5 => {
             let clear = ClearRequest {
                 run_id: random.random_bool(0.7).then(|| run.run_id.clone()),
@@ -150,15 +206,23 @@ async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &Memory
                 user: user.to_owned(),
                 ..ClearRequest::default()
             };
-            let answer = handle.clear(&dag.id, clear).await;
-            told.take(seed, "clear", answer);
+            let wanted = Request::Clear {
+                dag_id: dag.id.clone(),
+                request: clear,
+            };
+            ("clear", wanted)
         }
         5 => {
             told.marked.insert(run.key);
             let states = [DagRunState::Queued, DagRunState::Success, DagRunState::Failed];
             let state = *states.choose(random).unwrap();
-            let answer = handle.set_run_state(&dag.id, &run.run_id, state, user).await;
-            told.take(seed, "set_run_state", answer);
+            let wanted = Request::SetRunState {
+                dag_id: dag.id.clone(),
+                run_id: run.run_id.clone(),
+                state,
+                user: user.to_owned(),
+            };
+            ("set_run_state", wanted)
         }
         6 => {
             let states = [
@@ -182,39 +246,45 @@ async fn meddle(seed: u64, random: &mut StdRng, handle: &Handle, memory: &Memory
                 dry_run: false,
                 user: user.to_owned(),
             };
-            let answer = handle.set_task_instance_state(set).await;
-            told.take(seed, "set_task_instance_state", answer);
+            if all {
+                // Which runs there are is known now, not when a row is read.
+                let answer = handle.set_task_instance_state(set).await;
+                told.take(seed, "set_task_instance_state", answer);
+                return;
+            }
+            ("set_task_instance_state", Request::SetTaskInstanceState(set))
         }
         7 if random.random_bool(0.3) => {
             told.deleted.insert(run.key);
-            let answer = handle.delete_run(&dag.id, &run.run_id, user).await;
-            told.take(seed, "delete_run", answer);
+            let wanted = Request::DeleteRun {
+                dag_id: dag.id.clone(),
+                run_id: run.run_id.clone(),
+                user: user.to_owned(),
+            };
+            ("delete_run", wanted)
         }
         8 => {
             let slots = random.random_range(2..6);
             memory.set_slots(NARROW, slots);
+            return;
         }
-        _ => answer_question(seed, random, handle, memory, run, dag, told).await,
-    }
+        _ => match answer_question(random, memory, run, dag) {
+            Some(respond) => ("respond", Request::Respond(respond)),
+            None => return,
+        },
+    };
+    ask(seed, random, handle, memory, told, wanted).await;
 }
 
-async fn answer_question(
-    seed: u64,
-    random: &mut StdRng,
-    handle: &Handle,
-    memory: &MemoryStore,
-    run: &RunRow,
-    dag: &Dag,
-    told: &mut Told,
-) {
+fn answer_question(random: &mut StdRng, memory: &MemoryStore, run: &RunRow, dag: &Dag) -> Option<RespondRequest> {
     let questions = memory.hitl_of(run.key);
     let open: Vec<TiKey> = questions
         .iter()
         .filter(|(_, answer)| answer.is_none())
         .map(|(asked, _)| asked.ti)
         .collect();
-    let Some(ti) = open.choose(random) else { return };
-    let respond = RespondRequest {
+    let ti = open.choose(random)?;
+    Some(RespondRequest {
         dag_id: dag.id.clone(),
         run_id: run.run_id.clone(),
         task_id: dag.task(ti.task).map(|task| task.id.clone()).unwrap(),
@@ -222,9 +292,7 @@ async fn answer_question(
         chosen_options: vec![["yes", "no"].choose(random).map(|option| (*option).to_owned()).unwrap()],
         params_input: serde_json::Map::new(),
         user: "tester".to_owned(),
-    };
-    let answer = handle.respond(respond).await;
-    told.take(seed, "respond", answer);
+    })
 }
 
 async fn simulate(seed: u64) -> Seen {
@@ -255,6 +323,7 @@ async fn simulate(seed: u64) -> Seen {
         stores.push(Arc::clone(&store));
         let mut config = Config::new(Uuid::from_u128(1));
         config.run_key_block = 4;
+        config.keep_answers = 100 * LONG;
         let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
         let handle = scheduler.handle();
         let executor = UnreliableExecutor::new(seed + life, Arc::clone(&clock), Arc::clone(&memory), !last, play);
@@ -291,8 +360,46 @@ async fn simulate(seed: u64) -> Seen {
         running.abort();
         let _ = running.await;
     }
+    check_inbox(seed, &memory, &mut told, &mut seen).await;
     check(seed, &memory, &dag, &told, &stores, &mut seen);
     seen
+}
+
+/// What was asked by rows is answered, and was done once or not at all, as the answer says.
+async fn check_inbox(seed: u64, memory: &MemoryStore, told: &mut Told, seen: &mut Seen) {
+    let mut settled: HashMap<Uuid, u32> = HashMap::new();
+    for id in memory.audit_log().iter().filter_map(|line| line.settles) {
+        *settled.entry(id).or_default() += 1;
+    }
+    let answers = memory.answers(&told.asked).await.unwrap();
+    let left = memory.inbox(&[], 10).await.unwrap();
+    assert_eq!(answers.len(), told.asked.len(), "seed {seed}: left: {left:?}");
+    for (id, answer) in answers {
+        let times = settled.remove(&id).unwrap_or(0);
+        let text = answer;
+        let answer: Answer = serde_json::from_str(&text).unwrap();
+        let expected = match answer {
+            // Where there is nothing to clear nothing is committed.
+            Ok(Done::TaskInstances(rows)) if rows.is_empty() => 0..=1,
+            Ok(done) => {
+                seen.unsaid += u64::from(matches!(done, Done::Unsaid));
+                if let Done::Run(run) = done {
+                    told.runs.push(run.key);
+                }
+                1..=1
+            }
+            // It was done, and the run was deleted before it could be shown.
+            Err(ControlError::RunNotFound { .. }) => 0..=1,
+            Err(error) if is_refusal(&error) => 0..=0,
+            Err(error) => panic!("seed {seed}: request {id}: {error:?}"),
+        };
+        assert!(
+            expected.contains(&times),
+            "seed {seed}: request {id} was done {times} times: {text}"
+        );
+        seen.asked += 1;
+    }
+    assert!(settled.is_empty(), "seed {seed}: {settled:?}");
 }
 
 /// What was committed about a run, for whoever looks into a seed.
@@ -438,6 +545,10 @@ struct Seen {
     mapped: u64,
     children: u64,
     callbacks: u64,
+    /// Requests that came as rows of the inbox.
+    asked: u64,
+    /// Those of them that were done by a scheduler that could not say so.
+    unsaid: u64,
     states: HashMap<TaskInstanceState, u64>,
 }
 
@@ -451,6 +562,8 @@ impl Seen {
         self.mapped += other.mapped;
         self.children += other.children;
         self.callbacks += other.callbacks;
+        self.asked += other.asked;
+        self.unsaid += other.unsaid;
         for (state, count) in other.states {
             *self.states.entry(state).or_default() += count;
         }
@@ -492,6 +605,7 @@ fn check_enough(seen: &Seen) {
         seen.crashes > 500 && seen.losses > 500 && seen.failed_commits > 500,
         "{seen:?}"
     );
+    assert!(seen.asked > 1_000 && seen.unsaid > 20, "{seen:?}");
     assert!(per_mille(seen.mapped) > 500, "{seen:?}");
     assert!(
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,

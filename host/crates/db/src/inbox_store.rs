@@ -32,7 +32,7 @@ impl InboxStore for Db {
         let row = tx.fetch_optional(scheduler_lease::seen()).await.map_err(query_error)?;
         let row = row.ok_or(sqlx::Error::RowNotFound).map_err(query_error)?;
         let mut seen = scheduler_lease::read_seen(&row).map_err(query_error)?;
-        let active = tx.fetch_optional(dag_run::count_active()).await.map_err(query_error)?;
+        let active = tx.fetch_optional(dag_run::count_owned()).await.map_err(query_error)?;
         if let Some(row) = active {
             seen.active_runs = row.columns().number().map_err(query_error)?;
         }

@@ -59,11 +59,11 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     statements.extend(pools.iter().map(slot_pool::write));
     statements.extend(slot_pool::take(slots));
     if !new_runs.is_empty() {
-        statements.push(dag_run::insert(dialect, new_runs, now));
+        statements.push(dag_run::insert(dialect, lease, new_runs, now));
         statements.extend(xcom::insert_of_runs(dialect, new_runs));
     }
     if !runs.is_empty() {
-        statements.push(dag_run::update(dialect, &last_by_key(runs, |run| run.key), now));
+        statements.push(dag_run::update(dialect, lease, &last_by_key(runs, |run| run.key), now));
     }
     if !task_instance_deletes.is_empty() {
         statements.push(task_instance::delete(dialect, task_instance_deletes));

@@ -159,7 +159,7 @@ pub struct SeenScheduler {
     pub renewed_at: Timestamp,
     /// Until when it holds.
     pub expires_at: Timestamp,
-    /// How many runs are active.
+    /// How many active runs it owns.
     pub active_runs: usize,
     /// The runs that were set aside, as `dag_id/run_id`.
     pub set_aside_runs: Vec<String>,

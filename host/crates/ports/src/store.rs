@@ -422,8 +422,8 @@ pub struct StoredDag {
 /// The scheduler's database.
 #[async_trait]
 pub trait SchedulerStore: Send + Sync + 'static {
-    /// Takes the lease if it is free, ran out, or is `scheduler_id`'s own. The same transaction recounts the slots in use of all
-    /// pools.
+    /// Takes the lease if it is free, ran out, or is `scheduler_id`'s own. The same transaction gives it the active
+    /// runs and recounts the slots in use of all pools.
     async fn acquire_lease(
         &self,
         scheduler_id: Uuid,

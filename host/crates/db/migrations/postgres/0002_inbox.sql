@@ -10,3 +10,6 @@ CREATE TABLE inbox (
 );
 CREATE INDEX inbox_left ON inbox (id) WHERE answered_at IS NULL;
 CREATE INDEX inbox_answered ON inbox (answered_at) WHERE answered_at IS NOT NULL;
+
+-- The epoch of the scheduler that owns the run, or that owned it when it ended. Whoever takes the lease takes over the active runs.
+ALTER TABLE dag_run ADD COLUMN owner_epoch BIGINT NOT NULL DEFAULT 0;

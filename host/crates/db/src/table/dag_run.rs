@@ -6,7 +6,7 @@ use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunU
 use ports::between::{ChildRun, RunParent};
 use ports::executor::RunContext;
 use ports::query::RunRow;
-use ports::store::{NewRun, RunWrite, StoredBefore};
+use ports::store::{Lease, NewRun, RunWrite, StoredBefore};
 
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
 
@@ -37,13 +37,14 @@ static INSERT: Upsert = Upsert::new(
         ("parent_map_index", Kind::Int),
         ("parent_dispatch", Kind::Int),
         ("depth", Kind::Int),
+        ("owner_epoch", Kind::Int),
         ("updated_at", Kind::Int),
     ],
     0,
 );
 
 /// Inserts runs; one that exists, by key, name or logical date, fails the transaction.
-pub(crate) fn insert(dialect: Dialect, runs: &[NewRun], now: Timestamp) -> Statement {
+pub(crate) fn insert(dialect: Dialect, lease: &Lease, runs: &[NewRun], now: Timestamp) -> Statement {
     let mut batch = INSERT.batch(dialect, runs.len());
     for run in runs {
         let context = &*run.context;
@@ -72,6 +73,7 @@ pub(crate) fn insert(dialect: Dialect, runs: &[NewRun], now: Timestamp) -> State
         batch.int(parent.map(|parent| i64::from(parent.map_index.0)));
         batch.int(parent.map(|parent| i64::from(parent.dispatch.0)));
         batch.int(parent.map(|parent| i64::from(parent.depth)));
+        batch.int(lease.epoch);
         batch.int(now.0);
     }
     INSERT.statement(batch)
@@ -86,6 +88,7 @@ const CHANGES: &[(&str, Kind)] = &[
     ("note", Kind::Text),
     ("set_aside", Kind::Text),
     ("hidden_failures", Kind::Text),
+    ("owner_epoch", Kind::Int),
     ("updated_at", Kind::Int),
 ];
 
@@ -94,25 +97,27 @@ const CHANGES: &[(&str, Kind)] = &[
 const UPDATE_SQLITE: &str = "\
     INSERT INTO dag_run (id, uuid, dag_id, run_id, version, state, run_type, logical_date, data_interval_start, \
         data_interval_end, run_after, queued_at, start_date, end_date, conf, params, note, triggering_user, set_aside, \
-        hidden_failures, updated_at) \
+        hidden_failures, owner_epoch, updated_at) \
     SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, c.value ->> 1, r.run_type, r.logical_date, r.data_interval_start, \
         r.data_interval_end, r.run_after, c.value ->> 2, c.value ->> 3, c.value ->> 4, r.conf, r.params, \
-        COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7, c.value ->> 8 \
+        COALESCE(c.value ->> 5, r.note), r.triggering_user, c.value ->> 6, c.value ->> 7, c.value ->> 8, c.value ->> 9 \
     FROM jsonb_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, queued_at = excluded.queued_at, \
         start_date = excluded.start_date, end_date = excluded.end_date, note = excluded.note, \
-        set_aside = excluded.set_aside, hidden_failures = excluded.hidden_failures, updated_at = excluded.updated_at";
+        set_aside = excluded.set_aside, hidden_failures = excluded.hidden_failures, owner_epoch = excluded.owner_epoch, \
+        updated_at = excluded.updated_at";
 
 const UPDATE_POSTGRES: &str = "\
     UPDATE dag_run r SET state = c.state, queued_at = c.queued_at, start_date = c.start_date, end_date = c.end_date, \
         note = COALESCE(c.note, r.note), set_aside = c.set_aside, hidden_failures = c.hidden_failures, \
-        updated_at = c.updated_at \
-    FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[], ?::bigint[]) \
-        AS c (id, state, queued_at, start_date, end_date, note, set_aside, hidden_failures, updated_at) \
+        owner_epoch = c.owner_epoch, updated_at = c.updated_at \
+    FROM unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[], ?::bigint[], \
+        ?::bigint[]) \
+        AS c (id, state, queued_at, start_date, end_date, note, set_aside, hidden_failures, owner_epoch, updated_at) \
     WHERE r.id = c.id";
 
 /// Changes runs. The rows are sorted and without repeats.
-pub(crate) fn update(dialect: Dialect, runs: &[&RunWrite], now: Timestamp) -> Statement {
+pub(crate) fn update(dialect: Dialect, lease: &Lease, runs: &[&RunWrite], now: Timestamp) -> Statement {
     let mut batch = Batch::new(CHANGES, dialect, runs.len());
     for run in runs {
         batch.int(run.key.0);
@@ -125,6 +130,7 @@ pub(crate) fn update(dialect: Dialect, runs: &[&RunWrite], now: Timestamp) -> St
         // Texts and short lists: this cannot fail.
         let hidden = (!run.hidden_failures.is_empty()).then(|| serde_json::to_string(&run.hidden_failures));
         batch.text(hidden.and_then(Result::ok).as_deref());
+        batch.int(lease.epoch);
         batch.int(now.0);
     }
     batch.into_statement(match dialect {
@@ -155,8 +161,17 @@ pub(crate) fn active() -> Statement {
     Statement::new("SELECT id FROM dag_run WHERE state IN ('queued', 'running') ORDER BY id")
 }
 
-pub(crate) fn count_active() -> Statement {
-    Statement::new("SELECT COUNT(*) FROM dag_run WHERE state IN ('queued', 'running')")
+/// How many active runs the scheduler owns that took the lease last.
+pub(crate) fn count_owned() -> Statement {
+    Statement::new(
+        "SELECT COUNT(*) FROM dag_run WHERE state IN ('queued', 'running') \
+         AND owner_epoch = (SELECT epoch FROM scheduler_lease WHERE id = 1)",
+    )
+}
+
+/// Whoever takes the lease owns the active runs from then on.
+pub(crate) fn take_over(epoch: i64) -> Statement {
+    Statement::new("UPDATE dag_run SET owner_epoch = ? WHERE state IN ('queued', 'running')").arg(epoch)
 }
 
 /// The active runs that were set aside: DAG and name.

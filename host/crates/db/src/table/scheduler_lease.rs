@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::error::{query_error, query_failure};
 use crate::sql::{Database, Dialect, Row, Statement};
 
-/// Takes the lease if it is free, ran out, or is the caller's own, and counts the slots in use anew.
+/// Takes the lease if it is free, ran out, or is the caller's own, takes over the active runs and counts the slots in use anew.
 pub(crate) async fn acquire(
     database: &Database,
     scheduler_id: Uuid,
@@ -55,6 +55,8 @@ pub(crate) async fn acquire(
     .arg(now)
     .arg(expires_at);
     tx.execute(update).await.map_err(query_error)?;
+    let taken = tx.execute(super::dag_run::take_over(epoch)).await;
+    taken.map_err(query_error)?;
     // What the last scheduler had out is what this one takes over.
     tx.execute(super::slot_pool::recount()).await.map_err(query_error)?;
     tx.commit().await.map_err(query_failure)?;

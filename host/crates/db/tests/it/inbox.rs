@@ -158,3 +158,37 @@ async fn everybody_sees_who_schedules(#[values(Backend::Sqlite, Backend::Postgre
     test.db.release_lease(&lease).await.unwrap();
     assert_eq!(other.scheduler().await.unwrap().scheduler_id, None);
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_run_names_its_owner(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("etl", 1, &["load"]);
+    let first = test.with_dag(&version).await;
+    let runs = TickWrite {
+        new_runs: (1..=3).map(|run| new_run(&version, run)).collect(),
+        runs: vec![run_write(3, DagRunState::Success)],
+        ..tick()
+    };
+    test.commit(&first, runs).await;
+    let owned = async || test.db.scheduler().await.unwrap().active_runs;
+    assert_eq!(owned().await, 2);
+    // Whoever comes next owns what is active, and not what has ended.
+    let second = test.db.acquire_lease(SECOND, seconds(61), seconds(99)).await.unwrap();
+    assert_eq!(owned().await, 2);
+    // An ended run that is started over belongs to whoever does that.
+    let over = TickWrite {
+        runs: vec![run_write(3, DagRunState::Running)],
+        ..tick()
+    };
+    test.commit(&second, over).await;
+    assert_eq!(owned().await, 3);
+    let fourth = TickWrite {
+        new_runs: vec![new_run(&version, 4)],
+        ..tick()
+    };
+    test.commit(&second, fourth).await;
+    assert_eq!(owned().await, 4);
+}

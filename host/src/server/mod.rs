@@ -5,6 +5,7 @@ pub(crate) mod data_dir;
 mod listen;
 pub(crate) mod logging;
 mod memory;
+mod own_thread;
 mod signals;
 mod sweep;
 mod wiring;

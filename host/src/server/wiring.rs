@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::Args;
 use super::data_dir::DataDir;
+use super::own_thread::OwnThread;
 use super::signals::Signals;
 use super::{listen, memory, sweep};
 use crate::cli::Global;
@@ -70,7 +71,12 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         &ExecutorConfig::default(),
     )
     .or_fail(Exit::Broken, || "cannot start the threads that run tasks".to_owned())?;
-    let running = scheduler.start(Arc::new(executor)).await.map_err(not_started)?;
+    let thread =
+        OwnThread::start("airtight-loop").or_fail(Exit::Broken, || "cannot start the scheduler's thread".to_owned())?;
+    let begun = thread.spawn(scheduler.start(Arc::new(executor))).await;
+    let running = begun
+        .or_fail(Exit::Broken, || "the scheduler did not start".to_owned())?
+        .map_err(not_started)?;
 
     let (catalog, compile_service) = Catalog::new(
         catalog::Parts {

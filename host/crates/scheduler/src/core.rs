@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) waiting: Waiting,
     /// The latest runs of DAGs that are paused after too many failed ones.
     pub(crate) recent: HashMap<DagId, Recent>,
+    /// When to look at the start marks of what was dispatched, unless the loop is awake before.
+    marks_due: Option<Timestamp>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// What runs have to do with other runs.
@@ -93,6 +95,7 @@ impl Core {
             timers: Timers::default(),
             waiting: Waiting::default(),
             recent: HashMap::new(),
+            marks_due: None,
             lazy: BTreeSet::new(),
             between: Between::default(),
             loads: Arc::new(Semaphore::new(LOADS)),
@@ -122,6 +125,7 @@ impl Core {
                 return Ok(());
             }
             let now = self.shared.clock.now();
+            self.take_marks(now);
             self.fall_due(now);
             if self.has_work(now) {
                 self.tick().await;
@@ -152,6 +156,30 @@ impl Core {
         Some(self.queue.soft_since()?.plus(self.shared.config.run_mark_delay))
     }
 
+    /// Tries were dispatched: their start marks are looked at when there is a tick, or after a while.
+    pub(crate) fn expect_marks(&mut self, now: Timestamp) {
+        if self.marks_due.is_none() {
+            self.marks_due = Some(now.plus(self.shared.config.run_mark_delay));
+            self.shared.marks.expect();
+        }
+    }
+
+    /// Takes in the start marks that there are. They come before the ends of their tries, which are messages.
+    fn take_marks(&mut self, now: Timestamp) {
+        if self.marks_due.is_some_and(|due| due <= now) {
+            self.marks_due = None;
+        }
+        for (id, at) in self.shared.marks.take(self.marks_due.is_some()) {
+            let item = Item::Started {
+                task: id.ti.task,
+                map_index: id.ti.map_index,
+                dispatch: id.dispatch,
+                at,
+            };
+            self.queue.push(id.ti.run, item, at);
+        }
+    }
+
     fn fall_due(&mut self, now: Timestamp) {
         while !self.stopping
             && let Some(key) = self.timers.pop_due(now)
@@ -168,7 +196,8 @@ impl Core {
         } else {
             self.slots.gate.next_timer()
         };
-        let deadline = timer.into_iter().chain(gate).chain(self.soft_deadline()).min();
+        let marks = self.soft_deadline().into_iter().chain(self.marks_due);
+        let deadline = timer.into_iter().chain(gate).chain(marks).min();
         let message = match deadline {
             None => self.inbox.recv().await,
             Some(deadline) => {
@@ -186,7 +215,9 @@ impl Core {
 
     pub(crate) fn accept(&mut self, message: Message) {
         let now = self.shared.clock.now();
+        self.take_marks(now);
         match message {
+            Message::Marks => {}
             Message::Executor(event) => self.accept_event(event, now),
             Message::Dag(op) => {
                 if self.stopping && op.is_request() {
@@ -221,20 +252,9 @@ impl Core {
                 return self.accept_callback(report.id, Some(report), now);
             }
             ExecutorEvent::HandedBack { id } if id.callback.is_some() => return self.accept_callback(*id, None, now),
-            // That it begins was committed before it was sent.
-            ExecutorEvent::Started { id, .. } if id.callback.is_some() => return,
             _ => {}
         }
         let (id, item) = match event {
-            ExecutorEvent::Started { id, at } => {
-                let item = Item::Started {
-                    task: id.ti.task,
-                    map_index: id.ti.map_index,
-                    dispatch: id.dispatch,
-                    at,
-                };
-                (id, item)
-            }
             ExecutorEvent::Finished(report) => {
                 let Some(report) = self.begin_trigger(report) else {
                     return;
@@ -249,8 +269,8 @@ impl Core {
                 };
                 (id, item)
             }
-            // Progress never gets here: it is not durable.
-            ExecutorEvent::Progress { .. } => return,
+            // Start marks come another way, and progress is not durable.
+            ExecutorEvent::Started { .. } | ExecutorEvent::Progress { .. } => return,
         };
         self.queue.push(id.ti.run, item, now);
     }

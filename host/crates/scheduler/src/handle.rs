@@ -131,10 +131,9 @@ impl ExecutorEvents for Handle {
             ExecutorEvent::Started { id, at } => {
                 // The mark is shown at once and written with the next tick.
                 self.note_started(&id, at);
-                let _ = self
-                    .shared
-                    .inbox
-                    .send(Message::Executor(ExecutorEvent::Started { id, at }));
+                if self.shared.marks.push(id, at) {
+                    let _ = self.shared.inbox.send(Message::Marks);
+                }
             }
             event @ (ExecutorEvent::Finished(_) | ExecutorEvent::HandedBack { .. }) => {
                 let _ = self.shared.inbox.send(Message::Executor(event));

@@ -28,6 +28,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 pub(crate) enum Message {
     /// The executor says something of a dispatch.
     Executor(ExecutorEvent),
+    /// There are start marks that the loop did not expect.
+    Marks,
     /// A change to a DAG or to a pool.
     Dag(DagOp),
     /// A new run.

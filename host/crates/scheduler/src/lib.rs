@@ -33,6 +33,7 @@ mod lease;
 mod ledger;
 mod live;
 mod mark;
+mod marks;
 mod memory;
 mod metrics;
 mod names;

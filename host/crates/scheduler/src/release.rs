@@ -72,6 +72,9 @@ impl Core {
         for id in orders.cancels {
             self.executor.cancel(id);
         }
+        if !orders.dispatches.is_empty() {
+            self.expect_marks(self.shared.clock.now());
+        }
         for request in orders.dispatches {
             self.executor.dispatch(request);
         }

@@ -18,6 +18,7 @@ use crate::inbox::{Message, Reply};
 use crate::intent;
 use crate::keys::RunKeys;
 use crate::live::Active;
+use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::names::KeyedLocks;
 use crate::version::{Version, VersionCache};
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: mpsc::UnboundedSender<Message>,
     pub(crate) lease: OnceLock<Lease>,
     pub(crate) metrics: Metrics,
+    /// Start marks that the loop has not seen.
+    pub(crate) marks: Marks,
     pub(crate) names: KeyedLocks<Name>,
     pub(crate) keys: RunKeys,
     pub(crate) events: broadcast::Sender<RunEvent>,
@@ -98,6 +101,7 @@ impl Shared {
             inbox,
             lease: OnceLock::new(),
             metrics: Metrics::default(),
+            marks: Marks::default(),
             names: KeyedLocks::default(),
             refusing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -1,5 +1,5 @@
 //! One tick as statements, in the one order in which all ticks touch the tables: lease, DAGs, pools, runs, task instances, tries,
-//! XComs, questions to people, notes, callbacks, checkpoints, deletions, intents, audit log, inbox. Parts that are empty cost nothing.
+//! XComs, questions to people, notes, heartbeats, callbacks, checkpoints, deletions, intents, audit log, inbox. Parts that are empty cost nothing.
 
 use model::Timestamp;
 use ports::store::{Lease, TickWrite};
@@ -8,7 +8,7 @@ use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
     audit_log, callback, checkpoint, dag, dag_run, hitl_detail, inbox, intent, scheduler_lease, slot_pool,
-    task_instance, task_instance_note, xcom,
+    task_instance, task_instance_heartbeat, task_instance_note, xcom,
 };
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row
@@ -44,6 +44,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         hitl_answers,
         callbacks,
         notes,
+        heartbeats,
         checkpoint_deletes,
         run_deletes,
         intents,
@@ -91,6 +92,10 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     if !notes.is_empty() {
         let rows = last_by_key(notes, |note| note.ti);
         statements.push(task_instance_note::upsert(dialect, &rows, now));
+    }
+    if !heartbeats.is_empty() {
+        let rows = last_by_key(heartbeats, |heartbeat| heartbeat.ti);
+        statements.push(task_instance_heartbeat::upsert(dialect, &rows));
     }
     if !callbacks.is_empty() {
         statements.push(callback::insert(dialect, callbacks, now));

@@ -275,6 +275,13 @@ pub enum ExecutorEvent {
         /// For people.
         note: String,
     },
+    /// It has these dispatches, waiting or running, and they go on. Sent every few seconds while there are any.
+    Heartbeat {
+        /// Which.
+        ids: Vec<TryId>,
+        /// When.
+        at: Timestamp,
+    },
     /// A dispatch ended.
     Finished(Box<TryReport>),
     /// The executor shuts down and did not finish this dispatch; it is not a loss.

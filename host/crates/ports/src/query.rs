@@ -305,6 +305,8 @@ pub struct TiRow {
     pub component_digest: Option<Digest>,
     /// What a person noted about the task instance.
     pub note: Option<String>,
+    /// When an executor was last heard of that has the last dispatch; none before its first heartbeat.
+    pub last_heartbeat_at: Option<Timestamp>,
 }
 
 /// A question to a person, with its answer if there is one (Airflow: `HITLDetail`).

@@ -108,6 +108,8 @@ pub struct TickWrite {
     pub callbacks: Vec<CallbackWrite>,
     /// Notes of people on task instances (a repeat replaces).
     pub notes: Vec<TiNote>,
+    /// When executors were heard of (a repeat replaces).
+    pub heartbeats: Vec<HeartbeatWrite>,
     /// Task instances whose checkpoint is deleted, with its references.
     pub checkpoint_deletes: Vec<TiKey>,
     /// Runs that are deleted: they are gone at once, what belongs to them follows by one of `intents`.
@@ -361,6 +363,17 @@ pub struct TiNote {
     pub content: String,
     /// Who wrote it.
     pub user: String,
+}
+
+/// That an executor has a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatWrite {
+    /// Of this task instance.
+    pub ti: TiKey,
+    /// The dispatch.
+    pub dispatch: DispatchNumber,
+    /// When it said so.
+    pub at: Timestamp,
 }
 
 /// A line for the audit log.

@@ -37,6 +37,8 @@ pub struct Config {
     pub max_trigger_depth: u32,
     /// How long an answer in the inbox waits for whoever asked.
     pub keep_answers: Duration,
+    /// How long executors may be silent about a dispatch before it is lost. None: they have no heartbeat, and nothing is lost that way.
+    pub heartbeat_timeout: Option<Duration>,
     /// How many events a slow subscriber may lag behind.
     pub event_buffer: usize,
 }
@@ -60,6 +62,7 @@ impl Config {
             callback_retry_delay: Duration::from_secs(10),
             max_trigger_depth: model::between::MAX_TRIGGER_DEPTH,
             keep_answers: Duration::from_secs(3_600),
+            heartbeat_timeout: Some(Duration::from_secs(60)),
             event_buffer: 4_096,
         }
     }

@@ -18,6 +18,7 @@ use crate::error::Stopped;
 use crate::failed_runs::Recent;
 use crate::inbox::{DagOp, Item, Message};
 use crate::intent;
+use crate::marks::Mark;
 use crate::metrics::Metrics;
 use crate::past::Waiting;
 use crate::queue::WorkQueue;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) recent: HashMap<DagId, Recent>,
     /// When to look at the start marks of what was dispatched, unless the loop is awake before.
     marks_due: Option<Timestamp>,
+    /// When to look whether the executors of what is out were heard of.
+    pub(crate) watch_due: Option<Timestamp>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
     /// What runs have to do with other runs.
@@ -96,6 +99,7 @@ impl Core {
             waiting: Waiting::default(),
             recent: HashMap::new(),
             marks_due: None,
+            watch_due: None,
             lazy: BTreeSet::new(),
             between: Between::default(),
             loads: Arc::new(Semaphore::new(LOADS)),
@@ -126,6 +130,7 @@ impl Core {
             }
             let now = self.shared.clock.now();
             self.take_marks(now);
+            self.watch_tries(now);
             self.fall_due(now);
             if self.has_work(now) {
                 self.tick().await;
@@ -162,6 +167,7 @@ impl Core {
             self.marks_due = Some(now.plus(self.shared.config.run_mark_delay));
             self.shared.marks.expect();
         }
+        self.begin_watch(now);
     }
 
     /// Takes in the start marks that there are. They come before the ends of their tries, which are messages.
@@ -169,12 +175,22 @@ impl Core {
         if self.marks_due.is_some_and(|due| due <= now) {
             self.marks_due = None;
         }
-        for (id, at) in self.shared.marks.take(self.marks_due.is_some()) {
-            let item = Item::Started {
-                task: id.ti.task,
-                map_index: id.ti.map_index,
-                dispatch: id.dispatch,
-                at,
+        for mark in self.shared.marks.take(self.marks_due.is_some()) {
+            let (Mark::Started(id, at) | Mark::Heard(id, at)) = mark;
+            let (task, map_index, dispatch) = (id.ti.task, id.ti.map_index, id.dispatch);
+            let item = match mark {
+                Mark::Started(..) => Item::Started {
+                    task,
+                    map_index,
+                    dispatch,
+                    at,
+                },
+                Mark::Heard(..) => Item::Heard {
+                    task,
+                    map_index,
+                    dispatch,
+                    at,
+                },
             };
             self.queue.push(id.ti.run, item, at);
         }
@@ -196,7 +212,11 @@ impl Core {
         } else {
             self.slots.gate.next_timer()
         };
-        let marks = self.soft_deadline().into_iter().chain(self.marks_due);
+        let marks = self
+            .soft_deadline()
+            .into_iter()
+            .chain(self.marks_due)
+            .chain(self.watch_due);
         let deadline = timer.into_iter().chain(gate).chain(marks).min();
         let message = match deadline {
             None => self.inbox.recv().await,
@@ -269,14 +289,14 @@ impl Core {
                 };
                 (id, item)
             }
-            // Start marks come another way, and progress is not durable.
-            ExecutorEvent::Started { .. } | ExecutorEvent::Progress { .. } => return,
+            // Marks come another way, and progress is not durable.
+            ExecutorEvent::Started { .. } | ExecutorEvent::Heartbeat { .. } | ExecutorEvent::Progress { .. } => return,
         };
         self.queue.push(id.ti.run, item, now);
     }
 
     /// An attempt of a callback is over. What belongs to any but the current one is dropped.
-    fn accept_callback(&mut self, id: TryId, report: Option<&TryReport>, now: Timestamp) {
+    pub(crate) fn accept_callback(&mut self, id: TryId, report: Option<&TryReport>, now: Timestamp) {
         let known = self.shared.flights.reported(&id);
         let change = known.and_then(|(started_at, about)| {
             let change = callback::ended(&self.shared.config, &id, about.kind, report, started_at, now)?;

@@ -10,7 +10,8 @@ use ports::executor::{ExecutorEvent, ExecutorEvents, TryId};
 
 use crate::inbox::Message;
 use crate::live::LiveRun;
-use crate::metrics::MetricsSnapshot;
+use crate::marks::Mark;
+use crate::metrics::{Metrics, MetricsSnapshot};
 use crate::shared::Shared;
 
 /// A scheduler, from outside.
@@ -92,6 +93,32 @@ impl Handle {
         });
     }
 
+    fn mark(&self, marks: impl IntoIterator<Item = Mark>) {
+        if self.shared.marks.push(marks) {
+            let _ = self.shared.inbox.send(Message::Marks);
+        }
+    }
+
+    /// An executor has dispatches. Of callbacks it is not stored when.
+    fn note_heartbeat(&self, ids: &[TryId], at: model::Timestamp) {
+        let mut heard = Vec::with_capacity(ids.len());
+        for id in ids {
+            let run = match id.callback {
+                Some(callback) => self.shared.flights.run_of(callback, id.dispatch),
+                None => self.shared.active().get(id.ti.run).cloned(),
+            };
+            let run = run.filter(|run| run.context.uuid == id.run_uuid);
+            match run.and_then(|run| run.hear(id, at)) {
+                Some(true) if id.callback.is_none() => heard.push(Mark::Heard(*id, at)),
+                Some(_) => {}
+                None => Metrics::count(&self.shared.metrics.stale_events),
+            }
+        }
+        if !heard.is_empty() {
+            self.mark(heard);
+        }
+    }
+
     fn note_progress(&self, id: &TryId, fraction: Option<f64>, note: String) {
         if id.callback.is_some() {
             return;
@@ -131,10 +158,9 @@ impl ExecutorEvents for Handle {
             ExecutorEvent::Started { id, at } => {
                 // The mark is shown at once and written with the next tick.
                 self.note_started(&id, at);
-                if self.shared.marks.push(id, at) {
-                    let _ = self.shared.inbox.send(Message::Marks);
-                }
+                self.mark([Mark::Started(id, at)]);
             }
+            ExecutorEvent::Heartbeat { ids, at } => self.note_heartbeat(&ids, at),
             event @ (ExecutorEvent::Finished(_) | ExecutorEvent::HandedBack { .. }) => {
                 let _ = self.shared.inbox.send(Message::Executor(event));
             }

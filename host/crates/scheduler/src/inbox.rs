@@ -28,7 +28,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 pub(crate) enum Message {
     /// The executor says something of a dispatch.
     Executor(ExecutorEvent),
-    /// There are start marks that the loop did not expect.
+    /// There are marks that the loop did not expect.
     Marks,
     /// A change to a DAG or to a pool.
     Dag(DagOp),
@@ -249,6 +249,13 @@ pub(crate) enum Item {
         dispatch: DispatchNumber,
         at: Timestamp,
     },
+    /// An executor has a dispatch, which goes on.
+    Heard {
+        task: TaskIndex,
+        map_index: MapIndex,
+        dispatch: DispatchNumber,
+        at: Timestamp,
+    },
     /// A dispatch ended.
     Finished(Box<TryReport>),
     /// A dispatch ended by asking for a run of another DAG.
@@ -281,7 +288,7 @@ pub(crate) enum Item {
 impl Item {
     /// Whether it can wait for something else to make a tick.
     pub(crate) fn is_soft(&self) -> bool {
-        matches!(self, Self::Started { .. })
+        matches!(self, Self::Started { .. } | Self::Heard { .. })
     }
 
     /// Whether somebody waits for the answer.
@@ -295,6 +302,7 @@ impl Item {
             Self::New(op) => drop(op.reply.send(Err(error))),
             Self::Op(op) => op.refuse(error),
             Self::Started { .. }
+            | Self::Heard { .. }
             | Self::Finished(_)
             | Self::Triggered(_)
             | Self::Resolved(_)

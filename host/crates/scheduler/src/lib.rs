@@ -57,6 +57,7 @@ mod tick;
 mod timers;
 mod transitions;
 mod version;
+mod watch;
 mod write;
 mod xcom;
 mod xcom_cache;

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskIndex, Timestamp, TryNumber};
-use ports::executor::RunContext;
+use model::{
+    DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunUuid, TaskIndex, TiKey, Timestamp, TryNumber,
+};
+use ports::executor::{RunContext, TryId};
 use tokio::sync::watch;
 
 use crate::version::Version;
@@ -18,6 +20,8 @@ pub(crate) struct LiveTry {
     /// Whether the try has loaded or saved a checkpoint.
     pub(crate) has_checkpoint: bool,
     pub(crate) started_at: Option<Timestamp>,
+    /// When its executor was heard of last, or it was dispatched.
+    pub(crate) heard_at: Timestamp,
     pub(crate) progress: Option<(Option<f64>, String)>,
     /// Which instances of repeated tasks it sees; of other tasks it sees all.
     pub(crate) sight: Sight,
@@ -32,12 +36,13 @@ pub(crate) struct Sight {
 }
 
 impl LiveTry {
-    pub(crate) fn new(try_number: TryNumber, dispatch: DispatchNumber, sight: Sight) -> Self {
+    pub(crate) fn new(try_number: TryNumber, dispatch: DispatchNumber, sight: Sight, now: Timestamp) -> Self {
         Self {
             try_number,
             dispatch,
             has_checkpoint: false,
             started_at: None,
+            heard_at: now,
             progress: None,
             sight,
         }
@@ -52,6 +57,8 @@ pub(crate) struct LiveRun {
     /// The committed state; waiters watch it.
     pub(crate) state: watch::Sender<DagRunState>,
     tries: Mutex<HashMap<(TaskIndex, MapIndex), LiveTry>>,
+    /// Dispatches that count no more and whose end is waited for.
+    ending: Mutex<HashMap<(TaskIndex, MapIndex), LiveTry>>,
 }
 
 impl LiveRun {
@@ -61,11 +68,58 @@ impl LiveRun {
             version,
             state: watch::Sender::new(state),
             tries: Mutex::default(),
+            ending: Mutex::default(),
         })
     }
 
     pub(crate) fn tries(&self) -> MutexGuard<'_, HashMap<(TaskIndex, MapIndex), LiveTry>> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ending(&self) -> MutexGuard<'_, HashMap<(TaskIndex, MapIndex), LiveTry>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An executor has a dispatch. Whether that is one of those that it should have: `Some(true)` for a current one.
+    pub(crate) fn hear(&self, id: &TryId, at: Timestamp) -> Option<bool> {
+        let place = (id.ti.task, id.ti.map_index);
+        let hear = |live: Option<&mut LiveTry>| {
+            let live = live.filter(|live| live.dispatch == id.dispatch)?;
+            live.heard_at = live.heard_at.max(at);
+            Some(())
+        };
+        if hear(self.tries().get_mut(&place)).is_some() {
+            return Some(true);
+        }
+        hear(self.ending().get_mut(&place)).map(|()| false)
+    }
+
+    /// The dispatches that no executor has spoken of since `silent_since`, and whether one has started them. They are asked about again only after the same
+    /// time, and so are all where `anew` says that nobody could be heard.
+    pub(crate) fn take_silent(&self, silent_since: Timestamp, now: Timestamp, anew: bool) -> Vec<(TryId, bool)> {
+        let mut silent = Vec::new();
+        let (mut tries, mut ending) = (self.tries(), self.ending());
+        for ((task, map_index), live) in tries.iter_mut().chain(ending.iter_mut()) {
+            if !anew && live.heard_at >= silent_since {
+                continue;
+            }
+            live.heard_at = now;
+            if !anew {
+                let id = TryId {
+                    ti: TiKey {
+                        run: self.context.key,
+                        task: *task,
+                        map_index: *map_index,
+                    },
+                    run_uuid: self.context.uuid,
+                    try_number: live.try_number,
+                    dispatch: live.dispatch,
+                    callback: None,
+                };
+                silent.push((id, live.started_at.is_some()));
+            }
+        }
+        silent
     }
 
     /// Whether this is the current dispatch of the task instance.

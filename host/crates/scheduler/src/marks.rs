@@ -1,4 +1,4 @@
-//! Start marks on their way to the loop. They can wait, so they do not wake it: it takes them along when it is awake anyway, and it says
+//! Start marks and heartbeats on their way to the loop. They can wait, so they do not wake it: it takes them along when it is awake anyway, and it says
 //! whether it will look at them soon by itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,13 +6,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use model::Timestamp;
 use ports::executor::TryId;
 
+/// What an executor says that changes no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It started a dispatch.
+    Started(TryId, Timestamp),
+    /// It has a dispatch, which goes on.
+    Heard(TryId, Timestamp),
+}
+
 /// The marks.
 #[derive(Debug, Default)]
 pub(crate) struct Marks(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    marks: Vec<(TryId, Timestamp)>,
+    marks: Vec<Mark>,
     /// Whether the loop looks here soon.
     expected: bool,
 }
@@ -22,15 +31,15 @@ impl Marks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a mark. `true` where the loop has to be woken for it.
-    pub(crate) fn push(&self, id: TryId, at: Timestamp) -> bool {
+    /// Adds marks. `true` where the loop has to be woken for them.
+    pub(crate) fn push(&self, marks: impl IntoIterator<Item = Mark>) -> bool {
         let mut waiting = self.waiting();
-        waiting.marks.push((id, at));
+        waiting.marks.extend(marks);
         !std::mem::replace(&mut waiting.expected, true)
     }
 
     /// Takes all marks. `expected` says whether the loop looks here soon again.
-    pub(crate) fn take(&self, expected: bool) -> Vec<(TryId, Timestamp)> {
+    pub(crate) fn take(&self, expected: bool) -> Vec<Mark> {
         let mut waiting = self.waiting();
         waiting.expected = expected;
         std::mem::take(&mut waiting.marks)
@@ -62,17 +71,21 @@ mod tests {
         }
     }
 
+    fn started(dispatch: u32) -> Mark {
+        Mark::Started(id(dispatch), Timestamp(dispatch.into()))
+    }
+
     #[test]
     fn only_the_first_mark_that_nobody_expects_wakes_the_loop() {
         let marks = Marks::default();
-        assert!(marks.push(id(1), Timestamp(1)));
-        assert!(!marks.push(id(2), Timestamp(2)));
-        assert_eq!(marks.take(false), [(id(1), Timestamp(1)), (id(2), Timestamp(2))]);
+        assert!(marks.push([started(1)]));
+        assert!(!marks.push([started(2)]));
+        assert_eq!(marks.take(false), [started(1), started(2)]);
         marks.expect();
-        assert!(!marks.push(id(3), Timestamp(3)));
-        assert_eq!(marks.take(true), [(id(3), Timestamp(3))]);
-        assert!(!marks.push(id(4), Timestamp(4)));
+        assert!(!marks.push([started(3)]));
+        assert_eq!(marks.take(true), [started(3)]);
+        assert!(!marks.push([started(4)]));
         marks.take(false);
-        assert!(marks.push(id(5), Timestamp(5)));
+        assert!(marks.push([started(5)]));
     }
 }

@@ -90,31 +90,28 @@ impl Core {
             Ok(ChangeWrite::Pool(pool_write)) => return self.release_pool(change.op, pool_write),
             Err(error) => return change.op.refuse(error),
         };
-        let (dag_id, kind) = {
-            let mut known = self.shared.dags_mut();
-            match dag_write {
-                DagWrite::Deploy { version, .. } => {
-                    let dag_id = version.dag.id.clone();
-                    if let Some(dag) = self.dags.get(&dag_id) {
-                        let entry = KnownDag {
-                            version: Arc::clone(&dag.version),
-                        };
-                        known.insert(dag_id.clone(), entry);
-                    }
-                    (dag_id, DagChange::Deployed)
+        let (dag_id, kind) = match dag_write {
+            DagWrite::Deploy { version, .. } => {
+                let dag_id = version.dag.id.clone();
+                if let Some(dag) = self.dags.get(&dag_id) {
+                    let entry = KnownDag {
+                        version: Arc::clone(&dag.version),
+                    };
+                    self.shared.dags_mut().insert(dag_id.clone(), entry);
                 }
-                DagWrite::SetPaused { dag_id, paused: true } => (dag_id, DagChange::Paused),
-                DagWrite::SetPaused { dag_id, paused: false } => (dag_id, DagChange::Unpaused),
-                DagWrite::Delete { dag_id, intent } => {
-                    known.remove(&dag_id);
-                    intent::carry(&self.shared, intent);
-                    (dag_id, DagChange::Deleted)
-                }
-                DagWrite::Callback(step) => return self.release_callback(change.op, &step, events),
-                DagWrite::Intent(step) => {
-                    self.release_step(step);
-                    return change.op.confirm(false);
-                }
+                (dag_id, DagChange::Deployed)
+            }
+            DagWrite::SetPaused { dag_id, paused: true } => (dag_id, DagChange::Paused),
+            DagWrite::SetPaused { dag_id, paused: false } => (dag_id, DagChange::Unpaused),
+            DagWrite::Delete { dag_id, intent } => {
+                self.shared.dags_mut().remove(&dag_id);
+                intent::carry(&self.shared, intent);
+                (dag_id, DagChange::Deleted)
+            }
+            DagWrite::Callback(step) => return self.release_callback(change.op, &step, events),
+            DagWrite::Intent(step) => {
+                self.release_step(step);
+                return change.op.confirm(false);
             }
         };
         if matches!(kind, DagChange::Deployed | DagChange::Deleted) {
@@ -136,10 +133,13 @@ impl Core {
     }
 
     /// A step of a callback is committed. Where it was the end of an attempt, the next may begin.
-    fn release_callback(&self, op: DagOp, change: &CallbackChange, events: &mut Vec<RunEvent>) {
+    fn release_callback(&mut self, op: DagOp, change: &CallbackChange, events: &mut Vec<RunEvent>) {
         if let DagOp::Callback { about, reply, .. } = op {
             match change.state {
-                CallbackState::Running => Metrics::count(&self.shared.metrics.callback_attempts),
+                CallbackState::Running => {
+                    Metrics::count(&self.shared.metrics.callback_attempts);
+                    self.begin_watch(self.shared.clock.now());
+                }
                 CallbackState::Failed => Metrics::count(&self.shared.metrics.callbacks_failed),
                 CallbackState::Queued | CallbackState::Success => {}
             }
@@ -207,6 +207,7 @@ impl Core {
 
     fn release_run(&mut self, draft: Draft, orders: &mut Orders) {
         let key = draft.key();
+        let now = self.shared.clock.now();
         let live = Arc::clone(&draft.live);
         let state = draft.state.state();
         let try_id = |ti: TiKey, try_number, dispatch| TryId {
@@ -235,7 +236,14 @@ impl Core {
                     .ti(place.0, place.1)
                     .is_some_and(|ti| matches!(ti.state, TaskInstanceState::Queued | TaskInstanceState::Running));
                 if !is_out || draft.deleted {
-                    tries.remove(place);
+                    let over = tries.remove(place);
+                    let restarts = draft
+                        .state
+                        .ti(place.0, place.1)
+                        .is_some_and(|ti| ti.state == TaskInstanceState::Restarting);
+                    if let Some(over) = over.filter(|_| restarts && !draft.deleted) {
+                        live.ending().insert(*place, over);
+                    }
                 }
             }
             let mut known = model::run::Known::default();
@@ -254,7 +262,7 @@ impl Core {
                     let sight = repeats.sight(&draft.state, of, map_index);
                     tries.insert(
                         dispatch.place,
-                        LiveTry::new(dispatch.try_number, dispatch.dispatch, sight),
+                        LiveTry::new(dispatch.try_number, dispatch.dispatch, sight, now),
                     );
                     orders.dispatches.push(TryRequest {
                         id: try_id(draft.ti(dispatch.place), dispatch.try_number, dispatch.dispatch),
@@ -411,6 +419,7 @@ impl Core {
             Item::Lost { acknowledged: true, .. } => Metrics::count(&self.shared.metrics.infrastructure_losses),
             Item::Lost { .. }
             | Item::Started { .. }
+            | Item::Heard { .. }
             | Item::Finished(_)
             | Item::Triggered(_)
             | Item::Resolved(_)

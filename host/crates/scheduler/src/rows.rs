@@ -142,6 +142,7 @@ impl Draft {
         // Kept: those who watch are told of them after the commit.
         rows.callbacks.extend(self.callbacks.iter().cloned());
         rows.notes.append(&mut self.notes);
+        rows.heartbeats.append(&mut self.heartbeats);
     }
 
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {

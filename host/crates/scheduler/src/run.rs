@@ -9,7 +9,7 @@ use ports::between::RunParent;
 use ports::callback::CallbackWrite;
 use ports::intent::Intent;
 use ports::query::{HiddenFailure, RunRow};
-use ports::store::{AuditWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiNote, TiWrite, XcomWrite};
+use ports::store::{AuditWrite, HeartbeatWrite, HitlAnswer, HitlRequest, NewRun, RunWrite, TiNote, TiWrite, XcomWrite};
 use uuid::Uuid;
 
 use crate::live::LiveRun;
@@ -91,6 +91,7 @@ pub(crate) struct Draft {
     pub(crate) hitl_answers: Vec<HitlAnswer>,
     pub(crate) callbacks: Vec<CallbackWrite>,
     pub(crate) notes: Vec<TiNote>,
+    pub(crate) heartbeats: Vec<HeartbeatWrite>,
     /// Why its end pauses the DAG, if it does.
     pub(crate) pause: Option<String>,
     pub(crate) audit: Vec<AuditWrite>,
@@ -154,6 +155,7 @@ impl Draft {
             hitl_answers: Vec::new(),
             callbacks: Vec::new(),
             notes: Vec::new(),
+            heartbeats: Vec::new(),
             pause: None,
             audit: Vec::new(),
             dispatches: Vec::new(),

@@ -6,12 +6,12 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use model::run::{Event, Loss, Transition};
-use model::{DagRunKey, DagRunState, TaskInstanceState, Timestamp};
+use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, Timestamp};
 use ports::control::ControlError;
 use ports::executor::TryReport;
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
-use ports::store::{DagWrite, PoolWrite, XcomWrite};
+use ports::store::{DagWrite, HeartbeatWrite, PoolWrite, XcomWrite};
 
 use crate::core::Core;
 use crate::dags::DagEntry;
@@ -251,7 +251,11 @@ impl Core {
             }
             if matches!(
                 item,
-                Item::Finished(_) | Item::Triggered(_) | Item::Started { .. } | Item::HandedBack { .. }
+                Item::Finished(_)
+                    | Item::Triggered(_)
+                    | Item::Started { .. }
+                    | Item::Heard { .. }
+                    | Item::HandedBack { .. }
             ) {
                 Metrics::count(&self.shared.metrics.stale_events);
             }
@@ -273,6 +277,12 @@ impl Core {
                     };
                     self.step(tick, key, event);
                 }
+                Item::Heard {
+                    task,
+                    map_index,
+                    dispatch,
+                    at,
+                } => self.apply_heard(tick, key, (*task, *map_index), *dispatch, *at),
                 Item::Finished(report) => self.apply_finished(tick, key, report),
                 Item::Triggered(triggered) => self.apply_triggered(tick, key, triggered),
                 Item::Resolved(resolution) => self.apply_resolved(tick, key, resolution),
@@ -327,6 +337,19 @@ impl Core {
         }
         self.create_run(tick, op.new.clone(), &op.version, &op.by);
         Ok(())
+    }
+
+    fn apply_heard(&mut self, tick: &mut Tick, key: DagRunKey, place: Place, dispatch: DispatchNumber, at: Timestamp) {
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return;
+        };
+        let ti = draft.state.ti(place.0, place.1);
+        if ti.is_some_and(|ti| ti.dispatch == dispatch && ti.state.is_dispatched()) {
+            let ti = draft.ti(place);
+            draft.heartbeats.push(HeartbeatWrite { ti, dispatch, at });
+        } else {
+            Metrics::count(&self.shared.metrics.stale_events);
+        }
     }
 
     fn apply_finished(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport) {

@@ -129,6 +129,8 @@ pub(super) struct TaskInstanceResponse {
     failure_details: Option<RawJson>,
     /// The last dispatch: the fencing token.
     dispatch: u32,
+    /// When an executor was last heard of that has the last dispatch.
+    last_heartbeat_at: Option<Time>,
     /// When the next try or poke is due.
     next_at: Option<Time>,
     /// What the task's `retry_policy` decided about the last try.
@@ -201,6 +203,7 @@ impl TaskInstanceResponse {
             failure_code: row.code,
             failure_details: row.details.as_deref().map(RawJson::new).transpose()?,
             dispatch: row.dispatch.0,
+            last_heartbeat_at: row.last_heartbeat_at.map(Time),
             next_at: row.next_at.map(Time),
             retry_reason: row.retry_reason,
             memory_limit_bytes: row.memory_limit_bytes,

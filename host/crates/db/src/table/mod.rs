@@ -15,5 +15,6 @@ pub(crate) mod purge;
 pub(crate) mod scheduler_lease;
 pub(crate) mod slot_pool;
 pub(crate) mod task_instance;
+pub(crate) mod task_instance_heartbeat;
 pub(crate) mod task_instance_note;
 pub(crate) mod xcom;

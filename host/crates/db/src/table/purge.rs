@@ -44,6 +44,11 @@ const PARTS: &[Part] = &[
         large: true,
     },
     Part {
+        table: "task_instance_heartbeat",
+        key: "dag_run, task_index, map_index",
+        large: false,
+    },
+    Part {
         table: "task_instance_note",
         key: "dag_run, task_index, map_index",
         large: false,

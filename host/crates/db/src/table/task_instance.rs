@@ -136,7 +136,9 @@ pub(crate) const SHOWN: &str = "SELECT t.dag_run, t.task_index, t.map_index, t.t
     t.next_at, t.retry_rule, t.raised_memory_kib, t.cpu_us, t.peak_memory_bytes, t.log_bytes, t.facts, t.rendered_map_index, \
     r.uuid, r.dag_id, r.run_id, r.logical_date, r.run_after, r.version, \
     (SELECT n.content FROM task_instance_note n WHERE n.dag_run = t.dag_run AND n.task_index = t.task_index \
-    AND n.map_index = t.map_index AND n.content <> '')";
+    AND n.map_index = t.map_index AND n.content <> ''), \
+    (SELECT h.heartbeat_at FROM task_instance_heartbeat h WHERE h.dag_run = t.dag_run AND h.task_index = t.task_index \
+    AND h.map_index = t.map_index AND h.dispatch = t.dispatch)";
 
 pub(crate) const FROM: &str = " FROM task_instance t JOIN dag_run r ON r.id = t.dag_run";
 
@@ -220,6 +222,8 @@ pub(crate) struct RunPart {
     pub(crate) version: Uuid,
     /// What a person noted about the task instance itself.
     pub(crate) note: Option<String>,
+    /// When an executor of its dispatch was last heard of.
+    pub(crate) last_heartbeat_at: Option<Timestamp>,
 }
 
 /// All rows of a run as they are shown, ordered by key.
@@ -257,6 +261,7 @@ pub(crate) fn read_shown_columns(columns: &mut Columns<'_>) -> Result<(TiWrite, 
         run_after: columns.time()?,
         version: columns.uuid()?,
         note: columns.opt_text()?,
+        last_heartbeat_at: columns.opt_time()?,
     };
     Ok((ti, run))
 }
@@ -301,5 +306,6 @@ pub(crate) fn show(ti: TiWrite, run: &RunPart, version: &DagVersion) -> Result<T
         operator_name: task.work.operator_name().to_owned(),
         component_digest: task.work.component().map(|component| component.digest),
         note: run.note.clone(),
+        last_heartbeat_at: run.last_heartbeat_at,
     })
 }

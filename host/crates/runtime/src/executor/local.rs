@@ -51,10 +51,21 @@ pub struct Services {
 }
 
 /// How tries are run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ExecutorConfig {
     /// Threads that run guests; none takes one a core.
     pub threads: Option<usize>,
+    /// How often it says which dispatches it has.
+    pub heartbeat: Duration,
+}
+
+impl Default for ExecutorConfig {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            heartbeat: Duration::from_secs(5),
+        }
+    }
 }
 
 /// Runs tries in this process, on threads of their own, so that a busy guest never delays the control plane.
@@ -108,6 +119,13 @@ impl LocalExecutor {
             ..services
         };
         let slots = usize::try_from(engine.slots()).unwrap_or(Semaphore::MAX_PERMITS);
+        let held: Arc<Held> = Arc::default();
+        runtime.spawn(beat(
+            Arc::clone(&held),
+            Arc::clone(&services.events),
+            Arc::clone(&services.clock),
+            config.heartbeat,
+        ));
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
@@ -115,7 +133,7 @@ impl LocalExecutor {
                 services: Arc::new(services),
                 slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
                 callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
-                held: Arc::default(),
+                held,
             }),
             runtime: Some(runtime),
         })
@@ -131,6 +149,17 @@ impl LocalExecutor {
             .spawn(async move { inner.run(Arc::new(request), &hold).await })
             .await
             .ok()?
+    }
+}
+
+/// Says now and then which dispatches are held; ends with the runtime.
+async fn beat(held: Arc<Held>, events: Arc<dyn ExecutorEvents>, clock: Arc<dyn Clock>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let ids = held.ids();
+        if !ids.is_empty() {
+            events.send(ExecutorEvent::Heartbeat { ids, at: clock.now() });
+        }
     }
 }
 

@@ -66,6 +66,12 @@ impl Held {
         })
     }
 
+    /// The dispatches that are held.
+    pub(super) fn ids(&self) -> Vec<TryId> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.gates.keys().copied().collect()
+    }
+
     /// Stops a dispatch; unknown ones are ignored.
     pub(super) fn stop(&self, id: TryId, stop: Stop) {
         let gate = {

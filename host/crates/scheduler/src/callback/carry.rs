@@ -120,10 +120,14 @@ async fn begin(shared: &Arc<Shared>, due: DueCallback) -> Result<Option<TryReque
     };
     commit(shared, change, Arc::clone(&about)).await?;
     let live = LiveRun::new(context, version, DagRunState::Running);
-    live.tries().insert(
-        (request.id.ti.task, request.id.ti.map_index),
-        LiveTry::new(request.id.try_number, request.id.dispatch, sight(&due)),
+    let attempt = LiveTry::new(
+        request.id.try_number,
+        request.id.dispatch,
+        sight(&due),
+        shared.clock.now(),
     );
+    live.tries()
+        .insert((request.id.ti.task, request.id.ti.map_index), attempt);
     shared.flights.begin(due.id, live, about);
     Ok(Some(request))
 }

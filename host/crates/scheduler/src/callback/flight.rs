@@ -165,6 +165,25 @@ impl Flights {
         Some((flight.started_at, Arc::clone(about)))
     }
 
+    /// Those that no executor has spoken of since `silent_since`; none where `anew` says that from now on it counts. And whether there are any at all.
+    pub(crate) fn lost(&self, silent_since: model::Timestamp, now: model::Timestamp, anew: bool) -> (bool, Vec<TryId>) {
+        let mut lost = Vec::new();
+        let mut any = false;
+        for (callback, flight) in self.out().iter() {
+            if flight.over {
+                continue;
+            }
+            any = true;
+            let Some((live, _)) = &flight.out else { continue };
+            let silent = live.take_silent(silent_since, now, anew).into_iter();
+            lost.extend(silent.map(|(id, _)| TryId {
+                callback: Some(*callback),
+                ..id
+            }));
+        }
+        (any, lost)
+    }
+
     /// When the attempt started that has been running longest: what it refers to is not swept.
     pub(crate) fn oldest_start(&self) -> Option<model::Timestamp> {
         self.out().values().filter_map(|flight| flight.started_at).min()

@@ -244,6 +244,7 @@ impl Tables {
                     checkpoints: Default::default(),
                     callbacks: Default::default(),
                     notes: Default::default(),
+                    heartbeats: Default::default(),
                     new: new.clone(),
                 },
             );
@@ -305,6 +306,12 @@ impl Tables {
             if let Some(run) = self.runs.get_mut(&note.ti.run) {
                 run.notes
                     .insert((note.ti.task, note.ti.map_index), note.content.clone());
+            }
+        }
+        for heartbeat in &tick.heartbeats {
+            if let Some(run) = self.runs.get_mut(&heartbeat.ti.run) {
+                run.heartbeats
+                    .insert((heartbeat.ti.task, heartbeat.ti.map_index), *heartbeat);
             }
         }
         for due in &tick.callbacks {

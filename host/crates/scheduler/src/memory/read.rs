@@ -225,6 +225,11 @@ impl Tables {
                         .get(&(ti.key.task, ti.key.map_index))
                         .filter(|note| !note.is_empty())
                         .cloned(),
+                    last_heartbeat_at: run
+                        .heartbeats
+                        .get(&(ti.key.task, ti.key.map_index))
+                        .filter(|heartbeat| heartbeat.dispatch == ti.dispatch)
+                        .map(|heartbeat| heartbeat.at),
                 })
             })
             .collect()

@@ -11,7 +11,9 @@ use ports::inbox::InboxRow;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{HiddenFailure, PoolRow};
-use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
+use ports::store::{
+    AuditWrite, CommitError, HeartbeatWrite, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite,
+};
 use uuid::Uuid;
 
 /// How many tick ids are remembered; only the last is ever asked for.
@@ -80,6 +82,7 @@ pub(super) struct MemoryRun {
     pub(super) checkpoints: BTreeMap<(TaskIndex, MapIndex), Checkpoint>,
     pub(super) callbacks: BTreeMap<CallbackId, MemoryCallback>,
     pub(super) notes: BTreeMap<(TaskIndex, MapIndex), String>,
+    pub(super) heartbeats: BTreeMap<(TaskIndex, MapIndex), HeartbeatWrite>,
 }
 
 /// A callback, as it became due and as it is now.
@@ -99,6 +102,7 @@ impl MemoryRun {
             && self.hitl_requests.is_empty()
             && self.hitl_answers.is_empty()
             && self.notes.is_empty()
+            && self.heartbeats.is_empty()
             && self.checkpoints.is_empty()
             && self.callbacks.is_empty())
     }
@@ -117,6 +121,7 @@ impl MemoryRun {
         some(&mut self.tries, tries);
         some(&mut self.xcoms, xcoms);
         some(&mut self.notes, tries);
+        some(&mut self.heartbeats, tries);
         some(&mut self.checkpoints, checkpoints);
         some(&mut self.callbacks, checkpoints);
     }

@@ -13,6 +13,7 @@ mod databases;
 mod failed_runs;
 mod failures;
 mod fencing;
+mod heartbeats;
 mod human;
 mod inbox;
 mod intents;

@@ -323,10 +323,11 @@ async fn simulate(seed: u64) -> Seen {
         stores.push(Arc::clone(&store));
         let mut config = Config::new(Uuid::from_u128(1));
         config.run_key_block = 4;
+        config.heartbeat_timeout = Some(Duration::from_secs(10));
         config.keep_answers = 100 * LONG;
         let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
         let handle = scheduler.handle();
-        let executor = UnreliableExecutor::new(seed + life, Arc::clone(&clock), Arc::clone(&memory), !last, play);
+        let executor = UnreliableExecutor::new(seed + life, Arc::clone(&clock), Arc::clone(&memory), true, play);
         executor.attach(Arc::new(handle.clone()));
         let running = scheduler.start(executor).await.unwrap();
         let mut crashed = store.crashed.subscribe();

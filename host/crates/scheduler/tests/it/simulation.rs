@@ -78,6 +78,7 @@ async fn simulate(seed: u64) -> Seen {
         });
         stores.push(Arc::clone(&store));
         let mut config = Config::new(id);
+        config.heartbeat_timeout = None;
         config.run_key_block = 4;
         let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
         let handle = scheduler.handle();

@@ -63,6 +63,7 @@ impl Control for Fake {
         };
         for (index, task) in self.version.dag.tasks.iter().enumerate() {
             data.tis.push(TiRow {
+                last_heartbeat_at: Some(NOW),
                 key: TiKey {
                     run: run.key,
                     task: TaskIndex(u32::try_from(index).unwrap()),

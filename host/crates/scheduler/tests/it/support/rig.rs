@@ -23,7 +23,11 @@ pub(crate) struct RigBuilder {
 impl RigBuilder {
     pub(crate) fn new(script: impl Fn(&TryRequest) -> Reply + Send + Sync + 'static) -> Self {
         Self {
-            config: Config::new(Uuid::new_v4()),
+            // Most scripts are silent about what they have.
+            config: Config {
+                heartbeat_timeout: None,
+                ..Config::new(Uuid::new_v4())
+            },
             store: FaultyStore::new(Arc::new(MemoryStore::new()), |_, _| Fault::None),
             clock: Arc::new(TokioClock::new()),
             executor: TestExecutor::new(64, script),

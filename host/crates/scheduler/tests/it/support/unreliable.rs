@@ -24,7 +24,7 @@ pub(crate) struct UnreliableExecutor {
     clock: Arc<TokioClock>,
     random: Mutex<StdRng>,
     play: Box<Play>,
-    /// Whether messages may get lost for good; then only a restart helps.
+    /// Whether messages may get lost for good; then only a restart helps, or that nobody speaks of the dispatch any more.
     lossy: bool,
     /// Reports of the past, to be sent again.
     past: Mutex<Vec<TryReport>>,
@@ -81,6 +81,16 @@ impl UnreliableExecutor {
             self.send(started.clone());
         }
         self.delay().await;
+        if self.chance(20) {
+            let ids = match self.past.lock().unwrap().last() {
+                Some(past) => vec![id, past.id],
+                None => vec![id],
+            };
+            self.send(ExecutorEvent::Heartbeat {
+                ids,
+                at: self.clock.now(),
+            });
+        }
         if self.lossy && self.chance(3) {
             return;
         }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use model::{Cause, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskInstanceState, TryNumber};
 use ports::executor::TryUsage;
 use ports::query::Metadata;
-use ports::store::{AuditWrite, CommitError, DagWrite, RunWrite, SchedulerStore, TiWrite, TickWrite};
+use ports::store::{AuditWrite, CommitError, DagWrite, HeartbeatWrite, RunWrite, SchedulerStore, TiWrite, TickWrite};
 use rstest::rstest;
 use uuid::Uuid;
 
 use crate::support::{
-    Backend, NOW, TestDb, dag_id, deploy, key, new_run, run_id, run_write, seconds, task_id, ti, tick, version,
+    Backend, NOW, TestDb, dag_id, deploy, key, new_run, purge, run_id, run_write, seconds, task_id, ti, tick, version,
     version_with, xcom,
 };
 
@@ -554,6 +554,59 @@ async fn the_audit_log_is_newest_first(#[values(Backend::Sqlite, Backend::Postgr
     assert_eq!((listed.items[0].at, listed.items[0].user.as_str()), (NOW, "admin"));
     let listed = test.db.audit_log(Some(&dag_id("etl")), page).await.unwrap();
     assert_eq!((listed.total, listed.items[0].extra.as_deref()), (1, Some("{}")));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heartbeat_is_shown_with_its_dispatch(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("etl", 1, &["load"]);
+    let lease = test.with_dag(&version).await;
+    let mut row = ti(key(1, 0), "load", TaskInstanceState::Running);
+    row.dispatch = DispatchNumber(2);
+    let beat = |dispatch, at| HeartbeatWrite {
+        ti: key(1, 0),
+        dispatch: DispatchNumber(dispatch),
+        at,
+    };
+    let first = TickWrite {
+        new_runs: vec![new_run(&version, 1)],
+        task_instances: vec![row.clone()],
+        heartbeats: vec![beat(2, seconds(1)), beat(2, seconds(2))],
+        ..tick()
+    };
+    test.commit(&lease, first).await;
+    let shown = async || test.db.ti_rows(DagRunKey(1)).await.unwrap()[0].last_heartbeat_at;
+    assert_eq!(shown().await, Some(seconds(2)));
+    row.dispatch = DispatchNumber(3);
+    let next = TickWrite {
+        task_instances: vec![row],
+        ..tick()
+    };
+    test.commit(&lease, next).await;
+    assert_eq!(shown().await, None, "the next dispatch has not been heard of");
+    let beats = TickWrite {
+        heartbeats: vec![beat(3, seconds(9))],
+        ..tick()
+    };
+    test.commit(&lease, beats).await;
+    assert_eq!(shown().await, Some(seconds(9)));
+    // They go with the run.
+    let deleted = TickWrite {
+        run_deletes: vec![DagRunKey(1)],
+        ..tick()
+    };
+    test.commit(&lease, deleted).await;
+    assert!(test.db.has_rows(&[DagRunKey(1)]).await.unwrap());
+    while test.db.has_rows(&[DagRunKey(1)]).await.unwrap() {
+        let step = TickWrite {
+            dags: vec![purge(&[1], 1)],
+            ..tick()
+        };
+        test.commit(&lease, step).await;
+    }
 }
 
 #[rstest]

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use model::{Cause, Digest};
-use ports::executor::{Executor as _, ExecutorEvent};
-use runtime::{EngineConfig, TaskEngine};
+use ports::executor::{Executor as _, ExecutorEvent, TryId};
+use runtime::{EngineConfig, ExecutorConfig, TaskEngine};
 use serde_json::json;
 use test_artifacts as artifacts;
 
@@ -62,6 +62,38 @@ async fn a_waiting_dispatch_can_be_cancelled() {
     died(&world.finished(id).await, Cause::Cancelled);
     world.executor.cancel(busy);
     died(&world.finished(busy).await, Cause::Cancelled);
+}
+
+#[tokio::test]
+async fn heartbeats_name_what_runs_and_what_waits_for_its_turn() {
+    let engine = TaskEngine::new(&EngineConfig {
+        slots: Some(1),
+        ..EngineConfig::default()
+    });
+    let config = ExecutorConfig {
+        heartbeat: Duration::from_millis(1),
+        ..ExecutorConfig::default()
+    };
+    let world = World::configured(engine.expect("an engine"), shared_code(), &config);
+    let spinning = world.request(artifacts::CAUSE_LIMIT, "spin", json!(null)).await;
+    let (busy, component) = (spinning.id, component_of(&spinning));
+    world.executor.dispatch(spinning);
+    let waiting = request(component, "spin", json!(null));
+    let waits = waiting.id;
+    world.executor.dispatch(waiting);
+    let heard = async |expected: &[TryId]| loop {
+        if let ExecutorEvent::Heartbeat { mut ids, .. } = world.event().await {
+            ids.sort_by_key(|id| id.run_uuid != busy.run_uuid);
+            if ids == expected {
+                return;
+            }
+        }
+    };
+    heard(&[busy, waits]).await;
+    world.executor.cancel(busy);
+    heard(&[waits]).await;
+    world.executor.cancel(waits);
+    died(&world.finished(waits).await, Cause::Cancelled);
 }
 
 #[tokio::test]

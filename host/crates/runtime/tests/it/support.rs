@@ -324,6 +324,10 @@ impl World {
     }
 
     pub(crate) fn with(engine: Arc<TaskEngine>, code: Arc<CodeCache>) -> Self {
+        Self::configured(engine, code, &ExecutorConfig::default())
+    }
+
+    pub(crate) fn configured(engine: Arc<TaskEngine>, code: Arc<CodeCache>, config: &ExecutorConfig) -> Self {
         let compiler = Arc::new(ChildCompiler::new(compiler_config(), Arc::clone(&code)));
         let (xcoms, checkpoints, blobs, logs): (Arc<MemXcoms>, Arc<MemCheckpoints>, Arc<MemBlobs>, Arc<MemLogs>) =
             Default::default();
@@ -336,14 +340,8 @@ impl World {
             events: Arc::new(Events(sender)),
             clock: Arc::new(SystemClock),
         };
-        let executor = LocalExecutor::new(
-            engine,
-            code,
-            Arc::clone(&compiler) as _,
-            services,
-            &ExecutorConfig::default(),
-        )
-        .expect("an executor");
+        let executor =
+            LocalExecutor::new(engine, code, Arc::clone(&compiler) as _, services, config).expect("an executor");
         Self {
             executor,
             xcoms,

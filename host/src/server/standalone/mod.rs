@@ -1,34 +1,32 @@
-//! Builds the server out of its parts, in the order in which they need each other, and takes it down again.
+//! `airtight standalone`: the whole server in one process. Builds it out of its parts, in the order in which they need each other, and
+//! takes it down again.
 
-use std::future::Future;
-use std::path::PathBuf;
+mod args;
+mod doorbell;
+mod memory;
+mod sweep;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{Authenticator, BodyLimits, ConnectionLimits};
-use async_trait::async_trait;
-use blobs::FileBlobStore;
-use catalog::{Catalog, WasmFiles};
-use db::Db;
+use api::{Authenticator, EventsOf};
 use logs::FileLogStore;
-use model::Digest;
-use runtime::{
-    ChildCompiler, CodeCache, CompilerConfig, EngineConfig, ExecutorConfig, LocalExecutor, Services, TaskEngine,
-};
+use runtime::{EngineConfig, ExecutorConfig, LocalExecutor, Services};
 use scheduler::{Handle, Running, Scheduler, StartError, Stopped};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::Args;
+pub(crate) use args::Args;
+
 use super::data_dir::DataDir;
+use super::front::{self, Behind, Front, Kind};
+use super::listen;
+use super::parts::{Parts, blocking};
 use super::signals::Signals;
-use super::{listen, memory, sweep};
 use crate::cli::Global;
 use crate::client::resolve_data_dir;
-use crate::clock::SystemClock;
 use crate::failure::{Exit, Failure, OrFail, Result};
-use crate::ui::term::{self, Paint};
 
 /// How long open connections and services get to end once the scheduler has stopped.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
@@ -36,57 +34,46 @@ const CLOSE_GRACE: Duration = Duration::from_secs(3);
 /// Runs the server until it is told to stop.
 pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let started = Instant::now();
-    listen::check_exposure(args.listen, args.insecure_http)?;
+    listen::check_exposure(args.server.listen, args.server.insecure_http)?;
     let mut signals = Signals::listen()?;
-    let mut dir = DataDir::open(&resolve_data_dir(global.data_dir.as_deref()))?;
+    let dir = DataDir::open(&resolve_data_dir(global.data_dir.as_deref()))?;
+    let mut held = dir.lock()?;
     let (password, new_password) = dir.admin_password()?;
     let authenticator = Authenticator::new(&password, &dir.signing_key()?);
+    let scheduler_id = dir.scheduler_id()?;
 
-    let database = open_database(&args, &dir);
-    let engine = make_engine(&args);
-    let (database, engine) = tokio::try_join!(database, engine)?;
-    let clock = Arc::new(SystemClock);
-    let storage = Storage::open(&dir, &engine).await?;
-    let compiler = Arc::new(compiler(&storage, &args)?);
+    let engine = EngineConfig {
+        slots: args.parallelism,
+        ..EngineConfig::default()
+    };
+    let parts = Parts::open(&dir, &args.server, engine).await?;
+    let logs = dir.logs();
+    let logs = blocking("open the directory of logs", move || FileLogStore::open(&logs)).await?;
 
-    let mut config = scheduler::Config::new(dir.scheduler_id()?);
+    let mut config = scheduler::Config::new(scheduler_id);
     config.lease_ttl = args.lease;
     config.parallelism = args.parallelism;
     config.max_trigger_depth = args.max_trigger_depth;
-    let scheduler = Scheduler::new(config, database.clone(), clock.clone());
+    let scheduler = Scheduler::new(config, parts.database.clone(), parts.clock.clone());
     let handle = scheduler.handle();
     let executor = LocalExecutor::new(
-        engine,
-        storage.code.clone(),
-        compiler.clone(),
+        parts.engine.clone(),
+        parts.code.clone(),
+        parts.compiler.clone(),
         Services {
             xcoms: Arc::new(handle.clone()),
             checkpoints: Arc::new(handle.clone()),
-            blobs: Arc::new(storage.blobs.clone()),
-            logs: Arc::new(storage.logs.clone()),
+            blobs: Arc::new(parts.blobs.clone()),
+            logs: Arc::new(logs.clone()),
             events: Arc::new(handle.clone()),
-            clock: clock.clone(),
+            clock: parts.clock.clone(),
         },
         &ExecutorConfig::default(),
     )
     .or_fail(Exit::Broken, || "cannot start the threads that run tasks".to_owned())?;
     let running = scheduler.start(Arc::new(executor)).await.map_err(not_started)?;
 
-    let (catalog, compile_service) = Catalog::new(
-        catalog::Parts {
-            store: database.clone(),
-            blobs: Arc::new(storage.blobs.clone()),
-            files: Arc::new(LocalFiles(storage.blobs.clone())),
-            compiler,
-            control: Arc::new(handle.clone()),
-            clock: clock.clone(),
-        },
-        catalog::Config {
-            max_component_bytes: args.max_component_mib << 20,
-            compile_slots: args.compile_slots,
-            ..catalog::Config::default()
-        },
-    );
+    let (catalog, compile_service) = parts.catalog(&args.server, Arc::new(handle.clone()));
     let resumed = catalog.resume().await.or_fail(Exit::Broken, || {
         "cannot read the components that were being compiled".to_owned()
     })?;
@@ -100,9 +87,14 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let shutdown = CancellationToken::new();
     let services = TaskTracker::new();
     services.spawn(compile_service.run(shutdown.clone()));
+    services.spawn(
+        catalog
+            .clone()
+            .take_over_abandoned(args.compile_patience, shutdown.clone()),
+    );
     services.spawn(sweep::run(
-        storage.blobs.clone(),
-        database.clone(),
+        parts.blobs.clone(),
+        parts.database.clone(),
         {
             let handle = handle.clone();
             move || handle.oldest_start()
@@ -110,41 +102,20 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         args.blob_sweep,
         shutdown.clone(),
     ));
-
     services.spawn(memory::run(handle.clone(), shutdown.clone()));
+    services.spawn(doorbell::run(dir.doorbell(), handle.clone(), shutdown.clone()));
 
-    let listener = listen::bind(args.listen).await?;
-    let bound = listener
-        .local_addr()
-        .or_fail(Exit::Broken, || "the socket has no address".to_owned())?;
-    let router = api::router(api::State {
+    let behind = Behind {
         control: Arc::new(handle.clone()),
-        metadata: database.clone(),
-        components: Arc::new(catalog.clone()),
-        deployer: Arc::new(catalog),
-        logs: Arc::new(storage.logs.clone()),
-        blobs: Arc::new(storage.blobs.clone()),
-        clock,
+        catalog,
+        logs: Arc::new(logs.clone()),
         authenticator,
-        limits: BodyLimits {
-            component_bytes: args.max_component_mib << 20,
-            ..BodyLimits::default()
-        },
-        shutdown: shutdown.clone(),
-    });
-    let serving = tokio::spawn(api::serve(
-        listener,
-        router,
-        ConnectionLimits::default(),
-        shutdown.clone(),
-    ));
-
-    let url = listen::url(bound);
-    dir.announce(&url)
+        events_of: EventsOf::This(scheduler_id),
+    };
+    let Front { url, serving } = front::serve(&args.server, &parts, behind, &shutdown).await?;
+    held.announce(&url)
         .or_fail(Exit::Broken, || "cannot write to the data directory".to_owned())?;
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(url, duration_ms, "ready after {duration_ms} ms");
-    say_ready(&url, &dir, new_password);
+    front::say_ready(Kind::Standalone, &url, &dir, new_password, started);
 
     let ended = supervise(&mut signals, &handle, running, args.grace).await;
     shutdown.cancel();
@@ -166,7 +137,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         }
         signal = signals.next() => warn!("{signal} again: stopping at once"),
     }
-    storage.logs.flush().await;
+    logs.flush().await;
     if ended.is_ok() {
         info!("stopped");
     }
@@ -225,95 +196,4 @@ fn not_started(error: StartError) -> Failure {
     } else {
         failure
     }
-}
-
-async fn open_database(args: &Args, dir: &DataDir) -> Result<Arc<Db>> {
-    let options = db::Options::default();
-    let opened = match &args.database {
-        Some(url) => Db::open(url, &options).await,
-        None => Db::open_sqlite(&dir.database(), &options).await,
-    };
-    opened
-        .map(Arc::new)
-        .or_fail(Exit::Broken, || "cannot open the metadata database".to_owned())
-}
-
-async fn make_engine(args: &Args) -> Result<Arc<TaskEngine>> {
-    let config = EngineConfig {
-        slots: args.parallelism,
-        ..EngineConfig::default()
-    };
-    blocking("create the wasm engine", move || TaskEngine::new(&config)).await
-}
-
-/// What lies in the data directory beside the database.
-struct Storage {
-    blobs: FileBlobStore,
-    logs: FileLogStore,
-    code: Arc<CodeCache>,
-}
-
-impl Storage {
-    async fn open(dir: &DataDir, engine: &Arc<TaskEngine>) -> Result<Self> {
-        let (blobs, logs, compiled) = (dir.blobs(), dir.logs(), dir.compiled());
-        let engine = engine.clone();
-        blocking("open the data directory", move || {
-            std::io::Result::Ok(Self {
-                blobs: FileBlobStore::open(&blobs)?,
-                logs: FileLogStore::open(&logs)?,
-                code: Arc::new(CodeCache::open(&compiled, &engine)?),
-            })
-        })
-        .await
-    }
-}
-
-fn compiler(storage: &Storage, args: &Args) -> Result<ChildCompiler> {
-    let mut config = CompilerConfig::this_executable().or_fail(Exit::Broken, || {
-        "cannot find this program's own file, which compiles components".to_owned()
-    })?;
-    config.parallel = args.compile_slots;
-    Ok(ChildCompiler::new(config, storage.code.clone()))
-}
-
-/// Blobs lie in files of this machine.
-struct LocalFiles(FileBlobStore);
-
-#[async_trait]
-impl WasmFiles for LocalFiles {
-    async fn path(&self, digest: Digest) -> std::io::Result<PathBuf> {
-        Ok(self.0.path(digest))
-    }
-}
-
-fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
-    doing: &'static str,
-    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
-) -> impl Future<Output = Result<T>> {
-    let task = tokio::task::spawn_blocking(work);
-    async move {
-        let result = task.await.or_fail(Exit::Broken, || format!("cannot {doing}"))?;
-        result.or_fail(Exit::Broken, || format!("cannot {doing}"))
-    }
-}
-
-/// One block that says all a person needs to go on.
-fn say_ready(url: &str, dir: &DataDir, new_password: bool) {
-    let paint = Paint::stdout();
-    let generated = if new_password { " (generated just now)" } else { "" };
-    let root = dir.root().display();
-    let flag = if resolve_data_dir(None)
-        .canonicalize()
-        .is_ok_and(|default| default == dir.root())
-    {
-        String::new()
-    } else {
-        format!(" --data-dir {root}")
-    };
-    term::outln(&format!(
-        "{}\n\n  url       {url}\n  user      admin\n  password  in {}{generated}\n  data      {root}\n  \
-         next      airtight dags deploy FILE{flag}\n",
-        paint.bold(concat!("Airtight ", env!("CARGO_PKG_VERSION"), " is ready")),
-        dir.password_file().display(),
-    ));
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Database, Server, binary, skip, start_refused};
+use crate::support::{Client, Database, Server, binary, run_cli, skip, start_refused};
 
 const PAIR: &str = r#"
 dag: pair
@@ -243,6 +243,42 @@ async fn events_of_the_scheduler_are_told_on() {
     let log = api.log();
     let complaints = log.matches("cannot follow the scheduler's events").count();
     assert!(complaints <= 1, "{log}");
+}
+
+/// Where an API server cannot follow the scheduler (its address is another machine's), whoever watches a run is told to look.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_watched_without_events() {
+    let server = Server::start(&Database::Own).await;
+    std::fs::remove_file(server.data_dir().join("url")).expect("it was announced");
+    let mut api = server.api_server(&[]);
+    api.resume().await;
+    let client = api.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    client
+        .deploy("dag: slow\ntasks:\n  t: {component: workload@1, task: spin, input: {ms: 1500, value: 1}}\n")
+        .await
+        .ok();
+    let (url, dir) = (api.url(), server.data_dir().to_owned());
+    let scratch = server.scratch().to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        let dir = dir.to_str().expect("a path of ASCII");
+        let arguments = [
+            "--server",
+            &url,
+            "--data-dir",
+            dir,
+            "dags",
+            "trigger",
+            "slow",
+            "--watch",
+        ];
+        run_cli(&arguments, &[], &scratch)
+    });
+    let output = output.await.expect("no panic");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("success"), "{output:?}");
+    let log = api.log();
+    assert_eq!(log.matches("cannot follow the scheduler's events").count(), 1, "{log}");
 }
 
 async fn a_scheduler_goes_and_comes_back(database: Database) {

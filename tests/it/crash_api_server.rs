@@ -1,5 +1,5 @@
-//! `kill -9` of the scheduler at random points while several clients ask for runs and clear them through a server for the API: what was
-//! answered is there once, what was not answered at most once, and nothing else.
+//! `kill -9` of the scheduler, and of one of two servers for the API, at random points while several clients ask for runs and clear them: what
+//! was answered is there once, what was not answered at most once, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,7 +44,12 @@ enum Came {
 }
 
 async fn came(client: &Client, request: reqwest::RequestBuilder) -> Came {
-    let answer = client.send(request).await.expect("the API server answers");
+    let answer = match client.send(request).await {
+        Ok(answer) => answer,
+        // Its server is away, or was killed while it worked on this.
+        Err(error) if error.is_connect() => return Came::Refused,
+        Err(_) => return Came::Maybe,
+    };
     if answer.status.is_success() {
         return Came::Done(answer.body);
     }
@@ -54,6 +59,19 @@ async fn came(client: &Client, request: reqwest::RequestBuilder) -> Came {
         // Two clients may be given the same generated name in the same moment.
         (409, Some("run_exists")) => Came::Refused,
         _ => panic!("answered {}: {}", answer.status, answer.text),
+    }
+}
+
+/// Waits until a run has ended; `false` where the server was killed meanwhile.
+async fn ended(client: &Client, run_id: &str) -> bool {
+    let request = client.request(reqwest::Method::GET, &format!("/dags/small/dagRuns/{run_id}/wait"));
+    match client.send(request.header("accept", "application/json")).await {
+        Ok(answer) => {
+            assert!(answer.status.is_success(), "{}", answer.text);
+            assert_eq!(answer.body["state"], "success", "{}", answer.text);
+            true
+        }
+        Err(_) => false,
     }
 }
 
@@ -84,13 +102,17 @@ async fn work(client: Client, number: u32, stop: Arc<AtomicBool>) -> Told {
             }
             (Came::Refused, _) => {
                 told.refused += 1;
+                // The only way to learn that somebody is there again is to ask.
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
         };
         if turn % 3 != 0 {
             continue;
         }
-        assert_eq!(client.wait("small", &run_id).await, "success");
+        if !ended(&client, &run_id).await {
+            continue;
+        }
         let body = json!({"dag_run_id": run_id, "task_ids": ["t"], "only_failed": false, "dry_run": false});
         let request = client.request(reqwest::Method::POST, "/dags/small/clearTaskInstances");
         let clears = told.runs.get_mut(&run_id).expect("it was put there");
@@ -128,23 +150,32 @@ async fn what_was_answered_is_there_once(database: Database) {
     let mut random = seeded();
     let mut server = Server::start(&database).await;
     // Short enough that some requests are not answered while the scheduler is away.
-    let mut api = server.api_server(&["--answer-patience", "250ms", "--scheduler-patience", "20s"]);
-    api.resume().await;
-    let client = api.client().await;
+    let options = ["--answer-patience", "250ms", "--scheduler-patience", "20s"];
+    let (mut steady, mut killed) = (server.api_server(&options), server.api_server(&options));
+    tokio::join!(steady.resume(), killed.resume());
+    let clients = [steady.client().await, killed.client().await];
+    let client = &clients[0];
     client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
     client.deploy(SMALL).await.ok();
 
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| tokio::spawn(work(client.clone(), number, stop.clone())))
+        .zip(clients.iter().cycle())
+        .map(|(number, client)| tokio::spawn(work(client.clone(), number, stop.clone())))
         .collect();
     for _ in 0..ROUNDS {
         // The random moment of the kill.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
-        server.kill();
+        if random.random_bool(0.7) {
+            server.kill();
+        }
+        if random.random_bool(0.5) {
+            killed.kill();
+        }
         // How long it stays away decides what is not answered in time.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
-        server.resume().await;
+        server.resume_if_killed().await;
+        killed.resume_if_killed().await;
     }
     stop.store(true, Ordering::Release);
     let mut told = Told::default();

@@ -141,6 +141,13 @@ impl Server {
         self.wait_ready().await;
     }
 
+    /// Starts the process again where it was killed.
+    pub(crate) async fn resume_if_killed(&mut self) {
+        if self.child.is_none() {
+            self.resume().await;
+        }
+    }
+
     /// Starts the process; an error is what it printed before it stopped by itself.
     pub(crate) async fn try_start(&mut self) -> Result<(), String> {
         let url = format!("{}/api/v2/monitor/health", self.url());

@@ -103,6 +103,8 @@ impl Follower {
                         warn!("cannot follow the scheduler's events, trying again; live views lag meanwhile: {lost}");
                         told = true;
                     }
+                    // Whatever happens now is missed: readers look for themselves.
+                    self.missed();
                     lost
                 }
             };

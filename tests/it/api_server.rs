@@ -28,6 +28,16 @@ tasks:
   next: {component: workload@1, task: skip, after: [talk]}
 "#;
 
+const CALLING: &str = r#"
+dag: calling
+defaults: {retries: 0}
+tasks:
+  bad:
+    component: workload@1
+    task: panic
+    on_failure: [{component: workload@1, task: spin, input: {ms: 1000, value: 8}}]
+"#;
+
 const ASKED: &str = "
 dag: asked
 tasks:
@@ -206,7 +216,29 @@ async fn a_log_is_followed_live() {
     assert_eq!(text, client.log("endless", &run_id, "talk", 1).await);
 }
 
-/// Reads events until this is among them. A gap is told as one: what fell into it is asked for anew.
+/// The log of a callback, too, is followed from its beginning to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_callback_is_followed() {
+    let (server, _api, client) = pair(&Database::Own, &[]).await;
+    client.deploy(CALLING).await.ok();
+    let run_id = client.trigger("calling", json!({})).await;
+    let callbacks = format!("/dags/calling/dagRuns/{run_id}/callbacks");
+    let running = |answer: &Value| answer["callbacks"][0]["state"] == "running";
+    let found = client.until("calling", &callbacks, running).await;
+    let id = found["callbacks"][0]["callback_id"].as_i64().expect("an id");
+    let path = format!("{callbacks}/{id}/logs?follow=true");
+    let read = async |client: &Client| {
+        let request = client.request(Method::GET, &path).header("accept", "text/plain");
+        client.send(request).await.expect("the server answers").text
+    };
+    let log = read(&client).await;
+    assert!(log.contains("returned 8"), "{log}");
+    let after = client.get(&callbacks).await.ok();
+    assert_eq!(after["callbacks"][0]["state"], "success", "its end is the log's");
+    assert_eq!(log, read(&server.client().await).await);
+}
+
+/// A gap is told as one: what fell into it is asked for anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_the_scheduler_are_told_on() {
     let (mut server, api, client) = pair(&Database::Own, &[]).await;

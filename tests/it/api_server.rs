@@ -281,7 +281,10 @@ async fn events_of_the_scheduler_are_told_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_watched_without_events() {
     let server = Server::start(&Database::Own).await;
-    std::fs::remove_file(server.data_dir().join("url")).expect("it was announced");
+    // It answers a moment before it is announced.
+    while std::fs::remove_file(server.data_dir().join("url")).is_err() {
+        tokio::task::yield_now().await;
+    }
     let mut api = server.api_server(&[]);
     api.resume().await;
     let client = api.client().await;
@@ -390,6 +393,42 @@ async fn servers_may_start_together() {
     }
     let runs = server.client().await.get("/dags/asked/dagRuns").await.ok();
     assert_eq!(runs["total_entries"], 2);
+}
+
+/// Without the bell, the scheduler looks once a second. A killed one leaves a socket that nobody listens to.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheduler_hears_the_bell() {
+    let (mut server, _api, client) = pair(&Database::Own, &[]).await;
+    client.deploy(ASKED).await.ok();
+    server.kill();
+    assert!(server.data_dir().join("inbox.sock").exists());
+    server.resume().await;
+    client.trigger("asked", json!({})).await;
+    let begin = Instant::now();
+    for _ in 0..10 {
+        client.trigger("asked", json!({})).await;
+    }
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Both servers compile it, for neither knows of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_may_be_compiled_twice() {
+    let mut server = Server::new(&Database::Own);
+    let mut api = server.api_server(&[]);
+    tokio::join!(server.resume(), api.resume());
+    let (here, there) = (api.client().await, server.client().await);
+    tokio::join!(
+        here.push("workload@1", test_artifacts::E2E_WORKLOAD),
+        there.push("workload@1", test_artifacts::E2E_WORKLOAD),
+    );
+    here.deploy("dag: d\ntasks:\n  t: {component: workload@1, task: spin, input: {ms: 0, value: 5}}\n")
+        .await
+        .ok();
+    let run_id = here.trigger("d", json!({})).await;
+    assert_eq!(there.wait("d", &run_id).await, "success");
+    assert!(!server.log().contains("changed on disk"), "{}", server.log());
 }
 
 /// Asks for a run and comes back once the server works on it; nobody is there who could start it.

@@ -48,7 +48,10 @@ async fn came(client: &Client, request: reqwest::RequestBuilder) -> Came {
         Ok(answer) => answer,
         // Its server is away, or was killed while it worked on this.
         Err(error) if error.is_connect() => return Came::Refused,
-        Err(_) => return Came::Maybe,
+        Err(error) => {
+            assert!(!error.is_timeout(), "a request is not answered: {error}");
+            return Came::Maybe;
+        }
     };
     if answer.status.is_success() {
         return Came::Done(answer.body);
@@ -65,11 +68,22 @@ async fn came(client: &Client, request: reqwest::RequestBuilder) -> Came {
 /// Waits until a run has ended; `false` where the server was killed meanwhile.
 async fn ended(client: &Client, run_id: &str) -> bool {
     let request = client.request(reqwest::Method::GET, &format!("/dags/small/dagRuns/{run_id}/wait"));
-    match client.send(request.header("accept", "application/json")).await {
+    let request = request
+        .header("accept", "application/json")
+        .timeout(Duration::from_secs(60));
+    match client.send(request).await {
         Ok(answer) => {
             assert!(answer.status.is_success(), "{}", answer.text);
             assert_eq!(answer.body["state"], "success", "{}", answer.text);
             true
+        }
+        Err(error) if error.is_timeout() => {
+            let run = client.get(&format!("/dags/small/dagRuns/{run_id}")).await.text;
+            let task = client
+                .get(&format!("/dags/small/dagRuns/{run_id}/taskInstances/t"))
+                .await
+                .text;
+            panic!("a run does not end: {run} {task}");
         }
         Err(_) => false,
     }

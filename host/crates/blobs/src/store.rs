@@ -94,7 +94,9 @@ impl Inner {
     /// is written again just now is never removed under its writer, which may be another process. Opened anew each time: the lock is the open
     /// file's.
     pub(crate) fn naming(&self) -> io::Result<fs::File> {
+        // For reading too: file systems of a network ask for it where a lock is shared.
         fs::OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -127,7 +129,7 @@ impl Inner {
 
 /// Removes a temporary file unless its writer is alive: that one holds its lock.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
-    let file = match fs::File::open(path) {
+    let file = match fs::OpenOptions::new().read(true).write(true).open(path) {
         // It has got its name, or was dropped.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,

@@ -16,6 +16,8 @@ use uuid::Uuid;
 use crate::support::TokioClock;
 
 const SCHEDULER: Uuid = Uuid::from_u128(1);
+const REMOTES: usize = 200;
+const ASKED: usize = 3_000;
 
 /// A scheduler that is always there and never answers.
 struct Silent(Timestamp);
@@ -50,16 +52,17 @@ async fn ask_again_and_again() {
     let db = Db::open_sqlite(&dir.path().join("db"), &Options::default())
         .await
         .unwrap();
-    let clock = Arc::new(TokioClock::new());
+    let (db, clock) = (Arc::new(db), Arc::new(TokioClock::new()));
     let mut config = RemoteConfig::new(SCHEDULER);
     config.watch_every = Duration::ZERO;
     config.answer_patience = Duration::ZERO;
-    let (remote, service) = Remote::new(config, Arc::new(Silent(clock.now())), Arc::new(db), clock, || {});
-    tokio::spawn(service.run());
-    let asking = (0..4).map(|_| {
-        let remote = remote.clone();
+    // Many, so that there are many looks and changes: both are a millisecond apart at best.
+    let asking = (0..REMOTES).map(|_| {
+        let inbox = Arc::new(Silent(clock.now()));
+        let (remote, service) = Remote::new(config.clone(), inbox, db.clone(), clock.clone(), || {});
+        tokio::spawn(service.run());
         tokio::spawn(async move {
-            for _ in 0..1_500 {
+            for _ in 0..ASKED {
                 let answer = remote.delete_dag(&DagId::new("d").unwrap(), "tester").await;
                 assert!(matches!(answer, Err(ControlError::Pending(_))), "{answer:?}");
                 assert!(remote.health().healthy);
@@ -84,6 +87,6 @@ fn a_look_at_the_scheduler_never_waits_for_itself() {
         runtime.shutdown_background();
         done.send(()).unwrap();
     });
-    let ended = ended.recv_timeout(Duration::from_secs(30));
+    let ended = ended.recv_timeout(Duration::from_secs(60));
     assert!(ended.is_ok(), "somebody waits for ever, or has failed");
 }

@@ -8,6 +8,7 @@ mod data_dir;
 mod front;
 mod listen;
 pub(crate) mod logging;
+mod own_thread;
 mod parts;
 mod signals;
 mod standalone;

@@ -22,8 +22,7 @@ use uuid::Uuid;
 use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
 use crate::table::{
-    callback, checkpoint, dag, dag_run, dag_version, inbox, intent, purge, scheduler_lease, slot_pool, task_instance,
-    xcom,
+    callback, checkpoint, dag, dag_run, dag_version, inbox, intent, purge, scheduler_lease, slot_pool, task_instance, xcom,
 };
 use crate::tick;
 

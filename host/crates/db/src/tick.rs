@@ -7,8 +7,8 @@ use ports::store::{Lease, TickWrite};
 use crate::sql::{Dialect, Statement};
 use crate::table::dag_version::EncodeError;
 use crate::table::{
-    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, inbox, intent, scheduler_lease, slot_pool,
-    task_instance, task_instance_note, xcom,
+    audit_log, callback, checkpoint, dag, dag_run, hitl_detail, inbox, intent, scheduler_lease, slot_pool, task_instance,
+    task_instance_note, xcom,
 };
 
 /// Rows in the order of their keys; of those with the same key only the last. (PostgreSQL refuses a statement that touches a row

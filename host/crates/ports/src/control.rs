@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::callback::{CallbackEvent, CallbackKind, CallbackState, NotificationLevel};
 use model::human::Answer;
-use model::{DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp};
+use model::{
+    DagId, DagRunKey, DagRunState, DagRunType, MapIndex, RunId, TaskId, TaskInstanceState, Timestamp,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -125,7 +127,9 @@ fn write_source<S: Serializer>(
     serializer.serialize_str(&text)
 }
 
-fn read_source<'de, D: Deserializer<'de>>(text: D) -> Result<Box<dyn std::error::Error + Send + Sync>, D::Error> {
+fn read_source<'de, D: Deserializer<'de>>(
+    text: D,
+) -> Result<Box<dyn std::error::Error + Send + Sync>, D::Error> {
     String::deserialize(text).map(Into::into)
 }
 

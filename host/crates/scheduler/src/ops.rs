@@ -64,7 +64,9 @@ impl Core {
             }
             RunOp::SetState { state, by, .. } => {
                 let extra = format!("{{\"state\":\"{state}\"}}");
-                draft.audit.push(audit::run("patch_dag_run", by, &context, Some(extra)));
+                draft
+                    .audit
+                    .push(audit::run("patch_dag_run", by, &context, Some(extra)));
                 self.step(tick, key, Event::SetRunState { state: *state });
             }
             RunOp::SetTaskInstanceState { work, state, by, .. } => {

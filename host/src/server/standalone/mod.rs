@@ -22,6 +22,7 @@ pub(crate) use args::Args;
 use super::data_dir::DataDir;
 use super::front::{self, Behind, Front, Kind};
 use super::listen;
+use super::own_thread::OwnThread;
 use super::parts::{Parts, blocking};
 use super::signals::Signals;
 use crate::cli::Global;
@@ -71,7 +72,12 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         &ExecutorConfig::default(),
     )
     .or_fail(Exit::Broken, || "cannot start the threads that run tasks".to_owned())?;
-    let running = scheduler.start(Arc::new(executor)).await.map_err(not_started)?;
+    let thread =
+        OwnThread::start("airtight-loop").or_fail(Exit::Broken, || "cannot start the scheduler's thread".to_owned())?;
+    let begun = thread.spawn(scheduler.start(Arc::new(executor))).await;
+    let running = begun
+        .or_fail(Exit::Broken, || "the scheduler did not start".to_owned())?
+        .map_err(not_started)?;
 
     let (catalog, compile_service) = parts.catalog(&args.server, Arc::new(handle.clone()));
     let resumed = catalog.resume().await.or_fail(Exit::Broken, || {

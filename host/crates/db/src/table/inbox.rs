@@ -16,7 +16,8 @@ pub(crate) fn ask(id: Uuid, request: &str, now: Timestamp) -> Statement {
 
 /// The rows without an answer, but for these, oldest first.
 pub(crate) fn left(except: &[Uuid], limit: u32) -> Statement {
-    let mut statement = Statement::new("SELECT id, asked_at, request, settled FROM inbox WHERE answered_at IS NULL");
+    let mut statement =
+        Statement::new("SELECT id, asked_at, request, settled FROM inbox WHERE answered_at IS NULL");
     if !except.is_empty() {
         statement.push(" AND id NOT IN ").bind_list(except.iter().copied());
     }

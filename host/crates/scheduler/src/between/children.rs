@@ -161,12 +161,7 @@ impl Core {
                 continue;
             }
             let extra = json!({"state": DagRunState::Failed, "waited_for_by": of.run_id}).to_string();
-            let line = audit::run(
-                "patch_dag_run",
-                &Asker::here("airtight"),
-                &draft.live.context,
-                Some(extra),
-            );
+            let line = audit::run("patch_dag_run", &Asker::here("airtight"), &draft.live.context, Some(extra));
             draft.audit.push(line);
             tick.ties.push((parent, child));
             self.step(

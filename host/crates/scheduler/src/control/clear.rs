@@ -131,7 +131,16 @@ async fn clear_run(
     let work = Arc::new(work);
     let asked = Arc::clone(&work);
     shared
-        .ask(|reply| Message::Run(key, RunOp::Clear { work: asked, by, reply }))
+        .ask(|reply| {
+            Message::Run(
+                key,
+                RunOp::Clear {
+                    work: asked,
+                    by,
+                    reply,
+                },
+            )
+        })
         .await?;
     if work.only_failed || work.only_running {
         return reread(shared, key, &places).await;
@@ -170,7 +179,9 @@ pub(super) async fn carry_out(
     });
     let id = intent.id;
     shared
-        .ask(|reply| Message::Dag(DagOp::Promise { intent, by, reply }))
+        .ask(|reply| {
+            Message::Dag(DagOp::Promise { intent, by, reply })
+        })
         .await?;
     intent::wait(shared, id).await;
     let rows: Vec<Vec<TiRow>> = futures::stream::iter(runs)

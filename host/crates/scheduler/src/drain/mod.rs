@@ -7,8 +7,8 @@
 mod perform;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::Timestamp;
@@ -96,17 +96,18 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn read_all(shared: &Arc<Shared>, lease: &Lease, answers: &mpsc::UnboundedSender<(Uuid, String)>) {
+async fn read_all(
+    shared: &Arc<Shared>,
+    lease: &Lease,
+    answers: &mpsc::UnboundedSender<(Uuid, String)>,
+) {
     let mut sweep_at = Timestamp(i64::MIN);
     let mut pause = shared.config.backoff;
     while !shared.stopping.load(Ordering::Acquire) {
         let now = shared.clock.now();
         if now >= sweep_at {
             sweep_at = now.plus(SWEEP_EVERY);
-            let before = Timestamp(
-                now.0
-                    .saturating_sub(i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX)),
-            );
+            let before = Timestamp(now.0.saturating_sub(i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX)));
             if let Err(error) = shared.store.sweep_inbox(lease, before).await {
                 tracing::warn!(%error, "cannot remove old answers from the inbox; trying again later");
             }

@@ -7,10 +7,10 @@ use model::dag::DEFAULT_POOL;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, Timestamp, TryNumber};
 use ports::callback::{CallbackChange, CallbackId, CallbackWrite};
 use ports::deploy::DagVersion;
-use ports::inbox::InboxRow;
 use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{HiddenFailure, PoolRow};
+use ports::inbox::InboxRow;
 use ports::store::{AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, NewRun, TiWrite};
 use uuid::Uuid;
 

@@ -22,8 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 fn other(done: &Done) -> ControlError {
     match done {
         Done::Unsaid => ControlError::Pending(
-            "it is done, but the scheduler that did it stopped before it could say what came of it; have a look"
-                .to_owned(),
+            "it is done, but the scheduler that did it stopped before it could say what came of it; have a look".to_owned(),
         ),
         _ => ControlError::Internal("the scheduler answered something else than what it was asked".into()),
     }
@@ -92,9 +91,7 @@ impl Control for Remote {
                 loop {
                     match events.recv().await {
                         Ok(RunEvent::DagRun {
-                            dag_id: of,
-                            run_id: name,
-                            ..
+                            dag_id: of, run_id: name, ..
                         }) if of == *dag_id && name == *run_id => return,
                         Ok(_) => {}
                         Err(RecvError::Lagged(_)) => return,
@@ -253,7 +250,9 @@ impl Control for Remote {
                 .as_ref()
                 .map_or_else(|| self.inner.clock.now(), |seen| seen.renewed_at),
             active_runs: seen.as_ref().map_or(0, |seen| seen.active_runs),
-            set_aside_runs: seen.as_ref().map_or_else(Vec::new, |seen| seen.set_aside_runs.clone()),
+            set_aside_runs: seen
+                .as_ref()
+                .map_or_else(Vec::new, |seen| seen.set_aside_runs.clone()),
         }
     }
 

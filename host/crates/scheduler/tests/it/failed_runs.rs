@@ -71,13 +71,7 @@ async fn the_tick_that_ends_the_run_pauses_its_dag_and_says_why() {
     assert!(line.extra.unwrap().contains(reason));
     let mut told = false;
     while let Ok(event) = events.try_recv() {
-        told |= matches!(
-            event,
-            RunEvent::Dag {
-                change: DagChange::Paused,
-                ..
-            }
-        );
+        told |= matches!(event, RunEvent::Dag { change: DagChange::Paused, .. });
     }
     assert!(told);
     // What is queued stays queued until somebody unpauses; the reason goes with it.

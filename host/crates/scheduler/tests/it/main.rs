@@ -20,7 +20,7 @@ mod past;
 mod payloads;
 mod pools;
 mod recovery;
-mod remote_watch;
 mod shutdown;
 mod simulation;
 mod throughput;
+mod watched_scheduler;

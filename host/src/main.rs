@@ -46,8 +46,12 @@ fn start(cli: Cli) -> Result<()> {
     let log_level = global.log_level.as_deref();
     match command {
         Command::Standalone(args) => {
-            server::logging::init(log_level, "info", args.log_json)?;
-            block_on(server::run(args, global))
+            server::logging::init(log_level, "info", args.server.log_json)?;
+            block_on(server::run_standalone(args, global))
+        }
+        Command::ApiServer(args) => {
+            server::logging::init(log_level, "info", args.server.log_json)?;
+            block_on(server::run_api_server(args, global))
         }
         command => {
             server::logging::init(log_level, "warn", false)?;

@@ -1,9 +1,11 @@
 //! End-to-end tests: the real binary, real components, real HTTP. Nothing is mocked; waiting is for signals of the server.
 
+mod api_server;
 mod between;
 mod callbacks;
 mod cli;
 mod crash;
+mod crash_api_server;
 mod crash_mixed;
 mod demo;
 mod errors;

@@ -81,6 +81,7 @@ mod tests {
 
         Commands:
           standalone     Run the whole server in one process: API, scheduler and workers
+          api-server     Serve the API beside a standalone server, on its data directory and database
           components     Upload and look after task components
           dags           Check, test, deploy and trigger DAGs
           runs           Look at dag runs, watch, cancel and clear them

@@ -29,7 +29,9 @@ use crate::server;
 #[derive(Debug, Parser)]
 pub(crate) enum Command {
     /// Run the whole server in one process: API, scheduler and workers
-    Standalone(server::Args),
+    Standalone(server::StandaloneArgs),
+    /// Serve the API beside a standalone server, on its data directory and database
+    ApiServer(server::ApiServerArgs),
     /// Upload and look after task components
     #[command(subcommand)]
     Components(components::Command),
@@ -61,11 +63,11 @@ pub(crate) enum Command {
     Version,
 }
 
-/// Runs a client command. (`standalone` is started by `main`: it needs a runtime of its own.)
+/// Runs a client command. (Servers are started by `main`: they log in another way.)
 pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
     let context = Context::new(global);
     match command {
-        Command::Standalone(_) => unreachable!("`main` starts the server"),
+        Command::Standalone(_) | Command::ApiServer(_) => unreachable!("`main` starts servers"),
         Command::Components(command) => components::run(&context, command).await,
         Command::Dags(command) => dags::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,

@@ -275,6 +275,9 @@ pub(crate) fn error_answer(status: StatusCode, url: &Url, answer: &Value) -> Fai
     let failure = Failure::new(exit, format!("{message}{code}"));
     match text("hint") {
         Some(hint) => failure.hint(hint),
+        None if text("code") == Some("no_scheduler") => {
+            failure.hint("start it with `airtight standalone`, or try again when it is back")
+        }
         None if status == StatusCode::SERVICE_UNAVAILABLE => failure.hint("nothing was changed; try again soon"),
         None => failure,
     }

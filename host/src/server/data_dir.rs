@@ -1,8 +1,11 @@
 //! The data directory: its layout, its lock and the secrets in it. Readable by its owner only.
+//!
+//! The server that schedules holds the lock; servers that do not open the directory beside it. Whatever both may make is made so that
+//! one of them wins and the others take what is there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rand::distr::{Alphanumeric, SampleString};
@@ -14,15 +17,14 @@ const PASSWORD_CHARS: usize = 26;
 /// Bytes of a generated key.
 const KEY_BYTES: usize = 32;
 
-/// An open data directory, locked for this process while it lives.
-#[derive(Debug)]
+/// An open data directory.
+#[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
-    lock: File,
 }
 
 impl DataDir {
-    /// Creates the directory where it is missing, and takes its lock.
+    /// Opens the directory; creates it where it is missing.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let shown = root.display();
         fs::DirBuilder::new()
@@ -36,8 +38,28 @@ impl DataDir {
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).or_fail(Exit::Broken, || {
             format!("cannot make the data directory `{shown}` private")
         })?;
-        let lock = take_lock(&root)?;
-        Ok(Self { root, lock })
+        Ok(Self { root })
+    }
+
+    /// Takes the lock of the server that schedules.
+    pub(crate) fn lock(&self) -> Result<Held> {
+        Ok(Held {
+            lock: take_lock(&self.root)?,
+            url_file: self.url_file(),
+        })
+    }
+
+    /// Waits until no other process brings the schema of a database up to date, and keeps others waiting until it is dropped: SQLite has no
+    /// lock of its own for that.
+    pub(crate) fn lock_schema(&self) -> io::Result<File> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.root.join("schema-lock"))?;
+        file.lock()?;
+        Ok(file)
     }
 
     /// The directory.
@@ -102,16 +124,30 @@ impl DataDir {
             .or_fail(Exit::Broken, || format!("`{}` holds no UUID", path.display()))
     }
 
-    /// Notes where the server listens: for who finds the lock taken, and for the command line.
-    pub(crate) fn announce(&mut self, url: &str) -> io::Result<()> {
-        write_holder(&mut self.lock, Some(url))?;
-        fs::write(self.url_file(), format!("{url}\n"))
+    /// The socket that is rung when something was put into the inbox.
+    pub(crate) fn doorbell(&self) -> PathBuf {
+        self.root.join("inbox.sock")
     }
 }
 
-impl Drop for DataDir {
+/// The lock of a data directory, held while this lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    lock: File,
+    url_file: PathBuf,
+}
+
+impl Held {
+    /// Notes where the server listens: for who finds the lock taken, for the command line and for servers that do not schedule.
+    pub(crate) fn announce(&mut self, url: &str) -> io::Result<()> {
+        write_holder(&mut self.lock, Some(url))?;
+        fs::write(&self.url_file, format!("{url}\n"))
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        fs::remove_file(self.url_file()).ok();
+        fs::remove_file(&self.url_file).ok();
         self.lock.set_len(0).ok();
     }
 }
@@ -196,31 +232,37 @@ fn write_holder(lock: &mut File, url: Option<&str>) -> io::Result<()> {
 
 /// Reads a small secret, or makes it: whole and durable, or not at all. `true` where it is new.
 fn read_or_create(path: &Path, generate: impl FnOnce() -> String) -> Result<(String, bool)> {
-    let doing = || format!("cannot read `{}`", path.display());
-    match fs::read_to_string(path) {
-        Ok(text) => return Ok((text, false)),
+    let read = || fs::read_to_string(path);
+    let unreadable = || format!("cannot read `{}`", path.display());
+    match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Failure::new(Exit::Broken, doing()).because(&error)),
+        found => return Ok((found.or_fail(Exit::Broken, unreadable)?, false)),
     }
     let text = generate();
-    let create = || -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        fs::remove_file(&temporary).ok();
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let dir = path
-            .parent()
-            .ok_or_else(|| io::Error::other("the path has no directory"))?;
-        File::open(dir)?.sync_all()
-    };
-    create().or_fail(Exit::Broken, || format!("cannot write `{}`", path.display()))?;
-    Ok((text, true))
+    let created = create(path, &text).or_fail(Exit::Broken, || format!("cannot write `{}`", path.display()))?;
+    if created {
+        return Ok((text, true));
+    }
+    Ok((read().or_fail(Exit::Broken, unreadable)?, false))
+}
+
+/// `false` where another process was faster.
+fn create(path: &Path, text: &str) -> io::Result<bool> {
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("the path has no directory"))?;
+    // Private, and with a name of its own: processes that start together do not disturb each other.
+    let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(dir)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    // A link does not replace: of those that start together, one secret wins for all.
+    match fs::hard_link(file.path(), path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    File::open(dir)?.sync_all()?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -252,9 +294,11 @@ mod tests {
     #[test]
     fn a_second_process_is_told_who_holds_the_lock() {
         let temporary = tempfile::tempdir().unwrap();
-        let mut dir = DataDir::open(temporary.path()).unwrap();
-        dir.announce("http://127.0.0.1:8080").unwrap();
-        let refused = DataDir::open(temporary.path()).unwrap_err();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let mut held = dir.lock().unwrap();
+        held.announce("http://127.0.0.1:8080").unwrap();
+        let beside = DataDir::open(temporary.path()).unwrap();
+        let refused = beside.lock().unwrap_err();
         assert_eq!(refused.exit(), Exit::InUse);
         let text = refused.to_string();
         assert!(
@@ -264,9 +308,38 @@ mod tests {
             )),
             "{text}"
         );
-        drop(dir);
-        assert!(!temporary.path().join("url").exists());
-        DataDir::open(temporary.path()).unwrap();
+        drop(beside);
+        let url = || fs::read_to_string(dir.url_file());
+        assert_eq!(url().unwrap(), "http://127.0.0.1:8080\n", "it is the holder's");
+        drop(held);
+        assert!(url().is_err());
+        dir.lock().unwrap();
+    }
+
+    #[test]
+    fn of_many_that_start_together_one_makes_the_secrets() {
+        let temporary = tempfile::tempdir().unwrap();
+        let together = std::sync::Barrier::new(16);
+        let start = || {
+            together.wait();
+            let dir = DataDir::open(temporary.path()).unwrap();
+            let (password, new) = dir.admin_password().unwrap();
+            let secrets = (password, dir.signing_key().unwrap(), dir.scheduler_id().unwrap());
+            (secrets, new)
+        };
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(started.iter().all(|(secrets, _)| *secrets == started[0].0));
+        assert_eq!(started.iter().filter(|(_, new)| *new).count(), 1);
+        let mut left: Vec<_> = fs::read_dir(temporary.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, ["admin-password", "scheduler-id", "signing-key"]);
+        assert_eq!(mode(&temporary.path().join("signing-key")), 0o600);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A running `airtight standalone`, and what can be done to it.
+//! A running `airtight standalone` or `airtight api-server`, and what can be done to it.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -42,10 +42,14 @@ pub(crate) fn run_cli(arguments: &[&str], environment: &[(&str, &str)], dir: &Pa
     command.output().expect("the binary starts")
 }
 
-/// A server in a data directory of its own.
+/// A server: a standalone one in a data directory of its own, or one for the API beside it.
 pub(crate) struct Server {
     dir: Option<TempDir>,
     data_dir: PathBuf,
+    log_path: PathBuf,
+    program: PathBuf,
+    /// The command and its own options.
+    command: Vec<String>,
     database: Option<String>,
     port: u16,
     child: Option<Child>,
@@ -54,24 +58,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server in a fresh data directory.
     pub(crate) async fn start(database: &Database) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let data_dir = dir.path().join("data");
-        let mut server = Self {
-            dir: Some(dir),
-            data_dir,
-            database: database.url(),
-            port: free_port(),
-            child: None,
-        };
+        let mut server = Self::new(database);
         server.resume().await;
         server
     }
 
-    /// A second server on the same database with a data directory of its own; not yet started.
-    pub(crate) fn sibling(&self, database: &Database) -> Self {
+    /// A standalone server with a data directory of its own; not yet started.
+    pub(crate) fn new(database: &Database) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let data_dir = dir.path().join("data");
         Self {
+            log_path: data_dir.with_extension("log"),
+            program: binary(),
+            command: vec!["standalone".to_owned()],
             dir: Some(dir),
             data_dir,
             database: database.url(),
@@ -80,21 +79,50 @@ impl Server {
         }
     }
 
+    /// A server for the API on this one's data directory and database; not yet started.
+    pub(crate) fn api_server(&self, options: &[&str]) -> Self {
+        let port = free_port();
+        let command = ["api-server"].iter().chain(options);
+        Self {
+            dir: None,
+            data_dir: self.data_dir.clone(),
+            log_path: self.data_dir.with_extension(format!("{port}.log")),
+            program: binary(),
+            command: command.map(|&text| text.to_owned()).collect(),
+            database: self.database.clone(),
+            port,
+            child: None,
+        }
+    }
+
+    /// The same with options of its own; not yet started.
+    pub(crate) fn with_options(mut self, options: &[&str]) -> Self {
+        self.command.extend(options.iter().map(|&text| text.to_owned()));
+        self
+    }
+
+    /// A second server on the same database with a data directory of its own; not yet started.
+    pub(crate) fn sibling(&self, database: &Database) -> Self {
+        Self::new(database)
+    }
+
+    /// The same, from another file of the program; not yet started.
+    pub(crate) fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     fn spawn(&self) -> Child {
         std::fs::create_dir_all(self.data_dir.parent().expect("it has a parent")).expect("it can be made");
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.log_path())
+            .open(&self.log_path)
             .expect("a log file");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.program);
         command
-            .args([
-                "standalone",
-                "--listen",
-                &format!("127.0.0.1:{}", self.port),
-                "--data-dir",
-            ])
+            .args(&self.command)
+            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"])
             .arg(&self.data_dir);
         if let Some(database) = &self.database {
             command.args(["--database", database]);
@@ -113,10 +141,17 @@ impl Server {
         self.wait_ready().await;
     }
 
+    /// Starts the process again where it was killed.
+    pub(crate) async fn resume_if_killed(&mut self) {
+        if self.child.is_none() {
+            self.resume().await;
+        }
+    }
+
     /// Starts the process; an error is what it printed before it stopped by itself.
     pub(crate) async fn try_start(&mut self) -> Result<(), String> {
         let url = format!("{}/api/v2/monitor/health", self.url());
-        let _ = std::fs::remove_file(self.log_path());
+        let _ = std::fs::remove_file(&self.log_path);
         let mut child = self.spawn();
         let http = reqwest::Client::new();
         loop {
@@ -186,6 +221,11 @@ impl Server {
         self.port
     }
 
+    /// From its next start on it listens on another port.
+    pub(crate) fn move_port(&mut self) {
+        self.port = free_port();
+    }
+
     /// Its data directory.
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
@@ -196,13 +236,9 @@ impl Server {
         self.dir.as_ref().expect("only given away on drop").path()
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.data_dir.with_extension("log")
-    }
-
     /// What it has printed so far.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+        std::fs::read_to_string(&self.log_path).unwrap_or_default()
     }
 
     /// The administrator's password.

@@ -18,9 +18,9 @@ mod state;
 
 pub use auth::Authenticator;
 pub use error::{ApiError, Code};
-pub use routes::router;
+pub use routes::{EVENTS_OF, router};
 pub use serve::{ConnectionLimits, serve};
-pub use state::{BodyLimits, State};
+pub use state::{BodyLimits, EventsOf, State};
 
 #[cfg(test)]
 mod tests;

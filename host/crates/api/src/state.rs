@@ -11,7 +11,7 @@ use ports::deploy::Deployer;
 use ports::log::LogReader;
 use ports::payload::BlobStore;
 use ports::query::Metadata;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -44,8 +44,19 @@ pub struct State {
     pub authenticator: Authenticator,
     /// Bounds on bodies and streams.
     pub limits: BodyLimits,
+    /// Whose events `control` tells.
+    pub events_of: EventsOf,
     /// Cancelled when the server stops: open streams end.
     pub shutdown: CancellationToken,
+}
+
+/// Whose events a server tells.
+#[derive(Clone, Debug)]
+pub enum EventsOf {
+    /// Those of the scheduler in this process, by its id.
+    This(Uuid),
+    /// Those that another process tells this one; the number rises where some may have been missed.
+    Another(watch::Receiver<u64>),
 }
 
 /// Bounds on what one request may send, and on how slowly.

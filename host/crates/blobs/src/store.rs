@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -22,22 +22,18 @@ pub struct FileBlobStore {
 
 pub(crate) struct Inner {
     dir: PathBuf,
-    /// Held shared while a finished blob takes its name, exclusively while the sweep judges and removes one: so a blob that is
-    /// written again just now is never removed under its writer.
-    pub(crate) naming: RwLock<()>,
     /// The shards whose names are known to be durable.
     made_shards: Mutex<HashSet<PathBuf>>,
 }
 
 impl FileBlobStore {
-    /// Opens (or creates) the directory and removes what an earlier process left unfinished. One process at a time may use a
-    /// directory; the caller holds the lock of the data directory.
+    /// Opens (or creates) the directory and removes what a process left unfinished that is gone. Several processes may use a directory.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let temporary = dir.join("tmp");
         fs::create_dir_all(&temporary)?;
         for entry in fs::read_dir(&temporary)? {
             let path = entry?.path();
-            if let Err(error) = fs::remove_file(&path) {
+            if let Err(error) = remove_abandoned(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished blob");
             }
         }
@@ -45,7 +41,6 @@ impl FileBlobStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
-                naming: RwLock::new(()),
                 made_shards: Mutex::default(),
             }),
         })
@@ -77,11 +72,8 @@ impl FileBlobStore {
 
     /// Removes a blob unless it was written again after `cutoff`.
     pub(crate) fn remove_if_older(&self, digest: Digest, cutoff: SystemTime) -> io::Result<bool> {
-        let _naming = self
-            .inner
-            .naming
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let naming = self.inner.naming()?;
+        naming.lock()?;
         let path = self.inner.path(digest);
         if fs::metadata(&path)?.modified()? >= cutoff {
             return Ok(false);
@@ -96,6 +88,19 @@ impl Inner {
         let hex = digest.hex();
         let (shard, rest) = hex.split_at(2);
         self.dir.join(shard).join(rest)
+    }
+
+    /// The file whose lock is held shared while a finished blob takes its name, exclusively while the sweep judges and removes one: so a blob that
+    /// is written again just now is never removed under its writer, which may be another process. Opened anew each time: the lock is the open
+    /// file's.
+    pub(crate) fn naming(&self) -> io::Result<fs::File> {
+        // For reading too: file systems of a network ask for it where a lock is shared.
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.dir.join("naming-lock"))
     }
 
     /// Makes the directory of a blob's shard where it is missing; its name is durable when this returns.
@@ -119,6 +124,20 @@ impl Inner {
 
     pub(crate) fn temporary_dir(&self) -> PathBuf {
         self.dir.join("tmp")
+    }
+}
+
+/// Removes a temporary file unless its writer is alive: that one holds its lock.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let file = match fs::OpenOptions::new().read(true).write(true).open(path) {
+        // It has got its name, or was dropped.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    match file.try_lock() {
+        Ok(()) => fs::remove_file(path),
+        Err(fs::TryLockError::WouldBlock) => Ok(()),
+        Err(fs::TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -247,6 +266,38 @@ mod tests {
         fs::write(dir.path().join("tmp/left"), b"half").unwrap();
         FileBlobStore::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_is_writing_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let mut writer = store.create().await.unwrap();
+        writer.write(Bytes::from_static(b"abc")).await.unwrap();
+        // A lock belongs to the open file: a second store sees what a second process would.
+        let beside = FileBlobStore::open(dir.path()).unwrap();
+        let (digest, _) = writer.finish().await.unwrap();
+        assert_eq!(get(&beside, digest, 10).await, b"abc");
+    }
+
+    #[tokio::test]
+    async fn the_sweep_waits_for_a_blob_that_takes_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let (digest, _) = put(&store, &[b"abc"]).await;
+        let old = SystemTime::now() - std::time::Duration::from_secs(7200);
+        let blob = fs::File::open(store.path(digest)).unwrap();
+        blob.set_modified(old).unwrap();
+        let naming = store.inner.naming().unwrap();
+        naming.lock_shared().unwrap();
+        let beside = FileBlobStore::open(dir.path()).unwrap();
+        let cutoff = old + std::time::Duration::from_secs(60);
+        let sweeping = std::thread::spawn(move || beside.remove_if_older(digest, cutoff));
+        // Another process writes the same content again.
+        blob.set_modified(SystemTime::now()).unwrap();
+        drop(naming);
+        assert!(!sweeping.join().unwrap().unwrap());
+        assert_eq!(get(&store, digest, 10).await, b"abc");
     }
 
     #[tokio::test]

@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::sync::{Arc, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -77,6 +78,18 @@ impl File {
     }
 }
 
+/// A new file, locked for as long as it is written.
+fn temporary(dir: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let file = NamedTempFile::new_in(dir)?;
+        file.as_file().lock()?;
+        // A process that has started just now may have taken it for abandoned, before it was locked.
+        if file.path().try_exists()? {
+            return Ok(file);
+        }
+    }
+}
+
 fn hash_all(mut hash: Sha256, batch: &[Bytes]) -> Sha256 {
     for bytes in batch {
         hash.update(bytes);
@@ -87,7 +100,7 @@ fn hash_all(mut hash: Sha256, batch: &[Bytes]) -> Sha256 {
 impl FileWriter {
     pub(crate) async fn create(inner: Arc<Inner>) -> Result<Self, BlobError> {
         let dir = inner.temporary_dir();
-        let file = blocking("create a blob", move || NamedTempFile::new_in(dir)).await?;
+        let file = blocking("create a blob", move || temporary(&dir)).await?;
         Ok(Self {
             inner,
             hash: Lane::Idle(Sha256::new()),
@@ -158,7 +171,8 @@ impl BlobWriter for FileWriter {
             let path = inner.path(digest);
             inner.make_shard(&path)?;
             {
-                let _naming = inner.naming.read().unwrap_or_else(PoisonError::into_inner);
+                let naming = inner.naming()?;
+                naming.lock_shared()?;
                 if fs::metadata(&path).is_ok_and(|existing| existing.len() == size) {
                     // The same content again: it counts as young from now on.
                     fs::File::open(&path)?.set_modified(SystemTime::now())?;

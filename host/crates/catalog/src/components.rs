@@ -1,5 +1,7 @@
 //! Uploading, reading and deleting components.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use model::Digest;
@@ -11,6 +13,9 @@ use ports::store::ComponentWriteError;
 use crate::header;
 use crate::inner::{Catalog, Inner};
 use crate::reference::Reference;
+
+/// How often a component that is waited for is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[async_trait]
 impl Components for Catalog {
@@ -66,7 +71,8 @@ impl Components for Catalog {
             if component.state != ComponentState::Compiling {
                 return Ok(component);
             }
-            ends.changed().await.expect("the sender lives in `self`");
+            // The end of a compilation in another server is not told here. An error cannot be: the sender lives in `self`.
+            let _ = tokio::time::timeout(LOOK_EVERY, ends.changed()).await;
         }
     }
 

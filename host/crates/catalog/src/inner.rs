@@ -95,6 +95,12 @@ impl Inner {
         self.queue.send(digest).ok();
     }
 
+    /// Whether it is queued or being compiled here.
+    pub(crate) fn is_pending(&self, digest: Digest) -> bool {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.contains_key(&digest)
+    }
+
     /// A compilation has ended and its result is stored. Answers whether it was asked for again while it ran.
     pub(crate) fn settle(&self, digest: Digest) -> bool {
         let again = self

@@ -4,6 +4,7 @@
 //! It owns no storage of its own: rows live behind `ports::store::ComponentStore`, the bytes in the blob store under their
 //! digest, the compiled code with the compiler. It knows no SQL, no wasmtime and no HTTP.
 
+mod abandoned;
 mod compile;
 mod components;
 mod config;

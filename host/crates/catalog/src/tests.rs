@@ -324,6 +324,23 @@ async fn a_restart_compiles_what_was_left() {
 }
 
 #[tokio::test]
+async fn what_one_server_does_not_finish_another_does_and_both_see_it() {
+    let stuck = Fixture::on(Arc::new(tempfile::tempdir().unwrap()), 0).await;
+    let other = Fixture::on(Arc::clone(&stuck.dir), 1).await;
+    let (uploaded, _) = stuck.catalog.upload(None, body(&component("a"))).await.unwrap();
+    let taking_over = other
+        .catalog
+        .clone()
+        .take_over_abandoned(Duration::ZERO, other.shutdown.clone());
+    let taking_over = tokio::spawn(taking_over);
+    let ready = stuck.catalog.wait_ready(uploaded.digest).await.unwrap();
+    assert_eq!(ready.state, ComponentState::Ready);
+    assert_eq!((stuck.compilations(), other.compilations()), (0, 1));
+    other.stop().await;
+    taking_over.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failure_of_the_machine_is_tried_again() {
     let fixture = Fixture::new().await;
     fixture.ready("broken", None).await;

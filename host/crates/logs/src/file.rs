@@ -49,3 +49,11 @@ pub(crate) fn read(path: &Path, from: u64, max_lines: usize) -> io::Result<(Vec<
     }
     Ok((lines, next))
 }
+
+/// Removes all logs of a run.
+pub(crate) async fn delete_run(dir: &Path, run: RunUuid) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(run_dir(dir, run)).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -2,9 +2,13 @@
 //!
 //! One thread writes all logs, in the order in which it gets them. The queue in front of it is bounded in bytes: lines that do
 //! not fit are dropped, counted, and the log says so. Logs are not synced: a crash of the machine may lose the last of them.
+//!
+//! [`FileLogStore`] writes and reads, in the process that runs tasks. [`SharedLogs`] reads what another process writes.
 
 mod file;
+mod shared;
 mod store;
 mod writer;
 
+pub use shared::SharedLogs;
 pub use store::FileLogStore;

@@ -209,10 +209,7 @@ impl LogReader for FileLogStore {
     }
 
     async fn delete_run(&self, run: RunUuid) -> io::Result<()> {
-        match tokio::fs::remove_dir_all(file::run_dir(&self.dir, run)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        file::delete_run(&self.dir, run).await
     }
 }
 

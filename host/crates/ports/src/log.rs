@@ -121,8 +121,13 @@ impl LogKey {
 pub trait LogReader: Send + Sync + 'static {
     /// Up to `max_lines` from a position (0 is the start). A log that was never written is empty.
     async fn read(&self, key: LogKey, from: u64, max_lines: usize) -> std::io::Result<LogPart>;
-    /// Waits until there is something after `from` or the log has ended (at once where it is not live).
+    /// Waits until there is something after `from` or the log has ended (at once where it is not live). Where another process writes the log
+    /// it may return although there is nothing: it is not known here whether the try is over.
     async fn wait(&self, key: LogKey, from: u64);
+    /// Gives a log whose try is over a moment to be written to its end; `false` where more came meanwhile.
+    async fn settle(&self, _key: LogKey) -> bool {
+        true
+    }
     /// Removes all logs of a run.
     async fn delete_run(&self, run: model::RunUuid) -> std::io::Result<()>;
 }

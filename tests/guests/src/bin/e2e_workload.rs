@@ -132,6 +132,23 @@ fn endless() {
     }
 }
 
+#[data]
+struct Talk {
+    lines: u32,
+    endless: bool,
+}
+
+/// Says so many lines, and then ends or does not.
+#[task]
+fn talk(input: Talk) {
+    for number in 1..=input.lines {
+        println!("line {number}");
+    }
+    while input.endless {
+        std::hint::spin_loop();
+    }
+}
+
 /// Takes memory until it gets no more.
 #[task]
 fn eat_memory() -> usize {

@@ -5,6 +5,7 @@ mod token;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -49,6 +50,11 @@ impl Authenticator {
     /// A token for the user, without a password: for programs that run as the server's owner.
     pub fn issue(&self, user: &str, now: Timestamp) -> Result<String, ApiError> {
         self.tokens.issue(user, now)
+    }
+
+    /// The same, for less than a day.
+    pub fn issue_for(&self, user: &str, lifetime: Duration, now: Timestamp) -> Result<String, ApiError> {
+        self.tokens.issue_for(user, lifetime, now)
     }
 
     /// A token for a name and a password.

@@ -42,11 +42,15 @@ impl Tokens {
     }
 
     pub(crate) fn issue(&self, user: &str, now: Timestamp) -> Result<String, ApiError> {
+        self.issue_for(user, LIFETIME, now)
+    }
+
+    pub(crate) fn issue_for(&self, user: &str, lifetime: Duration, now: Timestamp) -> Result<String, ApiError> {
         let claims = Claims {
             sub: user.to_owned(),
             aud: AUDIENCE.to_owned(),
             iat: now.0.div_euclid(1_000_000),
-            exp: now.plus(LIFETIME).0.div_euclid(1_000_000),
+            exp: now.plus(lifetime).0.div_euclid(1_000_000),
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(ApiError::internal)
     }
@@ -69,6 +73,9 @@ mod tests {
         let token = tokens.issue("admin", now).unwrap();
         assert_eq!(tokens.verify(&token, now).as_deref(), Some("admin"));
         assert_eq!(tokens.verify(&token, now.plus(LIFETIME)), None);
+        let brief = tokens.issue_for("admin", Duration::from_secs(60), now).unwrap();
+        assert_eq!(tokens.verify(&brief, now).as_deref(), Some("admin"));
+        assert_eq!(tokens.verify(&brief, now.plus(Duration::from_secs(60))), None);
         assert_eq!(Tokens::new(b"another key").verify(&token, now), None);
         let (head, signature) = token.rsplit_once('.').unwrap();
         assert_eq!(tokens.verify(head, now), None);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::logs::{self, Reader, TaskInstancesLogResponse, Wanted};
+use super::logs::{self, IsOver, Reader, TaskInstancesLogResponse, Wanted};
 use super::{dag_runs, under};
 use crate::error::{ApiError, Code};
 use crate::openapi::{Kind, Op, PAGE, Param, Routes};
@@ -280,7 +280,23 @@ async fn log(
     query.finish()?;
     let row = find(&app, &path).await?;
     let key = LogKey::of_callback(row.run_uuid, row.id);
-    let reader = Reader::new(&app, key, &wanted, row.state != CallbackState::Running);
+    let over = (row.state != CallbackState::Running, row.ended_at);
+    let filter = CallbackFilter {
+        dag_id: Some(row.dag_id),
+        run_id: Some(row.run_id),
+        id: Some(row.id),
+        ..CallbackFilter::default()
+    };
+    let ask = Arc::clone(&app);
+    let is_over: IsOver = Box::new(move || {
+        let (app, filter) = (Arc::clone(&ask), filter.clone());
+        Box::pin(async move {
+            let listed = app.metadata.callbacks(&filter, Page { limit: 1, offset: 0 }).await?;
+            let row = listed.items.first();
+            Ok(row.is_none_or(|row| row.run_uuid != key.run_uuid || row.state != CallbackState::Running))
+        })
+    });
+    let reader = Reader::new(&app, key, &wanted, over, is_over);
     logs::answer(&app, reader, &wanted).await
 }
 

@@ -10,13 +10,18 @@ use model::{DagId, RunId};
 use ports::control::RunEvent;
 use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 
 use super::wait::permit;
 use super::{dag_runs, under};
 use crate::error::ApiError;
 use crate::openapi::{Kind, Op, Routes};
 use crate::request::{PathArgs, Query};
-use crate::state::App;
+use crate::state::{App, EventsOf};
+
+/// The header of an event stream that names the scheduler in this process. A server without one does not have it: whoever follows a scheduler is
+/// told what it already told.
+pub const EVENTS_OF: &str = "airtight-events-of";
 
 pub(crate) fn add(routes: Routes) -> Routes {
     routes
@@ -122,17 +127,21 @@ fn stream(
 ) -> Result<Response, ApiError> {
     let permit = permit(&app)?;
     let heartbeat = app.limits.heartbeat;
-    let state = (app, receiver, selection, first, permit);
-    let events = futures::stream::unfold(state, |(app, mut receiver, selection, mut first, permit)| async move {
+    let of = app.events_of.clone();
+    let gaps = Gaps::of(&of);
+    let state = (app, receiver, gaps, selection, first, permit);
+    let events = futures::stream::unfold(state, |state| async move {
+        let (app, mut receiver, mut gaps, selection, mut first, permit) = state;
         if let Some(first) = first.take() {
             return Some((
                 Ok::<_, Infallible>(shape(&first)),
-                (app, receiver, selection, None, permit),
+                (app, receiver, gaps, selection, None, permit),
             ));
         }
         let event = loop {
             let received = tokio::select! {
                 received = receiver.recv() => received,
+                () = gaps.next() => Err(RecvError::Lagged(0)),
                 () = app.shutdown.cancelled() => return None,
             };
             match received {
@@ -147,9 +156,40 @@ fn stream(
                 Err(RecvError::Closed) => return None,
             }
         };
-        Some((Ok(event), (app, receiver, selection, None, permit)))
+        Some((Ok(event), (app, receiver, gaps, selection, None, permit)))
     });
-    Ok(Sse::new(events)
+    let mut response = Sse::new(events)
         .keep_alive(KeepAlive::new().interval(heartbeat).text("heartbeat"))
-        .into_response())
+        .into_response();
+    if let EventsOf::This(scheduler) = of
+        && let Ok(scheduler) = scheduler.to_string().try_into()
+    {
+        response.headers_mut().insert(EVENTS_OF, scheduler);
+    }
+    Ok(response)
+}
+
+/// Tells where events may have been missed on their way to this process, from now on.
+struct Gaps(Option<watch::Receiver<u64>>);
+
+impl Gaps {
+    fn of(events: &EventsOf) -> Self {
+        match events {
+            EventsOf::This(_) => Self(None),
+            EventsOf::Another(gaps) => {
+                let mut gaps = gaps.clone();
+                gaps.mark_unchanged();
+                Self(Some(gaps))
+            }
+        }
+    }
+
+    async fn next(&mut self) {
+        if let Some(gaps) = &mut self.0
+            && gaps.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
 }

@@ -1,6 +1,7 @@
 //! The logs of tries: in parts as Airflow gives them, as text, or followed live.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -8,9 +9,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _};
-use model::MapIndex;
+use model::{MapIndex, Timestamp};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogSource};
+use ports::query::TiRow;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -126,37 +129,78 @@ const fn is_bidi(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// For how long after its end a try may still be on its way into its log, where another process writes it.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Asks the database whether the try is over: nothing will be written any more, whether the log says so or not.
+pub(super) type IsOver = Box<dyn Fn() -> BoxFuture<'static, Result<bool, ApiError>> + Send + Sync>;
+
 /// Where a reader is in a log.
 pub(super) struct Reader {
     app: Arc<App>,
     key: LogKey,
     at: u64,
-    /// The try is over: nothing will be written any more, whether the log says so or not.
+    is_over: IsOver,
     over: bool,
+    /// The try has only just ended: its last lines may not be written yet.
+    fresh: bool,
+    /// It was waited for more. Who waits in vain is to ask whether the try is over.
+    waited: bool,
     ended: bool,
 }
 
 impl Reader {
-    pub(super) fn new(app: &Arc<App>, key: LogKey, wanted: &Wanted, over: bool) -> Self {
+    /// `over` is whether the try is over now, and when it ended, if that is known.
+    pub(super) fn new(
+        app: &Arc<App>,
+        key: LogKey,
+        wanted: &Wanted,
+        over: (bool, Option<Timestamp>),
+        is_over: IsOver,
+    ) -> Self {
+        let (over, ended_at) = over;
+        let now = app.clock.now();
         Self {
             app: Arc::clone(app),
             key,
             at: wanted.from,
+            is_over,
             over,
+            fresh: over && ended_at.is_some_and(|at| now.since(at) < FRESH),
+            waited: false,
             ended: false,
         }
     }
 
     async fn part(&mut self) -> Result<LogPart, ApiError> {
-        let part = self
-            .app
-            .logs
-            .read(self.key, self.at, PART_LINES)
-            .await
-            .map_err(ApiError::internal)?;
-        self.at = part.next;
-        self.ended = part.ended || (self.over && part.lines.is_empty());
-        Ok(part)
+        loop {
+            let part = self
+                .app
+                .logs
+                .read(self.key, self.at, PART_LINES)
+                .await
+                .map_err(ApiError::internal)?;
+            self.at = part.next;
+            self.ended = part.ended;
+            if part.ended || !part.lines.is_empty() {
+                return Ok(part);
+            }
+            if !self.over && self.waited {
+                self.over = (self.is_over)().await?;
+                self.fresh = self.over;
+            }
+            if !self.fresh {
+                self.ended = self.over;
+                return Ok(part);
+            }
+            // Read once more after nothing came for a moment.
+            self.fresh = !self.app.logs.settle(self.key).await;
+        }
+    }
+
+    async fn wait(&mut self) {
+        self.app.logs.wait(self.key, self.at).await;
+        self.waited = true;
     }
 }
 
@@ -224,9 +268,23 @@ async fn get(
         try_number: number,
         callback: None,
     };
-    let over = number < row.try_number || !row.state.is_dispatched();
-    let reader = Reader::new(&app, key, &wanted, over);
+    let over = (is_over(&row, &key), row.end_date);
+    let ids = (row.dag_id, row.run_id, row.task_id);
+    let ask = Arc::clone(&app);
+    let is_over: IsOver = Box::new(move || {
+        let (app, (dag_id, run_id, task_id)) = (Arc::clone(&ask), ids.clone());
+        Box::pin(async move {
+            let row = app.metadata.task_instance(&dag_id, &run_id, &task_id, map_index);
+            Ok(row.await?.is_none_or(|row| is_over(&row, &key)))
+        })
+    });
+    let reader = Reader::new(&app, key, &wanted, over, is_over);
     answer(&app, reader, &wanted).await
+}
+
+/// Whether the try of a log is over, by the row of its task instance.
+fn is_over(row: &TiRow, key: &LogKey) -> bool {
+    row.run_uuid != key.run_uuid || key.try_number < row.try_number || !row.state.is_dispatched()
 }
 
 /// The log in the form that is asked for.
@@ -290,6 +348,7 @@ fn followed(reader: Reader, media: Media, permit: OwnedSemaphorePermit) -> Resul
     let heartbeat = reader.app.limits.heartbeat;
     let parts = futures::stream::unfold(Some((reader, permit)), |state| async move {
         let (mut reader, permit) = state?;
+        let shutdown = reader.app.shutdown.clone();
         loop {
             let part = match reader.part().await {
                 Ok(part) => part,
@@ -303,8 +362,8 @@ fn followed(reader: Reader, media: Media, permit: OwnedSemaphorePermit) -> Resul
                 return None;
             }
             tokio::select! {
-                () = reader.app.logs.wait(reader.key, reader.at) => {}
-                () = reader.app.shutdown.cancelled() => return None,
+                () = reader.wait() => {}
+                () = shutdown.cancelled() => return None,
             }
         }
     });
@@ -334,8 +393,6 @@ fn followed(reader: Reader, media: Media, permit: OwnedSemaphorePermit) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use model::Timestamp;
-
     use super::*;
 
     #[test]

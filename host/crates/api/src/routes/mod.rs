@@ -32,6 +32,7 @@ mod tries;
 mod wait;
 mod xcoms;
 
+pub use events::EVENTS_OF;
 pub use router::router;
 #[cfg(test)]
 pub(crate) use router::routes;

@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use self::fake::{Fake, FixedClock, NOW};
-use crate::{Authenticator, BodyLimits, State, router};
+use crate::{Authenticator, BodyLimits, EventsOf, State, router};
 
 pub(crate) const PASSWORD: &str = "correct horse";
+pub(crate) const SCHEDULER: uuid::Uuid = uuid::Uuid::from_u128(5);
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 pub(crate) struct Server {
@@ -61,6 +62,10 @@ impl Answer {
 
 impl Server {
     pub(crate) fn new() -> Self {
+        Self::telling(EventsOf::This(SCHEDULER))
+    }
+
+    pub(crate) fn telling(events_of: EventsOf) -> Self {
         let limits = BodyLimits {
             json_bytes: 64 << 10,
             component_bytes: 256 << 10,
@@ -83,6 +88,7 @@ impl Server {
             clock: Arc::new(FixedClock),
             authenticator,
             limits,
+            events_of,
             shutdown: shutdown.clone(),
         });
         Self {

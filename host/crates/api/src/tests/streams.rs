@@ -5,8 +5,9 @@ use model::{DagId, DagRunState, RunId};
 use ports::control::RunEvent;
 use serde_json::json;
 
-use super::Server;
 use super::fake::NOW;
+use super::{SCHEDULER, Server};
+use crate::{EVENTS_OF, EventsOf};
 
 async fn open(server: &Server, path: &str) -> BodyDataStream {
     let request = server.request(&Method::GET, path).body(Body::empty()).unwrap();
@@ -82,4 +83,33 @@ async fn a_silent_stream_says_that_it_is_alive_and_ends_at_shutdown() {
     while let Some(text) = next(&mut stream).await {
         assert_eq!(text.trim(), ": heartbeat");
     }
+}
+
+#[tokio::test]
+async fn a_stream_says_whose_events_it_tells_and_where_some_may_be_missing() {
+    let server = Server::new();
+    let events = |server: &Server| {
+        let request = server.request(&Method::GET, "/api/v2/events");
+        request.body(Body::empty()).unwrap()
+    };
+    let own = server.raw(events(&server)).await;
+    assert_eq!(own.headers()[EVENTS_OF], SCHEDULER.to_string());
+
+    let (missed, gaps) = tokio::sync::watch::channel(3);
+    let server = Server::telling(EventsOf::Another(gaps));
+    let told = server.raw(events(&server)).await;
+    assert!(!told.headers().contains_key(EVENTS_OF));
+    let mut stream = told.into_body().into_data_stream();
+    server.fake.events.send(event("etl", "r")).unwrap();
+    assert!(
+        next(&mut stream).await.unwrap().contains("dag_run"),
+        "nothing was missed before"
+    );
+    missed.send(4).unwrap();
+    assert_eq!(
+        next(&mut stream).await.unwrap(),
+        "event: lagged\ndata: {\"missed\":0}\n\n"
+    );
+    drop(missed);
+    assert_eq!(next(&mut stream).await.unwrap().trim(), ": heartbeat");
 }

@@ -31,8 +31,10 @@ pub(crate) fn finish(digest: Digest, result: &Result<Inspected, Refusal>) -> Res
         .arg(serde_json::to_string(&inspected.imports)?)
         .arg(serde_json::to_string(&inspected.descriptor)?)
         .arg(digest),
+        // Two servers may have compiled it: that one of them could not does not matter where the other could.
         Err(refusal) => Statement::new(
-            "UPDATE component SET state = 'refused', refusal_code = ?, refusal_message = ? WHERE digest = ?",
+            "UPDATE component SET state = 'refused', refusal_code = ?, refusal_message = ? \
+             WHERE digest = ? AND state <> 'ready'",
         )
         .arg(&refusal.code)
         .arg(&refusal.message)

@@ -46,7 +46,7 @@ async fn a_component_is_compiled_once_and_comes_back_whole(
     let refused = db.component(digest).await.unwrap().unwrap();
     assert_eq!(
         (refused.state, refused.refusal),
-        (ComponentState::Refused, Some(refusal))
+        (ComponentState::Refused, Some(refusal.clone()))
     );
     db.restart_component(digest).await.unwrap();
     assert_eq!(db.compiling_components().await.unwrap(), [digest]);
@@ -61,6 +61,8 @@ async fn a_component_is_compiled_once_and_comes_back_whole(
         imports: vec!["airtight:task/blobs@0.1.0".into()],
     };
     db.finish_component(digest, &Ok(inspected.clone())).await.unwrap();
+    // Another server that compiles the same component fails for a reason of its own, later.
+    db.finish_component(digest, &Err(refusal)).await.unwrap();
     let ready = db.component(digest).await.unwrap().unwrap();
     assert_eq!(
         (ready.state, ready.refusal, ready.size),

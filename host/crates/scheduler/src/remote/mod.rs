@@ -161,8 +161,13 @@ impl Inner {
 
     /// Why nobody can be asked now, if so.
     fn absence(&self) -> Option<String> {
-        let seen = self.seen.borrow();
-        let Some(seen) = &*seen else {
+        self.absence_in(self.seen.borrow().as_ref())
+    }
+
+    /// Why nobody could be asked when this was seen. It takes no second look: who holds what was seen must not wait for it once more, for the writer
+    /// that may have come between the two looks waits as well.
+    fn absence_in(&self, seen: Option<&SeenScheduler>) -> Option<String> {
+        let Some(seen) = seen else {
             return Some("it is not known yet which scheduler is running".to_owned());
         };
         match seen.scheduler_id {
@@ -180,7 +185,7 @@ impl Inner {
 
     async fn await_scheduler(&self) -> Result<(), ControlError> {
         let mut changes = self.seen.subscribe();
-        let there = changes.wait_for(|_| self.absence().is_none());
+        let there = changes.wait_for(|seen| self.absence_in(seen.as_ref()).is_none());
         match tokio::time::timeout(self.config.scheduler_patience, there).await {
             Ok(_) => Ok(()),
             Err(_) => {

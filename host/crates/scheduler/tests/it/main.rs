@@ -26,3 +26,4 @@ mod remote;
 mod shutdown;
 mod simulation;
 mod throughput;
+mod watched_scheduler;

@@ -521,3 +521,72 @@ async fn a_component_that_was_left_behind_becomes_ready() {
         server.log()
     );
 }
+
+/// What a run may refer to is what its caller may read: not any digest that somebody knows.
+async fn a_reference_in_conf_is_no_permission(database: Database) {
+    let (server, api, _) = pair(&database, &[]).await;
+    let (here, there) = (server.client().await, api.client().await);
+    let dag =
+        "dag: reads\ntasks:\n  read: {component: workload@1, task: read_blob, input: {blob: \"{{ conf.blob }}\"}}\n";
+    here.deploy(dag).await.ok();
+    let component = here.get("/components/workload@1").await.ok();
+    let component = json!({"$blob": component["digest"], "size": component["size"]});
+    let unknown = json!({"$blob": format!("sha256:{}", "0".repeat(64)), "size": 1});
+    for client in [&here, &there] {
+        let path = format!("/blobs/{}", component["$blob"].as_str().unwrap());
+        client.get(&path).await.expect(404);
+        for blob in [&component, &unknown] {
+            let body = json!({"logical_date": null, "conf": {"blob": blob, "again": [blob]}});
+            let refused = client.post("/dags/reads/dagRuns", &body).await.expect(400);
+            assert_eq!(refused["code"], "invalid_params", "{refused}");
+            let detail = refused["detail"].as_str().unwrap();
+            let digest = blob["$blob"].as_str().unwrap();
+            assert!(
+                detail.contains(&format!("there is no blob `{digest}` that you may read")),
+                "{detail}"
+            );
+        }
+        let odd = json!({"logical_date": null, "conf": {"blob": {"$blob": "x", "size": 1}}});
+        let refused = client.post("/dags/reads/dagRuns", &odd).await.expect(400);
+        assert_eq!(refused["code"], "invalid_params", "{refused}");
+    }
+    assert_eq!(here.get("/dags/reads/dagRuns").await.ok()["total_entries"], 0);
+    // Uploaded at one server, referred to at the other.
+    for (at, content, client) in [(&here, "here", &there), (&there, "there", &here)] {
+        let upload = at.request(Method::POST, "/blobs").body(content);
+        let blob = at.send(upload).await.unwrap().expect(201);
+        let path = format!("/blobs/{}", blob["$blob"].as_str().unwrap());
+        let read = client.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(read.text().await.unwrap(), content);
+        let mut wrong = blob.clone();
+        wrong["size"] = json!(1);
+        let body = json!({"logical_date": null, "conf": {"blob": wrong}});
+        let refused = client.post("/dags/reads/dagRuns", &body).await.expect(400);
+        assert!(
+            refused["detail"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("has {} bytes, not 1", content.len()))
+        );
+        let run_id = client.trigger("reads", json!({"blob": blob})).await;
+        assert_eq!(client.wait("reads", &run_id).await, "success");
+        let read = client.xcom("reads", &run_id, "read", "return_value").await;
+        assert_eq!(read["digest"], blob["$blob"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_in_conf_is_no_permission_on_sqlite() {
+    a_reference_in_conf_is_no_permission(Database::Own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reference_in_conf_is_no_permission_on_postgres() {
+    match test_postgres::database().await {
+        Some(database) => a_reference_in_conf_is_no_permission(Database::Postgres(Box::new(database))).await,
+        None => skip(
+            "a_reference_in_conf_is_no_permission_on_postgres",
+            "PostgreSQL is not installed",
+        ),
+    }
+}

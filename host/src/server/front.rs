@@ -52,6 +52,7 @@ pub(super) async fn serve(
         deployer: Arc::new(behind.catalog),
         logs: behind.logs,
         blobs: Arc::new(parts.blobs.clone()),
+        uploads: parts.database.clone(),
         clock: parts.clock.clone(),
         authenticator: behind.authenticator,
         limits: BodyLimits {

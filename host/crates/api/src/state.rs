@@ -1,16 +1,17 @@
 //! What the handlers share: the traits that the binary wired, and a few bounded caches.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use model::{Clock, DagId, Digest};
+use model::{Clock, DagId};
 use ports::component::Components;
 use ports::control::Control;
 use ports::deploy::Deployer;
 use ports::log::LogReader;
 use ports::payload::BlobStore;
 use ports::query::Metadata;
+use ports::store::BlobUploads;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -21,8 +22,6 @@ use crate::shape::DagVersionResponse;
 
 /// Versions never change, so a cache of them needs no invalidation; it is emptied when it is full.
 const VERSION_CACHE: usize = 1_024;
-/// How many uploaded blobs are remembered that nothing refers to yet.
-const UPLOADED_BLOBS: usize = 10_000;
 
 /// What the API is built on.
 pub struct State {
@@ -38,6 +37,8 @@ pub struct State {
     pub logs: Arc<dyn LogReader>,
     /// Large values.
     pub blobs: Arc<dyn BlobStore>,
+    /// Which of them were uploaded.
+    pub uploads: Arc<dyn BlobUploads>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who may call.
@@ -98,7 +99,6 @@ pub(crate) struct App {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) openapi: bytes::Bytes,
     versions: Mutex<HashMap<Uuid, DagVersionResponse>>,
-    uploaded: Mutex<Uploaded>,
 }
 
 impl std::ops::Deref for App {
@@ -108,19 +108,12 @@ impl std::ops::Deref for App {
     }
 }
 
-#[derive(Default)]
-struct Uploaded {
-    known: HashSet<Digest>,
-    order: VecDeque<Digest>,
-}
-
 impl App {
     pub(crate) fn new(state: State, openapi: bytes::Bytes) -> Self {
         Self {
             streams: Arc::new(Semaphore::new(state.limits.streams)),
             openapi,
             versions: Mutex::default(),
-            uploaded: Mutex::default(),
             state,
         }
     }
@@ -149,24 +142,5 @@ impl App {
         }
         versions.insert(uuid, shape.clone());
         Ok(Some(shape))
-    }
-
-    /// Remembers an upload, so that its owner can read it before anything refers to it.
-    pub(crate) fn remember_upload(&self, digest: Digest) {
-        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if uploaded.known.insert(digest) {
-            uploaded.order.push_back(digest);
-        }
-        if uploaded.order.len() > UPLOADED_BLOBS
-            && let Some(oldest) = uploaded.order.pop_front()
-        {
-            uploaded.known.remove(&oldest);
-        }
-    }
-
-    /// Whether the blob was uploaded here.
-    pub(crate) fn was_uploaded(&self, digest: Digest) -> bool {
-        let uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
-        uploaded.known.contains(&digest)
     }
 }

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use model::{Digest, Timestamp};
 use ports::component::{Component, Inspected, Refusal, Tag};
 use ports::query::{Listed, Page, QueryError};
-use ports::store::{BlobRefs, ComponentStore, ComponentWriteError};
+use ports::store::{BlobRefs, BlobUploads, ComponentStore, ComponentWriteError};
 
 use crate::Db;
 use crate::error::{query_error, query_failure};
 use crate::sql::{Failure, WriteTx};
-use crate::table::{checkpoint, component, component_tag, xcom};
+use crate::table::{checkpoint, component, component_tag, uploaded_blob, xcom};
 
 /// Digests of one statement; SQLite takes 32,766 arguments, PostgreSQL 65,535.
 const DIGESTS_PER_STATEMENT: usize = 10_000;
@@ -154,6 +154,19 @@ impl ComponentStore for Db {
             .await
             .map_err(write_error)?;
         tx.commit().await.map_err(write_failure)
+    }
+}
+
+#[async_trait]
+impl BlobUploads for Db {
+    async fn add_upload(&self, digest: Digest, size: u64, now: Timestamp) -> Result<(), QueryError> {
+        let add = uploaded_blob::add(digest, size, now);
+        self.database.run(vec![add]).await.map_err(query_failure)
+    }
+
+    async fn forget_uploads(&self, before: Timestamp) -> Result<(), QueryError> {
+        let forget = uploaded_blob::forget(before);
+        self.database.run(vec![forget]).await.map_err(query_failure)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::Db;
 use crate::error::query_error;
 use crate::query;
 use crate::sql::Statement;
-use crate::table::{audit_log, dag, dag_run, dag_version, hitl_detail, slot_pool, task_instance, xcom};
+use crate::table::{audit_log, dag, dag_run, dag_version, hitl_detail, slot_pool, task_instance, uploaded_blob, xcom};
 
 impl Db {
     async fn dag_rows(&self, rows: Vec<dag::Stored>) -> Result<Vec<DagRow>, QueryError> {
@@ -204,8 +204,8 @@ impl Metadata for Db {
         Ok(row.value.is_some().then_some(row))
     }
 
-    async fn blob_is_referenced(&self, digest: Digest) -> Result<bool, QueryError> {
-        let found = self.first(xcom::referenced(&[digest]), |_| Ok(())).await?;
+    async fn blob_is_readable(&self, digest: Digest) -> Result<bool, QueryError> {
+        let found = self.first(uploaded_blob::readable(&[digest]), |_| Ok(())).await?;
         Ok(found.is_some())
     }
 

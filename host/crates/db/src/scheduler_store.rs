@@ -23,7 +23,7 @@ use crate::Db;
 use crate::error::{commit_error, query_error, query_failure, write_error};
 use crate::table::{
     callback, checkpoint, dag, dag_run, dag_version, inbox, intent, purge, scheduler_lease, slot_pool, task_instance,
-    xcom,
+    uploaded_blob, xcom,
 };
 use crate::tick;
 
@@ -281,6 +281,10 @@ impl SchedulerStore for Db {
         intents
             .and_then(|intents| intent::with_runs(intents, &runs))
             .map_err(query_error)
+    }
+
+    async fn readable_blobs(&self, digests: &[Digest]) -> Result<Vec<(Digest, u64)>, QueryError> {
+        self.all(uploaded_blob::readable(digests), uploaded_blob::read).await
     }
 
     async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {

@@ -573,8 +573,8 @@ pub trait Metadata: Send + Sync + 'static {
         map_index: MapIndex,
         key: &str,
     ) -> Result<Option<XcomRow>, QueryError>;
-    /// Whether anything refers to the blob.
-    async fn blob_is_referenced(&self, digest: Digest) -> Result<bool, QueryError>;
+    /// Whether people may read the blob: it was uploaded, or an XCom or a run refers to it.
+    async fn blob_is_readable(&self, digest: Digest) -> Result<bool, QueryError>;
     /// The audit log, newest first.
     async fn audit_log(&self, dag_id: Option<&DagId>, page: Page) -> Result<Listed<AuditRow>, QueryError>;
     /// The pools, in the order of their names.

@@ -527,6 +527,8 @@ pub trait SchedulerStore: Send + Sync + 'static {
     ) -> Result<bool, CommitError>;
     /// The intents that are not done, oldest first.
     async fn intents(&self) -> Result<Vec<Intent>, QueryError>;
+    /// Of these blobs, those that people may read, with the sizes that are known of them: what was uploaded, and what an XCom or a run refers to.
+    async fn readable_blobs(&self, digests: &[Digest]) -> Result<Vec<(Digest, u64)>, QueryError>;
     /// The rows of the inbox that have no answer, but for these, oldest first, at most `limit`.
     async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError>;
     /// Writes answers, as JSON text, into rows of the inbox that have none.
@@ -597,6 +599,15 @@ pub trait ComponentStore: Send + Sync + 'static {
     async fn delete_tag(&self, tag: &Tag) -> Result<(), ComponentWriteError>;
     /// Deletes a component and its tags (their names stay taken). Refuses while any DAG version uses it.
     async fn delete_component(&self, digest: Digest) -> Result<(), ComponentWriteError>;
+}
+
+/// Blobs that people upload.
+#[async_trait]
+pub trait BlobUploads: Send + Sync + 'static {
+    /// Somebody uploaded a blob: from now on people may read it.
+    async fn add_upload(&self, digest: Digest, size: u64, now: Timestamp) -> Result<(), QueryError>;
+    /// Forgets uploads of before this time. What something refers to may be read all the same.
+    async fn forget_uploads(&self, before: Timestamp) -> Result<(), QueryError>;
 }
 
 /// Blobs that nothing refers to.

@@ -101,6 +101,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     services.spawn(sweep::run(
         parts.blobs.clone(),
         parts.database.clone(),
+        parts.database.clone(),
         {
             let handle = handle.clone();
             move || handle.oldest_start()

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use blobs::FileBlobStore;
 use model::Timestamp;
-use ports::store::BlobRefs;
+use ports::store::{BlobRefs, BlobUploads};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -17,6 +17,7 @@ const YOUNG: Duration = Duration::from_secs(3600);
 pub(crate) async fn run(
     store: FileBlobStore,
     refs: Arc<dyn BlobRefs>,
+    uploads: Arc<dyn BlobUploads>,
     oldest_start: impl Fn() -> Option<Timestamp>,
     every: Duration,
     shutdown: CancellationToken,
@@ -32,6 +33,17 @@ pub(crate) async fn run(
         }
         let now = SystemTime::now();
         let young = young(oldest_start(), now);
+        let since = now
+            .checked_sub(young)
+            .and_then(|since| since.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let since = since.and_then(|since| i64::try_from(since.as_micros()).ok());
+        // First, so that nothing refers any more to what is removed next.
+        if let Some(since) = since
+            && let Err(error) = uploads.forget_uploads(Timestamp(since)).await
+        {
+            warn!("cannot forget old uploads: {error}");
+            continue;
+        }
         let sweep = blobs::sweep(&store, refs.as_ref(), now, young);
         let swept = tokio::select! {
             () = shutdown.cancelled() => return,

@@ -1,5 +1,5 @@
 //! Blobs: large values, named by their content. A digest is a name, not a permission: only what something refers to can
-//! be read, or what was uploaded here and is not referred to yet.
+//! be read, or what was uploaded and is not referred to yet.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ async fn upload(
         writer.write(bytes.map_err(|error| error.to_api())?).await?;
     }
     let (digest, size) = writer.finish().await?;
-    app.remember_upload(digest);
+    // Written down before it is answered: any server of this database may be asked next.
+    app.uploads.add_upload(digest, size, app.clock.now()).await?;
     let response = BlobResponse {
         digest: digest.to_string(),
         size,
@@ -87,7 +88,7 @@ async fn download(State(app): State<Arc<App>>, path: PathArgs) -> Result<Respons
         )
     };
     let digest: Digest = path.text("digest").parse().map_err(|_| missing())?;
-    if !app.was_uploaded(digest) && !app.metadata.blob_is_referenced(digest).await? {
+    if !app.metadata.blob_is_readable(digest).await? {
         return Err(missing());
     }
     let reader = app.blobs.open(digest).await?;

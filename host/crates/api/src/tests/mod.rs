@@ -85,6 +85,7 @@ impl Server {
             deployer: fake.clone(),
             logs: fake.clone(),
             blobs: fake.clone(),
+            uploads: fake.clone(),
             clock: Arc::new(FixedClock),
             authenticator,
             limits,

@@ -17,4 +17,5 @@ pub(crate) mod slot_pool;
 pub(crate) mod task_instance;
 pub(crate) mod task_instance_heartbeat;
 pub(crate) mod task_instance_note;
+pub(crate) mod uploaded_blob;
 pub(crate) mod xcom;

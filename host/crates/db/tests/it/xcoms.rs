@@ -4,10 +4,12 @@ use model::{DagRunKey, Digest, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::executor::BlobRef;
 use ports::payload::XcomValue;
 use ports::query::{Metadata, Page, XcomFilter};
-use ports::store::{BlobRefs, NewRun, SchedulerStore, TickWrite, XcomWrite};
+use ports::store::{BlobRefs, BlobUploads as _, NewRun, SchedulerStore, TickWrite, XcomWrite};
 use rstest::rstest;
 
-use crate::support::{Backend, NOW, TestDb, dag_id, key, new_run, purge, run_id, task_id, ti, tick, version, xcom};
+use crate::support::{
+    Backend, NOW, TestDb, dag_id, key, new_run, purge, run_id, seconds, task_id, ti, tick, version, xcom,
+};
 
 fn blob(name: &str, size: u64, media_type: Option<&str>) -> BlobRef {
     BlobRef {
@@ -102,8 +104,8 @@ async fn references_follow_their_values(#[values(Backend::Sqlite, Backend::Postg
     let values = test.values(1, 0, "return_value").await;
     assert_eq!(values[0].1.blobs, twice);
     assert_eq!(unreferenced().await, [unknown]);
-    assert!(db.blob_is_referenced(rows.digest).await.unwrap());
-    assert!(!db.blob_is_referenced(unknown).await.unwrap());
+    assert!(db.blob_is_readable(rows.digest).await.unwrap());
+    assert!(!db.blob_is_readable(unknown).await.unwrap());
 
     // A repeat replaces the references too.
     test.commit(
@@ -293,4 +295,31 @@ async fn xcoms_are_filtered_and_shown(#[values(Backend::Sqlite, Backend::Postgre
     assert_eq!(row.value.unwrap().blobs, [blob("report", 3, None)]);
     assert_eq!(&*get("load", "return_value").await.unwrap().value.unwrap().value, "1");
     assert!(get("load", "report").await.is_none());
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_was_uploaded_may_be_read_for_a_while(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let [old, new, unknown] = [b"old", b"new", b"unk"].map(|text| Digest::of(text));
+    test.db.add_upload(old, 3, seconds(1)).await.unwrap();
+    test.db.add_upload(new, 4, seconds(1)).await.unwrap();
+    // Uploaded again: it stays as long as a new one.
+    test.db.add_upload(new, 4, seconds(9)).await.unwrap();
+    let readable = async || {
+        let mut found = test.db.readable_blobs(&[old, new, unknown]).await.unwrap();
+        found.sort();
+        found
+    };
+    let mut both = vec![(old, 3), (new, 4)];
+    both.sort();
+    assert_eq!(readable().await, both);
+    // It is no reference: the sweep asks for those.
+    assert_eq!(test.db.unreferenced(&[old, new]).await.unwrap().len(), 2);
+    test.db.forget_uploads(seconds(9)).await.unwrap();
+    assert_eq!(readable().await, [(new, 4)]);
+    assert!(!test.db.blob_is_readable(old).await.unwrap());
+    assert!(test.db.blob_is_readable(new).await.unwrap());
 }

@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::scan::{Sink, SyntaxError, scan, unescape};
 use crate::id::Digest;
 
+/// The member that makes an object a reference to a blob.
+pub const BLOB_KEY: &str = "$blob";
+
 /// A reference to a blob inside a JSON value: `{"$blob": digest, "size": n, "media_type": …}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRef {
@@ -23,7 +26,7 @@ impl BlobRef {
     /// The reference as it is written in a value.
     pub fn to_value(&self) -> Value {
         let mut object = serde_json::Map::new();
-        object.insert("$blob".to_owned(), self.digest.to_string().into());
+        object.insert(BLOB_KEY.to_owned(), self.digest.to_string().into());
         object.insert("size".to_owned(), self.size.into());
         if let Some(media_type) = &self.media_type {
             object.insert("media_type".to_owned(), media_type.as_str().into());
@@ -196,7 +199,7 @@ impl<'a> Sink<'a> for References<'a> {
     fn key(&mut self, key: Cow<'a, str>) -> Result<(), String> {
         if let Some(frame) = self.frames.last_mut() {
             frame.next = match &*key {
-                "$blob" => Member::Blob,
+                BLOB_KEY => Member::Blob,
                 "size" => Member::Size,
                 "media_type" => Member::MediaType,
                 _ => {

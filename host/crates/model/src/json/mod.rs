@@ -6,6 +6,6 @@
 mod check;
 mod scan;
 
-pub use check::{BlobRef, JsonError, check, check_syntax, is_falsy};
+pub use check::{BLOB_KEY, BlobRef, JsonError, check, check_syntax, is_falsy};
 pub(crate) use scan::unescape;
 pub use scan::{MAX_DEPTH, Sink, SyntaxError, scan};

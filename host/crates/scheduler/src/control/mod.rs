@@ -1,6 +1,7 @@
 //! `ports::control::Control` on the handle: one file a command. What has to be read is read here, in the caller's task; what
 //! is to be decided is sent to the loop, which answers after the commit.
 
+mod blobs;
 pub(crate) mod clear;
 pub(crate) mod delete_dag;
 pub(crate) mod delete_run;

@@ -12,6 +12,7 @@ use ports::store::{CommitError, NewRun};
 use serde_json::Value;
 use uuid::{NoContext, Uuid};
 
+use super::blobs;
 use crate::asker::Asker;
 use crate::inbox::{Message, NewRunOp};
 use crate::names::KeyedGuard;
@@ -44,6 +45,7 @@ async fn trigger_named(
         .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
     let params = resolve_params(dag.version.dag(), &request.conf)
         .map_err(|problems| ControlError::InvalidParams { problems })?;
+    blobs::check(shared, &request.conf, &params).await?;
     let conf = match &request.conf {
         Value::Null => Value::Object(serde_json::Map::new()),
         conf => conf.clone(),
@@ -223,6 +225,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
         .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
     let params = resolve_params(dag.version.dag(), &request.conf)
         .map_err(|problems| ControlError::InvalidParams { problems })?;
+    blobs::check(shared, &request.conf, &params).await?;
     let mut names = Vec::new();
     if let Some(date) = request.logical_date {
         names.push(reserve_logical_date(shared, request, date).await?);

@@ -331,6 +331,10 @@ impl SchedulerStore for MemoryStore {
         Ok(intents)
     }
 
+    async fn readable_blobs(&self, digests: &[Digest]) -> Result<Vec<(Digest, u64)>, QueryError> {
+        Ok(self.tables().readable_blobs(digests))
+    }
+
     async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {
         Ok(self.tables().inbox_left(except, limit))
     }

@@ -174,6 +174,14 @@ impl Tables {
         })
     }
 
+    /// Of these blobs, those that an XCom refers to. Nobody uploads anything here.
+    pub(super) fn readable_blobs(&self, digests: &[Digest]) -> Vec<(Digest, u64)> {
+        let xcoms = self.runs.values().flat_map(|run| run.xcoms.values());
+        let blobs = xcoms.flat_map(|xcom| &xcom.blobs);
+        let named = blobs.filter(|blob| digests.contains(&blob.digest));
+        named.map(|blob| (blob.digest, blob.size)).collect()
+    }
+
     pub(super) fn ti_rows(&self, key: DagRunKey) -> Vec<TiRow> {
         let Some(run) = self.runs.get(&key) else {
             return Vec::new();

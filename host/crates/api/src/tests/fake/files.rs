@@ -7,6 +7,8 @@ use bytes::Bytes;
 use model::{Digest, RunUuid};
 use ports::log::{LogKey, LogLevel, LogLine, LogPart, LogReader, LogSource};
 use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter};
+use ports::query::QueryError;
+use ports::store::BlobUploads;
 
 use super::*;
 
@@ -34,6 +36,18 @@ impl LogReader for Fake {
     async fn wait(&self, _: LogKey, _: u64) {}
 
     async fn delete_run(&self, _: RunUuid) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BlobUploads for Fake {
+    async fn add_upload(&self, digest: Digest, _: u64, _: Timestamp) -> Result<(), QueryError> {
+        self.data().uploads.push(digest);
+        Ok(())
+    }
+
+    async fn forget_uploads(&self, _: Timestamp) -> Result<(), QueryError> {
         Ok(())
     }
 }

@@ -235,8 +235,8 @@ impl Metadata for Fake {
         }))
     }
 
-    async fn blob_is_referenced(&self, _: Digest) -> Result<bool, QueryError> {
-        Ok(false)
+    async fn blob_is_readable(&self, digest: Digest) -> Result<bool, QueryError> {
+        Ok(self.data().uploads.contains(&digest))
     }
 
     async fn audit_log(&self, dag_id: Option<&DagId>, part: Page) -> Result<Listed<AuditRow>, QueryError> {

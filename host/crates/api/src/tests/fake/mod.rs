@@ -39,6 +39,7 @@ struct Data {
     runs: Vec<RunRow>,
     tis: Vec<TiRow>,
     blobs: HashMap<Digest, Bytes>,
+    uploads: Vec<Digest>,
     component: Option<Component>,
     pools: Vec<PoolRow>,
 }
@@ -113,6 +114,7 @@ impl Fake {
                 runs: Vec::new(),
                 tis: Vec::new(),
                 blobs: HashMap::new(),
+                uploads: Vec::new(),
                 component: None,
                 pools: vec![PoolRow {
                     name: DEFAULT_POOL.to_owned(),

@@ -262,6 +262,9 @@ impl SchedulerStore for FaultyStore {
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
         self.inner.intents().await
     }
+    async fn readable_blobs(&self, digests: &[Digest]) -> Result<Vec<(Digest, u64)>, QueryError> {
+        self.inner.readable_blobs(digests).await
+    }
     async fn inbox(&self, except: &[Uuid], limit: u32) -> Result<Vec<InboxRow>, QueryError> {
         self.inner.inbox(except, limit).await
     }

@@ -232,6 +232,27 @@ async fn a_sensor_waits_without_using_up_tries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_sensor_published_before_is_there_at_its_next_poke_and_for_who_is_mapped_over_it() {
+    let (_server, client) = server().await;
+    let tasks = r#"
+  collect: {component: workload@1, task: collect}
+  each: {component: workload@1, task: spin, input: {ms: 0}, expand: {value: "{{ xcom_key('collect', 'seen') }}"}}
+"#;
+    let (run_id, state, task_instances) = run(&client, "collecting", tasks, json!({})).await;
+    assert_eq!(state, "success", "{task_instances:?}");
+    assert_eq!(task_instances["collect"]["try_number"], 1);
+    assert_eq!(
+        client.xcom("collecting", &run_id, "collect", "return_value").await,
+        json!(6)
+    );
+    let listed = client
+        .get(&format!("/dags/collecting/dagRuns/{run_id}/taskInstances?task_id=each"))
+        .await
+        .ok();
+    assert_eq!(listed["total_entries"], 3, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_leaves_runs_on_their_version() {
     let (_server, client) = server().await;
     let manifest = |value: u32| {

@@ -236,6 +236,14 @@ impl SchedulerStore for Db {
         .await
     }
 
+    async fn xcom_keys(&self, ti: TiKey) -> Result<Vec<(String, u64)>, QueryError> {
+        self.all(xcom::keys(ti), |row| {
+            let mut columns = row.columns();
+            Ok((columns.text()?, columns.number()?))
+        })
+        .await
+    }
+
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.first(checkpoint::load(ti), |row| row.columns().bytes()).await
     }

@@ -83,6 +83,12 @@ pub trait XcomBackend: Send + Sync + 'static {
     /// What `task` published in the iteration before, in a loop around both.
     async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError>;
 
+    /// What the task instance itself published under `key` in an earlier dispatch of the same try: before it was rescheduled.
+    async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError>;
+
+    /// The keys of all that, with the sizes of the values in bytes.
+    async fn own_sizes(&self, id: TryId) -> Result<Vec<(String, u64)>, XcomError>;
+
     /// One element of the list or object at a path of what `task` published. Nothing where it is not there.
     async fn pull_element(
         &self,

@@ -513,6 +513,8 @@ pub trait SchedulerStore: Send + Sync + 'static {
         key: &str,
         limit: u32,
     ) -> Result<Vec<(model::MapIndex, u64)>, QueryError>;
+    /// The keys of a task instance's committed XComs, with the sizes of the values in bytes.
+    async fn xcom_keys(&self, ti: TiKey) -> Result<Vec<(String, u64)>, QueryError>;
     /// The checkpoint of a task instance.
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
     /// Replaces (or removes) a checkpoint with its references, in one transaction, if `dispatch` is still the task instance's

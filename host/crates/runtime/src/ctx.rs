@@ -71,7 +71,10 @@ impl HasData for HasTask {
 #[derive(Default)]
 pub(crate) struct Pushes {
     pub(crate) by_key: IndexMap<String, XcomPush>,
+    /// Of all values, those of `earlier` included.
     pub(crate) bytes: u64,
+    /// What earlier dispatches of the same try have published and this one has not replaced, with the sizes. None where nobody has looked.
+    pub(crate) earlier: Option<HashMap<String, u64>>,
 }
 
 /// The blobs that a try may open, with their sizes. A digest is a name, not a permission.

@@ -104,6 +104,16 @@ impl XcomBackend for Handle {
         }
     }
 
+    async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError> {
+        self.current(&id).ok_or(XcomError::Stale)?;
+        self.one(id, id.ti.task, id.ti.map_index, key).await
+    }
+
+    async fn own_sizes(&self, id: TryId) -> Result<Vec<(String, u64)>, XcomError> {
+        self.current(&id).ok_or(XcomError::Stale)?;
+        self.shared.store.xcom_keys(id.ti).await.map_err(failed)
+    }
+
     async fn pull_element(
         &self,
         id: TryId,

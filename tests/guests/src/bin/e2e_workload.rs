@@ -281,6 +281,19 @@ fn third_poke() -> Result<Outcome<u32>> {
     })
 }
 
+/// A sensor that publishes what it sees while it is not yet content, and goes on from there.
+#[task]
+fn collect() -> Result<Outcome<u32>> {
+    let me = context::task_id();
+    let mut seen: Vec<u32> = xcom::pull(&me, "seen")?.unwrap_or_default();
+    if seen.len() == 3 {
+        return Ok(Outcome::Done(seen.iter().sum()));
+    }
+    seen.push(u32::try_from(seen.len())? + 1);
+    xcom::push("seen", &seen)?;
+    Ok(Outcome::reschedule(Duration::from_millis(5)))
+}
+
 /// Never ends when it is dispatched first; ends at once when it is dispatched again.
 #[task]
 fn spin_until_second_dispatch() -> Result<String> {

@@ -161,6 +161,14 @@ pub(crate) fn referenced(digests: &[Digest]) -> Statement {
     statement
 }
 
+/// The keys of a task instance, with the sizes of the values.
+pub(crate) fn keys(ti: TiKey) -> Statement {
+    Statement::new("SELECT key, bytes FROM xcom WHERE dag_run = ? AND task_index = ? AND map_index = ? ORDER BY key")
+        .arg(ti.run.0)
+        .arg(ti.task.0)
+        .arg(ti.map_index.0)
+}
+
 /// How large the values of a task under a key are, in the order of the map index.
 pub(crate) fn sizes(
     run: DagRunKey,

@@ -9,6 +9,7 @@ use model::work::ComponentTask;
 use model::{Work, json};
 use ports::executor::{TryFailure, TryOutcome, TryRequest, XcomPush};
 use ports::log::LogLevel;
+use ports::payload::{XcomError, XcomValue};
 use serde_json::Value;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
@@ -198,7 +199,10 @@ impl Attempt {
         let ctx = &mut store.data_mut().ctx;
         ctx.flush_progress();
         match answer {
-            Ok(outcome) => self.answered(ctx, entry, outcome),
+            Ok(outcome) => {
+                let earlier = self.earlier(ctx, &outcome).await?;
+                self.answered(ctx, entry, outcome, earlier)
+            }
             Err(failure) => Ok(Ended {
                 outcome: TryOutcome::Failed(self.failed(failure)),
                 xcoms: ctx.pushes.take(),
@@ -247,7 +251,38 @@ impl Attempt {
         classify(Death::Failed(failure), &self.evidence())
     }
 
-    fn answered(&self, ctx: &mut TaskCtx, entry: &Entry, outcome: Outcome) -> Result<Ended, Death> {
+    /// What earlier dispatches of the same try have published that counts at its end: for the limits, and for what is measured.
+    async fn earlier(&self, ctx: &mut TaskCtx, outcome: &Outcome) -> Result<Vec<XcomPush>, Death> {
+        if !matches!(outcome, Outcome::Done(_) | Outcome::Branch(_)) {
+            return Ok(Vec::new());
+        }
+        let failed = |error: XcomError| Death::Load(format!("cannot read what this try has published before: {error}"));
+        ctx.know_earlier().await.map_err(failed)?;
+        let mut earlier = Vec::new();
+        for measure in &self.request.task.measures {
+            let known = ctx.pushes.by_key.contains_key(&measure.key)
+                || earlier.iter().any(|push: &XcomPush| push.key == measure.key);
+            if known {
+                continue;
+            }
+            if let Some(XcomValue { value, blobs }) = ctx.pull_earlier(&measure.key).await.map_err(failed)? {
+                earlier.push(XcomPush {
+                    key: measure.key.clone(),
+                    value,
+                    blobs,
+                });
+            }
+        }
+        Ok(earlier)
+    }
+
+    fn answered(
+        &self,
+        ctx: &mut TaskCtx,
+        entry: &Entry,
+        outcome: Outcome,
+        earlier: Vec<XcomPush>,
+    ) -> Result<Ended, Death> {
         let outcome = match outcome {
             Outcome::Done(text) => self.done(ctx, entry, text)?,
             Outcome::Skip(mut reason) => {
@@ -261,7 +296,11 @@ impl Attempt {
         };
         let xcoms = ctx.pushes.take();
         let measured = match outcome {
-            TryOutcome::Done { .. } | TryOutcome::Branch { .. } => measure::all(&self.request, &xcoms)?,
+            TryOutcome::Done { .. } | TryOutcome::Branch { .. } => {
+                // What was published last is found first.
+                let all: Vec<XcomPush> = xcoms.iter().cloned().chain(earlier).collect();
+                measure::all(&self.request, &all)?
+            }
             _ => Vec::new(),
         };
         Ok(Ended {

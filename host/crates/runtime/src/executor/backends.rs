@@ -63,6 +63,22 @@ impl XcomBackend for OnControlPlane<dyn XcomBackend> {
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }
 
+    async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError> {
+        let (backend, key) = (Arc::clone(&self.backend), key.to_owned());
+        self.control
+            .spawn(async move { backend.pull_own(id, &key).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
+    async fn own_sizes(&self, id: TryId) -> Result<Vec<(String, u64)>, XcomError> {
+        let backend = Arc::clone(&self.backend);
+        self.control
+            .spawn(async move { backend.own_sizes(id).await })
+            .await
+            .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
+    }
+
     async fn pull_element(
         &self,
         id: TryId,

@@ -1,8 +1,10 @@
 //! `airtight:task/xcom`: small values. Pushes wait here until the try ends; pulls read what is committed.
 
+use std::collections::HashMap;
+
 use model::{MapIndex, TaskId, json};
 use ports::executor::XcomPush;
-use ports::payload::{MAX_LIST_BYTES, Pulled, XcomError};
+use ports::payload::{MAX_LIST_BYTES, Pulled, XcomError, XcomValue};
 
 use super::{HostError, backend_failed};
 use crate::bindings::xcom::{self, Error, Item};
@@ -23,6 +25,9 @@ impl xcom::Host for TaskCtxView<'_> {
             self.ctx.gate.note_denied();
             return Err(HostError::Wit(Error::Denied("a callback publishes nothing".to_owned())));
         }
+        let known = self.ctx.know_earlier().await;
+        self.ctx.gate.pass()?;
+        known.map_err(|error| self.refused(error))?;
         self.ctx.push_xcom(key, value).map_err(HostError::Wit)
     }
 
@@ -39,7 +44,14 @@ impl xcom::Host for TaskCtxView<'_> {
             && self.ctx.request.task.task_id == task
             && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
         if own {
-            return Ok(self.ctx.pushes.by_key.get(&key).map(|push| push.value.to_string()));
+            if let Some(push) = self.ctx.pushes.by_key.get(&key) {
+                return Ok(Some(push.value.to_string()));
+            }
+            let earlier = self.ctx.pull_earlier(&key).await;
+            self.ctx.gate.pass()?;
+            return earlier
+                .map(|value| value.map(|value| value.value.to_string()))
+                .map_err(|error| self.refused(error));
         }
         let pulled = self
             .ctx
@@ -118,6 +130,37 @@ fn index(index: Option<u32>) -> Result<Option<MapIndex>, XcomCallError> {
 }
 
 impl TaskCtx {
+    /// Whether an earlier dispatch of this try may have published something: a first dispatch knows that there is none.
+    fn may_have_earlier(&self) -> bool {
+        self.request.id.callback.is_none() && self.request.id.dispatch.0 > 1
+    }
+
+    /// Learns what earlier dispatches of this try have published: the limits are those of a try.
+    pub(crate) async fn know_earlier(&mut self) -> Result<(), XcomError> {
+        if self.pushes.earlier.is_some() || !self.may_have_earlier() {
+            return Ok(());
+        }
+        let sizes = self.services.xcoms.own_sizes(self.request.id).await?;
+        let held = &self.pushes.by_key;
+        let earlier: HashMap<String, u64> = sizes.into_iter().filter(|(key, _)| !held.contains_key(key)).collect();
+        let bytes: u64 = earlier.values().sum();
+        self.pushes.bytes = self.pushes.bytes.saturating_add(bytes);
+        self.pushes.earlier = Some(earlier);
+        Ok(())
+    }
+
+    /// What an earlier dispatch of this try has published. From now on the try may open the blobs that it refers to.
+    pub(crate) async fn pull_earlier(&mut self, key: &str) -> Result<Option<XcomValue>, XcomError> {
+        if !self.may_have_earlier() {
+            return Ok(None);
+        }
+        let value = self.services.xcoms.pull_own(self.request.id, key).await?;
+        if let Some(value) = &value {
+            self.openable.allow(&value.blobs);
+        }
+        Ok(value)
+    }
+
     /// Checks a value and keeps it until the try ends. A second push of a key replaces the first.
     pub(crate) fn push_xcom(&mut self, key: String, value: String) -> Result<(), Error> {
         if key.is_empty() || key.len() > MAX_KEY_BYTES || key.chars().any(char::is_control) {
@@ -130,13 +173,19 @@ impl TaskCtx {
         if size > limits.xcom_value_bytes {
             return Err(Error::TooLarge(limits.xcom_value_bytes));
         }
-        let replaced = self.pushes.by_key.get(&key).map(|push| push.value.len());
-        let replaced_bytes = replaced.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
-        let total = (self.pushes.bytes - replaced_bytes).saturating_add(size);
+        let held = self.pushes.by_key.get(&key).map(|push| push.value.len() as u64);
+        let earlier = self.pushes.earlier.as_ref();
+        let replaced = held.or_else(|| earlier.and_then(|earlier| earlier.get(&key).copied()));
+        let total = self
+            .pushes
+            .bytes
+            .saturating_sub(replaced.unwrap_or(0))
+            .saturating_add(size);
         if total > limits.xcom_total_bytes {
             return Err(Error::TooLarge(limits.xcom_total_bytes));
         }
-        let keys = u32::try_from(self.pushes.by_key.len()).unwrap_or(u32::MAX);
+        let keys = self.pushes.by_key.len() + earlier.map_or(0, HashMap::len);
+        let keys = u32::try_from(keys).unwrap_or(u32::MAX);
         // A return value is not refused because the task has pushed as many keys as it may.
         if replaced.is_none() && keys >= limits.xcom_keys && key != RETURN_VALUE {
             return Err(Error::Invalid(format!(
@@ -156,8 +205,11 @@ impl TaskCtx {
                 "the value does not fit into the memory limit of the task".to_owned(),
             ));
         }
-        self.account.give_back(replaced_bytes);
+        self.account.give_back(held.unwrap_or(0));
         self.pushes.bytes = total;
+        if let Some(earlier) = &mut self.pushes.earlier {
+            earlier.remove(&key);
+        }
         let value = value.into();
         self.pushes.by_key.insert(key.clone(), XcomPush { key, value, blobs });
         Ok(())

@@ -59,19 +59,26 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the try itself has published before lies under this name.
+pub(crate) const OWN: &str = "own";
+
 /// XComs by task and key; every task that is here is upstream.
 #[derive(Default)]
 pub(crate) struct MemXcoms(pub(crate) Mutex<HashMap<(String, String), Pulled>>);
 
 impl MemXcoms {
     pub(crate) fn put(&self, task: &str, value: &Value) {
+        self.put_as(task, "return_value", value);
+    }
+
+    pub(crate) fn put_as(&self, task: &str, key: &str, value: &Value) {
         let text = value.to_string();
         let blobs = model::json::check(&text, u64::MAX).expect("valid JSON");
         let value = XcomValue {
             value: text.into(),
             blobs,
         };
-        let key = (task.to_owned(), "return_value".to_owned());
+        let key = (task.to_owned(), key.to_owned());
         self.0.lock().unwrap().insert(key, Pulled::One(value));
     }
 }
@@ -121,6 +128,24 @@ impl XcomBackend for MemXcoms {
             Err(XcomError::NotUpstream(_)) => Ok(Pulled::Missing),
             found => found,
         }
+    }
+
+    async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError> {
+        let own = TaskId::new(OWN).expect("an id");
+        match self.pull(id, &own, key, None).await {
+            Ok(Pulled::One(value)) => Ok(Some(value)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn own_sizes(&self, _: TryId) -> Result<Vec<(String, u64)>, XcomError> {
+        let xcoms = self.0.lock().unwrap();
+        let own = xcoms.iter().filter(|((task, _), _)| task == OWN);
+        let sizes = own.map(|((_, key), pulled)| match pulled {
+            Pulled::One(value) => (key.clone(), value.value.len() as u64),
+            other => panic!("{other:?}"),
+        });
+        Ok(sizes.collect())
     }
 
     async fn pull_element(

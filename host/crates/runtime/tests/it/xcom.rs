@@ -1,11 +1,11 @@
 //! `push` and `pull`.
 
-use model::{Cause, MapIndex};
+use model::{Cause, DispatchNumber, MapIndex};
 use ports::payload::{Pulled, XcomValue};
 use serde_json::json;
 use test_artifacts as artifacts;
 
-use crate::support::{World, died, limited, returned};
+use crate::support::{OWN, World, died, limited, returned};
 
 #[tokio::test]
 pub(crate) async fn xcom_round_trip() {
@@ -15,6 +15,42 @@ pub(crate) async fn xcom_round_trip() {
     assert_eq!(returned(&report), value);
     let keys: Vec<&str> = report.xcoms.iter().map(|push| push.key.as_str()).collect();
     assert_eq!(keys, ["value", "return_value"]);
+}
+
+/// A poke belongs to the same try as the one before: it sees what that one has published, and the limits are those of both.
+#[tokio::test]
+async fn what_an_earlier_dispatch_of_the_try_published_is_its_own() {
+    let world = World::new();
+    let text = json!("x".repeat(60));
+    for key in 0..998 {
+        world.xcoms.put_as(OWN, &format!("early-{key}"), &json!(1));
+    }
+    world.xcoms.put_as(OWN, "key-0", &text);
+    let poke = async |entry: &'static str, input, dispatch| {
+        let mut request = world.request(artifacts::XCOM_LIMITS, entry, input).await;
+        request.id.dispatch = DispatchNumber(dispatch);
+        request
+    };
+    let own = json!({"task": "a_task", "key": "key-0"});
+    let request = poke("pull", own.clone(), 2).await;
+    assert_eq!(returned(&world.report(request).await), text);
+    // The first dispatch of all has nothing before it.
+    let request = poke("pull", own, 1).await;
+    assert!(world.report(request).await.xcoms.is_empty());
+    // `key-0` is replaced; one more key fits.
+    let request = poke("push_keys", json!({"keys": 3}), 2).await;
+    assert_eq!(returned(&world.report(request).await), json!(["invalid", 2]));
+    // All of them have 1,060 bytes.
+    let request = poke("push_text", json!({"bytes": 100}), 2).await;
+    let report = world
+        .report(limited(request, |limits| limits.xcom_total_bytes = 1_100))
+        .await;
+    assert_eq!(returned(&report), json!("too_large"));
+    let request = poke("push_text", json!({"bytes": 100}), 1).await;
+    let report = world
+        .report(limited(request, |limits| limits.xcom_total_bytes = 1_100))
+        .await;
+    assert_eq!(returned(&report), json!("ok"));
 }
 
 #[tokio::test]

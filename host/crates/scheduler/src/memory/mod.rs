@@ -303,6 +303,15 @@ impl SchedulerStore for MemoryStore {
         Ok(sizes.take(limit as usize).collect())
     }
 
+    async fn xcom_keys(&self, ti: TiKey) -> Result<Vec<(String, u64)>, QueryError> {
+        let tables = self.tables();
+        let xcoms = tables.runs.get(&ti.run).into_iter().flat_map(|run| &run.xcoms);
+        let own = xcoms.filter(|((task, map_index, _), _)| (*task, *map_index) == (ti.task, ti.map_index));
+        Ok(own
+            .map(|((.., key), value)| (key.clone(), value.value.len() as u64))
+            .collect())
+    }
+
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         let tables = self.tables();
         Ok(tables

@@ -246,6 +246,9 @@ impl SchedulerStore for FaultyStore {
     ) -> Result<Vec<(DagRunKey, Timestamp, DagRunState)>, QueryError> {
         self.inner.latest_runs(dag_id, limit).await
     }
+    async fn xcom_keys(&self, ti: TiKey) -> Result<Vec<(String, u64)>, QueryError> {
+        self.inner.xcom_keys(ti).await
+    }
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await
     }

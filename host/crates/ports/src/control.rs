@@ -111,6 +111,7 @@ pub enum ControlError {
 }
 
 /// An error of another process is its text, with those behind it.
+#[expect(clippy::borrowed_box, reason = "serde passes the field as it is")]
 fn write_source<S: Serializer>(
     error: &Box<dyn std::error::Error + Send + Sync>,
     serializer: S,

@@ -144,8 +144,10 @@ fn talk(input: Talk) {
     for number in 1..=input.lines {
         println!("line {number}");
     }
-    while input.endless {
-        std::hint::spin_loop();
+    if input.endless {
+        loop {
+            std::hint::spin_loop();
+        }
     }
 }
 

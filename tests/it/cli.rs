@@ -277,3 +277,18 @@ tasks:
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(shown.contains("184467440737095516150 has more than 64 bits"), "{shown}");
 }
+
+#[test]
+fn the_schemas_are_printed_without_a_server() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let schema = |arguments: &[&str]| -> serde_json::Value {
+        let printed = succeeds(&airtight(dir.path(), arguments));
+        serde_json::from_str(&printed).expect("JSON")
+    };
+    let manifest = schema(&["dags", "schema"]);
+    assert_eq!(manifest["title"], "Airtight DAG manifest");
+    assert_eq!(manifest["required"], serde_json::json!(["dag", "tasks"]));
+    let describe: serde_json::Value =
+        serde_json::from_str(include_str!("../../wit/describe.schema.json")).expect("JSON");
+    assert_eq!(schema(&["components", "schema"]), describe);
+}

@@ -196,7 +196,6 @@ impl Attempt {
             starting: false,
         })?;
         let ctx = &mut store.data_mut().ctx;
-        ctx.flush_progress();
         match answer {
             Ok(outcome) => self.answered(ctx, entry, outcome),
             Err(failure) => Ok(Ended {

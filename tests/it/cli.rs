@@ -243,3 +243,52 @@ fn listening_beyond_loopback_needs_a_flag() {
     assert!(!output.status.success());
     assert!(text(&output).contains("--insecure-http"), "{}", text(&output));
 }
+
+#[test]
+fn numbers_that_would_be_changed_are_refused_wherever_a_run_gets_them_from() {
+    const PASSES_ON: &str = r#"
+dag: passes_on
+params: {n: 18446744073709551615}
+tasks:
+  go: {trigger_dag: {dag: local, conf: {base: "{{ params.n * 10 }}"}}}
+"#;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    project(dir.path(), GOOD);
+    let big = "123456789012345678901234567890";
+    let given = format!("{{\"base\": {big}}}");
+    let param = format!("base={big}");
+    for arguments in [
+        ["dags", "test", "dag.yaml", "--conf", &given],
+        ["dags", "test", "dag.yaml", "--param", &param],
+        ["dags", "test", "dag.yaml", "--conf", "{\"base\": 1, \"base\": 2}"],
+        ["tasks", "test", "workload.wasm", "spin", &format!("--input={given}")],
+    ] {
+        let output = airtight(dir.path(), &arguments);
+        let shown = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{shown}");
+        assert!(
+            shown.contains("more than 64 bits") || shown.contains("there twice"),
+            "{shown}"
+        );
+    }
+    std::fs::write(dir.path().join("passes_on.yaml"), PASSES_ON).expect("it can be written");
+    let output = airtight(dir.path(), &["dags", "test", "passes_on.yaml", "--with", "dag.yaml"]);
+    let shown = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("184467440737095516150 has more than 64 bits"), "{shown}");
+}
+
+#[test]
+fn the_schemas_are_printed_without_a_server() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let schema = |arguments: &[&str]| -> serde_json::Value {
+        let printed = succeeds(&airtight(dir.path(), arguments));
+        serde_json::from_str(&printed).expect("JSON")
+    };
+    let manifest = schema(&["dags", "schema"]);
+    assert_eq!(manifest["title"], "Airtight DAG manifest");
+    assert_eq!(manifest["required"], serde_json::json!(["dag", "tasks"]));
+    let describe: serde_json::Value =
+        serde_json::from_str(include_str!("../../wit/describe.schema.json")).expect("JSON");
+    assert_eq!(schema(&["components", "schema"]), describe);
+}

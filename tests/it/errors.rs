@@ -120,6 +120,55 @@ async fn bad_requests_get_the_right_status_and_change_nothing() {
 
 /// A client that sends its request a byte at a time, or never ends it, is disconnected; others are served meanwhile.
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_kept_or_refused_and_no_key_is_taken_twice() {
+    let server = Server::start(&Database::Own).await;
+    let client = server.client().await;
+    client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
+    let dag = r#"
+dag: d
+params: {n: {type: integer}}
+tasks:
+  a: {component: workload@1, task: spin, input: {ms: 0, value: "{{ params.n }}"}}
+"#;
+    client.deploy(dag).await.ok();
+    let trigger = async |conf: &str| {
+        let request = client
+            .request(reqwest::Method::POST, "/dags/d/dagRuns")
+            .header("content-type", "application/json")
+            .body(format!("{{\"logical_date\": null, \"conf\": {conf}}}"));
+        client.send(request).await.expect("an answer")
+    };
+    let refused = trigger("{\"n\": 1, \"big\": [123456789012345678901234567890]}")
+        .await
+        .expect(422);
+    assert_eq!(
+        refused["detail"][0]["loc"],
+        json!(["body", "conf", "big", 0]),
+        "{refused}"
+    );
+    assert_eq!(refused["code"], "validation_failed");
+    let twice = trigger("{\"n\": 1, \"n\": 2}").await.expect(422);
+    assert!(
+        twice["detail"][0]["msg"]
+            .as_str()
+            .is_some_and(|msg| msg.contains("key `n` is there twice")),
+        "{twice}"
+    );
+    // Beyond what a float holds, within 64 bits: every digit goes through the database, the template and the task.
+    let exact = 9_007_199_254_740_993_i64;
+    let run = trigger(&format!("{{\"n\": {exact}, \"u\": {}, \"f\": 1e300}}", u64::MAX))
+        .await
+        .ok();
+    assert_eq!(run["conf"], json!({"n": exact, "u": u64::MAX, "f": 1e300}));
+    let run_id = run["dag_run_id"].as_str().expect("a run id");
+    assert_eq!(client.wait("d", run_id).await, "success");
+    let path = format!("/dags/d/dagRuns/{run_id}/taskInstances/a/xcomEntries/return_value");
+    assert_eq!(client.get(&path).await.ok()["value"], exact);
+    let stored = client.get(&format!("/dags/d/dagRuns/{run_id}")).await.ok();
+    assert_eq!(stored["conf"], run["conf"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_do_not_hold_the_server() {
     let server = Server::start(&Database::Own).await;
     let address = format!("127.0.0.1:{}", server.port());

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::escape;
 use crate::server::{Server, free_port};
 use crate::setup;
 
@@ -140,7 +141,7 @@ fn follow(client: &Client, conf: &Value) -> Result<Run> {
     let ended = style.clone().tick_strings(&["·", "·"]);
     let mut tasks: BTreeMap<String, ProgressBar> = BTreeMap::new();
     client.events(
-        &format!("/dags/{DAG_ID}/dagRuns/{}/events", escape(&run_id)),
+        &format!("/dags/{DAG_ID}/dagRuns/{}/events", encode(&run_id)),
         |event| match event["event"].as_str() {
             Some("task_instance" | "progress") => {
                 let task_id = event["task_id"].as_str().unwrap_or("?").to_owned();
@@ -157,7 +158,10 @@ fn follow(client: &Client, conf: &Value) -> Result<Run> {
                     let percent = event["fraction"]
                         .as_f64()
                         .map_or_else(String::new, |part| format!("{:3.0} % ", part * 100.0));
-                    bar.set_message(format!("{percent}{}", event["note"].as_str().unwrap_or("")));
+                    bar.set_message(format!(
+                        "{percent}{}",
+                        escape::line(event["note"].as_str().unwrap_or(""))
+                    ));
                 } else if let Some(state @ ("success" | "failed" | "skipped" | "upstream_failed")) =
                     event["state"].as_str()
                 {
@@ -175,7 +179,7 @@ fn follow(client: &Client, conf: &Value) -> Result<Run> {
     let state = client.wait(DAG_ID, &run_id)?;
     let seen_in = begin.elapsed();
     bars.clear().context("cannot clear the screen")?;
-    let path = format!("/dags/{DAG_ID}/dagRuns/{}/taskInstances?limit=100", escape(&run_id));
+    let path = format!("/dags/{DAG_ID}/dagRuns/{}/taskInstances?limit=100", encode(&run_id));
     let task_instances = client.get(&path)?["task_instances"]
         .as_array()
         .cloned()
@@ -189,7 +193,7 @@ fn follow(client: &Client, conf: &Value) -> Result<Run> {
 }
 
 /// Percent-encodes what a run id may hold beyond unreserved characters.
-fn escape(run_id: &str) -> String {
+fn encode(run_id: &str) -> String {
     run_id.replace('+', "%2B").replace(':', "%3A")
 }
 
@@ -225,7 +229,7 @@ fn show_run(client: &Client, run: &Run) -> Result<()> {
     );
 
     println!("\nXComs:");
-    let run_path = format!("/dags/{DAG_ID}/dagRuns/{}", escape(&run.run_id));
+    let run_path = format!("/dags/{DAG_ID}/dagRuns/{}", encode(&run.run_id));
     let entries = client.get(&format!("{run_path}/taskInstances/~/xcomEntries?limit=100"))?;
     let mut sealed = Vec::new();
     for entry in entries["xcom_entries"].as_array().into_iter().flatten() {
@@ -235,12 +239,10 @@ fn show_run(client: &Client, run: &Run) -> Result<()> {
         let entry = client.get(&format!("{run_path}/taskInstances/{task_id}/xcomEntries/{key}"))?;
         let value = entry["value"].to_string();
         let short: String = value.chars().take(150).collect();
-        println!(
-            "  {task_id}.{key} = {short}{}",
-            if short.len() < value.len() { "…" } else { "" }
-        );
+        let shown = escape::line(&format!("{task_id}.{key} = {short}"));
+        println!("  {shown}{}", if short.len() < value.len() { "…" } else { "" });
         if let Some(library) = entry["value"]["shuffled_by"].as_str() {
-            sealed.push(format!("`{task_id}` carries {library}"));
+            sealed.push(escape::line(&format!("`{task_id}` carries {library}")));
         }
     }
     if !sealed.is_empty() {
@@ -253,10 +255,13 @@ fn show_run(client: &Client, run: &Run) -> Result<()> {
 fn show_failure(client: &Client, run: &Run) -> Result<()> {
     for ti in run.task_instances.iter().filter(|ti| ti["state"] == "failed") {
         let task_id = ti["task_id"].as_str().unwrap_or("?");
-        println!("\n{task_id} failed: {}", ti["cause_message"].as_str().unwrap_or(""));
+        println!(
+            "\n{task_id} failed: {}",
+            escape::line(ti["cause_message"].as_str().unwrap_or(""))
+        );
         let path = format!(
             "/dags/{DAG_ID}/dagRuns/{}/taskInstances/{task_id}/logs/{}",
-            escape(&run.run_id),
+            encode(&run.run_id),
             ti["try_number"]
         );
         let log = client.get(&path)?;
@@ -268,7 +273,7 @@ fn show_failure(client: &Client, run: &Run) -> Result<()> {
             .filter_map(log_line)
             .collect();
         for line in lines.iter().skip(lines.len().saturating_sub(15)) {
-            println!("  {line}");
+            println!("  {}", escape::line(line));
         }
     }
     Ok(())
@@ -278,19 +283,19 @@ fn show_failure(client: &Client, run: &Run) -> Result<()> {
 fn show_notifications(client: &Client, run: &Run) -> Result<()> {
     let callbacks = format!(
         "/dags/{DAG_ID}/dagRuns/{}/callbacks?state=queued&state=running",
-        escape(&run.run_id)
+        encode(&run.run_id)
     );
     let patience = Instant::now() + Duration::from_secs(10);
     while client.get(&callbacks)?["total_entries"] != 0 && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let path = format!("/notifications?dag_id={DAG_ID}&dag_run_id={}", escape(&run.run_id));
+    let path = format!("/notifications?dag_id={DAG_ID}&dag_run_id={}", encode(&run.run_id));
     let told = client.get(&path)?;
     for notification in told["notifications"].as_array().into_iter().flatten() {
         println!(
             "\nnotification ({}): {}",
             notification["level"].as_str().unwrap_or("?"),
-            notification["text"].as_str().unwrap_or_default()
+            escape::line(notification["text"].as_str().unwrap_or_default())
         );
     }
     Ok(())

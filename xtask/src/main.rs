@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod demo;
+mod escape;
 mod oracle;
 mod process;
 mod server;

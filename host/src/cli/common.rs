@@ -3,6 +3,8 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
+use model::json::{GivenError, read_given};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::Global;
@@ -145,7 +147,7 @@ pub(crate) fn json_argument(what: &str, text: &str) -> Result<Value> {
         }
         None => (what.to_owned(), text.to_owned()),
     };
-    serde_json::from_str(&text)
+    read_given(&text)
         .or_fail(Exit::Invalid, || format!("{origin} is not valid JSON"))
         .map_err(|failure| failure.hint(format!("{what} takes JSON text, or @FILE to read it from a file")))
 }
@@ -161,10 +163,19 @@ pub(crate) fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Val
         let (key, value) = param.split_once('=').ok_or_else(|| {
             Failure::new(Exit::Invalid, format!("`--param {param}` has no value")).hint("write `--param name=value`")
         })?;
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        let value = value_argument(value)
+            .map_err(|error| Failure::new(Exit::Invalid, format!("`{param}` cannot be taken")).because(&error))?;
         object.insert(key.to_owned(), value);
     }
     Ok(Value::Object(object))
+}
+
+/// JSON where the text reads as JSON, else the text. What is JSON and would not be kept as it was written is refused.
+pub(crate) fn value_argument(text: &str) -> Result<Value, GivenError> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => read_given(text),
+        Err(_) => Ok(Value::String(text.to_owned())),
+    }
 }
 
 /// Asks before something is destroyed.
@@ -211,5 +222,18 @@ mod tests {
         assert!(conf_argument(Some("[1]"), &[]).is_err());
         assert!(conf_argument(Some("{"), &[]).is_err());
         assert!(conf_argument(None, &["n".to_owned()]).is_err());
+    }
+    #[test]
+    fn what_would_be_changed_silently_is_refused() {
+        let big = "123456789012345678901234567890";
+        let refused = |conf: Option<&str>, params: &[String]| conf_argument(conf, params).unwrap_err().in_words();
+        let words = refused(Some(&format!("{{\"a\": [{big}]}}")), &[]);
+        assert!(words.contains(big) && words.ends_with("at `a[0]`"), "{words}");
+        assert!(refused(Some("{\"a\": 1, \"a\": 2}"), &[]).contains("key `a` is there twice"));
+        let words = refused(None, &[format!("a={big}")]);
+        assert!(words.contains("a=1234") && words.contains("64 bits"), "{words}");
+        assert!(refused(None, &["a={\"b\":1,\"b\":2}".to_owned()]).contains("twice"));
+        let float = conf_argument(None, &["a=1e30".to_owned()]).unwrap();
+        assert!(float["a"].is_f64(), "{float}");
     }
 }

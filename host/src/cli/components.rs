@@ -37,6 +37,8 @@ pub(crate) enum Command {
         /// `name@version` or `sha256:…`
         component: String,
     },
+    /// Print the JSON Schema of what a component says of itself (`describe`); needs no server
+    Schema,
 }
 
 /// Arguments of `components push`.
@@ -59,21 +61,28 @@ pub(crate) struct PushArgs {
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
-    let client = context.client()?;
     match command {
         Command::Push(args) => push(context, args).await,
+        Command::Schema => {
+            let schema: Value = serde_json::from_str(model::manifest::DESCRIBE_SCHEMA)
+                .or_fail(Exit::Broken, || "the schema in this program is not JSON".to_owned())?;
+            context.output().value(&schema);
+            Ok(())
+        }
         Command::List { limit } => {
+            let client = context.client()?;
             let (items, _) = list(client, &api(&["components"]), "components", &[], limit).await?;
             context.output().list(&items, LIST);
             Ok(())
         }
         Command::Inspect { component } => {
+            let client = context.client()?;
             let answer = client.get(&api(&["components", &component]), &[]).await?;
             inspect(context.output(), &answer);
             Ok(())
         }
         Command::Delete { component } => {
-            client.delete(&api(&["components", &component])).await?;
+            context.client()?.delete(&api(&["components", &component])).await?;
             term::errln(&format!("deleted {}", escape::line(&component)));
             Ok(())
         }

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Test(local::TestArgs),
     /// Simulate a DAG with injected failures, without running any of it, and tell which failures nobody would notice
     Simulate(simulate::SimulateArgs),
+    /// Print the JSON Schema of manifests, for editors; needs no server
+    Schema,
 }
 
 /// Arguments of `dags trigger`.
@@ -108,6 +110,10 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
         Command::Check(args) => deploy::check(context, args).await,
         Command::Test(args) => local::dags_test(context.output(), args).await,
         Command::Simulate(args) => simulate::run(context, args).await,
+        Command::Schema => {
+            context.output().value(&model::manifest::json_schema());
+            Ok(())
+        }
         Command::List { pattern, tag, limit } => {
             let mut query: Vec<_> = tag.into_iter().map(|tag| ("tags", tag)).collect();
             if let Some(pattern) = pattern {

@@ -8,10 +8,11 @@ use model::{Dag, TaskInstanceState, TiKey, TryNumber};
 use ports::control::{Control as _, ControlError, RespondRequest};
 use ports::query::RunRow;
 use scheduler::{Handle, MemoryStore};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::sync::oneshot;
 
 use super::session::{USER, control};
+use crate::cli::value_argument;
 use crate::failure::{Exit, Failure, OrFail as _, Result};
 use crate::ui::{escape, term};
 
@@ -125,7 +126,7 @@ fn prompt(
     input: &mut impl std::io::BufRead,
     output: &mut impl std::io::Write,
 ) -> std::io::Result<Option<Answer>> {
-    loop {
+    'again: loop {
         for (at, option) in step.options.iter().enumerate() {
             let is_default = step.defaults.iter().flatten().any(|default| default == option);
             let mark = if is_default { " (default)" } else { "" };
@@ -173,8 +174,13 @@ fn prompt(
                 return Ok(None);
             };
             if !text.is_empty() {
-                let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-                entered.insert(name.clone(), value);
+                match value_argument(&text) {
+                    Ok(value) => entered.insert(name.clone(), value),
+                    Err(error) => {
+                        writeln!(output, "{}: {}", escape::line(name), escape::line(&error.to_string()))?;
+                        continue 'again;
+                    }
+                };
             }
         }
         match step.check(&chosen, &entered) {
@@ -230,6 +236,13 @@ mod tests {
         let mut output = Vec::new();
         let answer = prompt(&step(), &mut text.as_bytes(), &mut output).unwrap();
         (answer, String::from_utf8(output).unwrap())
+    }
+
+    #[test]
+    fn a_value_that_would_not_be_kept_is_asked_for_again() {
+        let (answer, shown) = typed("1\n123456789012345678901234567890\n1\n7\n");
+        assert_eq!(answer.unwrap().params_input, json!({"amount": 7}));
+        assert!(shown.contains("more than 64 bits"), "{shown}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod auth;
 mod error;
+mod escape;
 mod openapi;
 mod order;
 mod page;

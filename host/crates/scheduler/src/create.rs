@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use model::DagRunState;
 use model::params::param_lengths;
 use model::run::RunState;
 use ports::store::NewRun;
@@ -22,10 +21,17 @@ impl Core {
         let dag = Arc::clone(version.dag());
         let lengths = param_lengths(&dag, &context.params);
         let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
+        let at_once = new.queued_at >= context.run_after;
         let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
         let mut draft = Draft::new(live, state, new);
         draft.audit.push(audit::run("trigger_dag_run", by, &context, None));
-        self.slots.run_changed(&draft.live, DagRunState::Queued);
+        // Who was queued when it was due does not wait for the clock to reach the name that it was given.
+        let due = if at_once {
+            context.run_after.min(tick.now)
+        } else {
+            context.run_after
+        };
+        self.slots.run_created(&context, due);
         tick.order.push(context.key);
         tick.drafts.insert(context.key, draft);
         tick.transitions += 1;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use model::{Clock, DagId, RunId, Timestamp};
 use ports::control::{ControlError, RunEvent};
@@ -24,6 +25,9 @@ use crate::names::KeyedLocks;
 use crate::version::{Version, VersionCache};
 use crate::xcom_cache::XcomCache;
 use crate::xcom_lists::XcomLists;
+
+/// How far a generated name may lie ahead of the clock.
+const NAMES_AHEAD: Duration = Duration::from_secs(1);
 
 /// What a request locks while it checks that a name is free and creates what bears it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -167,16 +171,19 @@ impl Shared {
         Ok(stored.map(|stored| self.versions().insert(stored)))
     }
 
-    /// The time now, moved forward by microseconds where needed so that it was never answered before.
+    /// The time now, moved forward by microseconds where needed so that it was never answered before. After the clock was set back it
+    /// may have been: runs that are due now are not to lie in a future that is no longer near.
     pub(crate) fn unique_now(&self) -> Timestamp {
-        let now = self.clock.now().0;
+        let now = self.clock.now();
+        let next = |last: i64| match last.saturating_add(1) {
+            after if after > now.plus(NAMES_AHEAD).0 => now.0,
+            after => now.0.max(after),
+        };
         let before = self
             .last_run_after
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| {
-                Some(now.max(last.saturating_add(1)))
-            })
-            .unwrap_or(now);
-        Timestamp(now.max(before.saturating_add(1)))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last)));
+        // The update always answers something, so it never fails.
+        Timestamp(before.map_or(now.0, next))
     }
 
     /// Whether new requests are taken.

@@ -3,6 +3,7 @@
 
 use model::capacity::{Capacity, ReadyQueue, RunGate, admit};
 use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskIndex, TiKey, Timestamp};
+use ports::executor::RunContext;
 use ports::query::PoolRow;
 
 use crate::live::LiveRun;
@@ -107,6 +108,11 @@ impl Slots {
                 self.ready(&run.live, (task, map_index), ti.scheduled_at.unwrap_or(run_after));
             }
         }
+    }
+
+    /// A new run waits until it is due.
+    pub(crate) fn run_created(&mut self, context: &RunContext, due: Timestamp) {
+        self.gate.queue(context.key, &context.dag_id, due);
     }
 
     /// A run changed its state.

@@ -83,11 +83,16 @@ fn define_ours_as_traps(engine: &Engine, component: &Component, linker: &mut Lin
     Ok(())
 }
 
+/// What a component answers, as it answers it.
+pub(crate) fn described(component: &Component) -> Result<String> {
+    match call(component, "describe", &[])? {
+        Val::String(text) => Ok(text),
+        _ => anyhow::bail!("describe does not return a string"),
+    }
+}
+
 pub(crate) fn describe(component: &Component) -> Result<Descriptor> {
-    let Val::String(text) = call(component, "describe", &[])? else {
-        anyhow::bail!("describe does not return a string");
-    };
-    Ok(serde_json::from_str(&text)?)
+    Ok(serde_json::from_str(&described(component)?)?)
 }
 
 pub(crate) fn run(path: &str, task: &str, input: &str) -> Result<Val> {

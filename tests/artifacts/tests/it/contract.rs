@@ -2,9 +2,11 @@
 //! knows WASI and nothing of ours: what is needed beyond that is a trap.
 
 use anyhow::{Context as _, Result};
+use model::manifest::{DESCRIBE_SCHEMA, Descriptor};
+use model::schema::Validator;
 use wasmtime::component::Val;
 
-use crate::component::{describe, load, run};
+use crate::component::{described, load, run};
 
 fn done(json: &str) -> Val {
     Val::Result(Ok(Some(Box::new(Val::Variant(
@@ -15,6 +17,7 @@ fn done(json: &str) -> Val {
 
 #[test]
 fn every_component_imports_what_it_may_and_describes_itself() -> Result<()> {
+    let published = Validator::compile(&serde_json::from_str(DESCRIBE_SCHEMA)?)?;
     for (name, path) in test_artifacts::ALL {
         let component = load(path).with_context(|| (*name).to_owned())?;
         for (import, _) in component.component_type().imports(component.engine()) {
@@ -23,7 +26,10 @@ fn every_component_imports_what_it_may_and_describes_itself() -> Result<()> {
                 "{name} imports {import}"
             );
         }
-        let descriptor = describe(&component).with_context(|| (*name).to_owned())?;
+        let text = described(&component).with_context(|| (*name).to_owned())?;
+        let problems = published.validate(&serde_json::from_str(&text)?);
+        assert!(problems.is_empty(), "{name}: {problems:?}");
+        let descriptor: Descriptor = serde_json::from_str(&text)?;
         assert_eq!(descriptor.format, 1, "{name}");
         assert!(
             descriptor.sdk.is_some_and(|sdk| sdk.starts_with("airtight-sdk ")),

@@ -31,4 +31,18 @@ fn progress_often() {
     }
 }
 
+/// Reports twice at once, and does not come to an answer.
+#[task]
+fn progress_then(end: String) {
+    progress(0.25, "first");
+    progress(0.75, "last");
+    println!("reported");
+    match end.as_str() {
+        "trap" => panic!("no answer"),
+        _ => loop {
+            std::hint::spin_loop();
+        },
+    }
+}
+
 fn main() {}

@@ -1,10 +1,12 @@
-//! JSON objects as request bodies: one value, nothing after it, bounded depth, no unknown members.
+//! JSON objects as request bodies: one value, nothing after it, bounded depth, no key twice, no unknown members, no integer that
+//! would be changed.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
 use model::Timestamp;
+use model::json::{GivenError, read_given};
 use model::state::UnknownName;
 use serde_json::{Map, Value, json};
 
@@ -12,9 +14,6 @@ use super::body::{content_type, read_all};
 use super::value::{self, Problem, at, violation};
 use crate::error::{ApiError, Violation};
 use crate::state::App;
-
-/// Deeper nesting is refused (as in every other JSON of this system).
-const MAX_DEPTH: usize = 64;
 
 /// The members, and what is wrong with them. Take each, then [`JsonObject::finish`].
 pub(crate) struct JsonObject {
@@ -37,13 +36,19 @@ impl JsonObject {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         let refuse =
             |kind: &str, msg: String, loc: Vec<Value>| ApiError::violations(vec![violation(loc, kind, msg, json!({}))]);
-        if depth(bytes) > MAX_DEPTH {
-            let msg = format!("the JSON is nested deeper than {MAX_DEPTH}");
-            return Err(refuse("json_invalid", msg, vec!["body".into()]));
-        }
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            let loc = vec!["body".into(), error.line().into(), error.column().into()];
-            refuse("json_invalid", format!("the body is not valid JSON: {error}"), loc)
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let msg = format!("the body is not UTF-8 from byte {} on", error.valid_up_to());
+            refuse("json_invalid", msg, vec!["body".into()])
+        })?;
+        let value = read_given(text).map_err(|error| match &error {
+            GivenError::Syntax(syntax) => {
+                let loc = vec!["body".into(), syntax.line.into(), syntax.column.into()];
+                refuse("json_invalid", format!("the body is not valid JSON: {error}"), loc)
+            }
+            GivenError::Integer { path, .. } => {
+                let loc = std::iter::once("body".into()).chain(path.0.iter().map(Value::from));
+                refuse("int_parsing_size", error.to_string(), loc.collect())
+            }
         })?;
         match value {
             Value::Object(members) => Ok(Self {
@@ -212,26 +217,6 @@ pub(crate) fn text(value: &Value) -> Result<&str, Problem> {
         .ok_or_else(|| ("string_type", "this is not a text".to_owned()))
 }
 
-/// The deepest nesting, without parsing.
-fn depth(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,5 +240,23 @@ mod tests {
         assert_eq!(code(deep.as_bytes()), Some(Code::ValidationFailed));
         let text = format!("{{\"a\":\"{}\\\"{}\"}}", "[".repeat(500), "{".repeat(500));
         assert_eq!(code(text.as_bytes()), None);
+    }
+    #[test]
+    fn refuses_what_would_not_be_kept_and_says_where_it_stands() {
+        let violations = |bytes: &str| {
+            let error = JsonObject::parse(bytes.as_bytes()).err().unwrap();
+            assert_eq!(error.code(), Code::ValidationFailed);
+            serde_json::to_value(error.detail()).unwrap()
+        };
+        let large = violations("{\"conf\": {\"a\": [1, 123456789012345678901234567890]}}");
+        assert_eq!(large[0]["loc"], json!(["body", "conf", "a", 1]));
+        assert_eq!(large[0]["type"], "int_parsing_size");
+        let twice = violations("{\"conf\": {\"a\": 1,\n\"a\": 2}}");
+        assert_eq!(twice[0]["loc"], json!(["body", 2, 1]));
+        assert!(
+            twice[0]["msg"].as_str().unwrap().contains("key `a` is there twice"),
+            "{twice}"
+        );
+        assert_eq!(code(b"{\"a\": \"\xff\"}"), Some(Code::ValidationFailed));
     }
 }

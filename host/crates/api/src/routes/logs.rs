@@ -23,6 +23,7 @@ use super::task_instances::find;
 use super::under;
 use super::wait::permit;
 use crate::error::{ApiError, Code};
+use crate::escape;
 use crate::openapi::{Kind, Op, Param, Routes};
 use crate::request::{Media, PathArgs, Query, negotiate};
 use crate::shape::Time;
@@ -106,27 +107,14 @@ const fn level(level: LogLevel) -> &'static str {
 
 /// A line for people: control characters are escaped, so that a task cannot write to the terminal of whoever reads it.
 fn text(line: &LogLine) -> String {
-    use std::fmt::Write as _;
     let mut text = format!("{} {:<7} ", line.timestamp, level(line.level).to_uppercase());
-    for c in line.event.chars() {
-        match c {
-            '\t' => text.push('\t'),
-            c if c.is_control() || is_bidi(c) => {
-                let _ = write!(text, "{}", c.escape_unicode());
-            }
-            c => text.push(c),
-        }
-    }
+    escape::push_line(&mut text, &line.event);
     if let Some(fields) = &line.fields {
-        let _ = write!(text, " {fields}");
+        text.push(' ');
+        escape::push_json(&mut text, &fields.to_string());
     }
     text.push('\n');
     text
-}
-
-/// Characters that reorder what follows.
-const fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// For how long after its end a try may still be on its way into its log, where another process writes it.
@@ -402,11 +390,12 @@ mod tests {
             level: LogLevel::Info,
             source: LogSource::Stdout,
             event: "a\u{1b}[2J\r\tb\u{202e}".to_owned(),
-            fields: None,
+            fields: Some(serde_json::json!({"k\u{9b}": "\u{1b}[2J\u{7f}\u{85}\u{202e}"})),
         };
         assert_eq!(
             text(&line),
-            "1970-01-01T00:00:00.000000Z INFO    a\\u{1b}[2J\\u{d}\tb\\u{202e}\n"
+            "1970-01-01T00:00:00.000000Z INFO    a\\u{1b}[2J\\u{d}\tb\\u{202e} \
+             {\"k\\u009b\":\"\\u001b[2J\\u007f\\u0085\\u202e\"}\n"
         );
     }
 }

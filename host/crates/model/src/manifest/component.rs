@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::id::{ComponentName, ComponentVersion, Digest};
 
+/// The published JSON Schema of what `describe` answers, as text.
+pub const DESCRIBE_SCHEMA: &str = include_str!("../../../../../wit/describe.schema.json");
+
 /// What `describe` answered, after it was checked (`format: 1`; unknown members were dropped).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Descriptor {

@@ -31,7 +31,8 @@ mod tree;
 
 pub use compile::{Checked, compile, compile_on};
 pub use component::{
-    ComponentRef, Components, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor, Unresolved,
+    ComponentRef, Components, DESCRIBE_SCHEMA, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor,
+    Unresolved,
 };
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};

@@ -46,6 +46,9 @@ pub(super) fn world(engine: &Engine, component: &Component) -> Result<(Vec<Strin
             format!("the component imports `{unknown}`, which this server does not provide"),
         ));
     }
+    if let Some(missing) = super::newer::missing(engine, component) {
+        return Err(refusal("component_import_unknown", missing));
+    }
     let pre = linker.instantiate_pre(component).map_err(|error| {
         refusal(
             "component_import_unknown",

@@ -95,6 +95,8 @@ fn check_name(what: &str, name: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use model::manifest::DESCRIBE_SCHEMA;
+
     use super::*;
 
     fn code(text: &str) -> String {
@@ -126,6 +128,76 @@ mod tests {
             r#"{"name": "a", "input": {}, "output": {}, "labels": ["x", "x"]}"#,
         ] {
             assert_eq!(code(&task(bad)), "component_descriptor_invalid", "{bad}");
+        }
+    }
+
+    /// The published schema and the parser agree, but for what a schema cannot say.
+    #[test]
+    fn the_published_schema_says_what_is_taken() {
+        let published = Validator::compile(&serde_json::from_str(DESCRIBE_SCHEMA).unwrap()).unwrap();
+        let allowed = |text: &str| serde_json::from_str(text).is_ok_and(|value| published.is_valid(&value));
+        let task = |members: &str| format!(r#"{{"format": 1, "tasks": [{members}]}}"#);
+        let with = |members: &str| task(&format!(r#"{{"name": "a", "input": {{}}, "output": true{members}}}"#));
+        let taken = [
+            with(""),
+            with(r#", "later": 1"#),
+            with(r#", "doc": "", "needs": ["gpu"], "labels": ["x", "y"]"#),
+            with(r#", "labels": null, "needs": []"#),
+            r#"{"format": 1, "sdk": null, "later": {}, "tasks": [{"name": "ü.-", "input": false, "output": {}}]}"#
+                .to_owned(),
+            r#"{"format": 1, "sdk": "by hand", "tasks": [{"name": "a", "input": {}, "output": {}}]}"#.to_owned(),
+            task(&format!(
+                r#"{{"name": "{}", "input": {{}}, "output": {{}}}}"#,
+                "n".repeat(MAX_NAME_BYTES)
+            )),
+        ];
+        for text in &taken {
+            assert!(parse(text).is_ok() && allowed(text), "{text}");
+        }
+        let refused = [
+            "{}".to_owned(),
+            "[]".to_owned(),
+            r#"{"tasks": []}"#.to_owned(),
+            r#"{"format": 1}"#.to_owned(),
+            r#"{"format": 2, "tasks": []}"#.to_owned(),
+            r#"{"format": "1", "tasks": []}"#.to_owned(),
+            task(""),
+            task("1"),
+            r#"{"format": 1, "sdk": 7, "tasks": [{"name": "a", "input": {}, "output": {}}]}"#.to_owned(),
+            task(r#"{"input": {}, "output": {}}"#),
+            task(r#"{"name": "a", "input": {}}"#),
+            task(r#"{"name": "a", "input": null, "output": {}}"#),
+            task(r#"{"name": "", "input": {}, "output": {}}"#),
+            task(r#"{"name": "a b", "input": {}, "output": {}}"#),
+            task(r#"{"name": "a\u0085", "input": {}, "output": {}}"#),
+            task(r#"{"name": "a\u0007", "input": {}, "output": {}}"#),
+            task(&format!(
+                r#"{{"name": "{}", "input": {{}}, "output": {{}}}}"#,
+                "n".repeat(MAX_NAME_BYTES + 1)
+            )),
+            with(r#", "doc": null"#),
+            with(r#", "needs": null"#),
+            with(r#", "needs": ["a b"]"#),
+            with(r#", "labels": []"#),
+            with(r#", "labels": ["x", "x"]"#),
+            with(r#", "labels": [1]"#),
+            with(&format!(r#", "doc": "{}""#, "d".repeat(MAX_DOC_BYTES + 1))),
+        ];
+        for text in &refused {
+            assert!(parse(text).is_err() && !allowed(text), "{text}");
+        }
+        // What a schema cannot say: names that are unique, schemas that are valid, bytes instead of characters.
+        let plain = r#"{"name": "a", "input": {}, "output": {}}"#;
+        for text in [
+            task(&format!("{plain},{plain}")),
+            task(r#"{"name": "a", "input": {"type": "strin"}, "output": {}}"#),
+            task(r#"{"name": "a", "input": {"$ref": "https://example.com/x.json"}, "output": {}}"#),
+            task(&format!(
+                r#"{{"name": "{}", "input": {{}}, "output": {{}}}}"#,
+                "ü".repeat(MAX_NAME_BYTES)
+            )),
+        ] {
+            assert!(parse(&text).is_err() && allowed(&text), "{text}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod child;
 mod describe;
 mod descriptor;
+mod newer;
 mod parent;
 mod protocol;
 

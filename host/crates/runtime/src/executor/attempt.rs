@@ -197,7 +197,6 @@ impl Attempt {
             starting: false,
         })?;
         let ctx = &mut store.data_mut().ctx;
-        ctx.flush_progress();
         match answer {
             Ok(outcome) => {
                 let earlier = self.earlier(ctx, &outcome).await?;

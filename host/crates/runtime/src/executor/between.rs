@@ -1,5 +1,6 @@
 //! Steps between DAGs: all that there is to do here is to render what they are given.
 
+use model::json::read_given;
 use model::{RunId, Timestamp};
 use ports::between::{RunSelector, TriggerDagRequest};
 use ports::executor::TryOutcome;
@@ -14,7 +15,9 @@ const MAX_CONF_BYTES: usize = 1 << 20;
 
 /// A run of another DAG is asked for.
 pub(super) async fn trigger_dag(attempt: &Attempt) -> Result<Ended, Death> {
-    let mut input = rendered(attempt).await?;
+    let (text, mut input) = rendered(attempt).await?;
+    // What follows holds the input as a tree, which what the tasks published need not fit in.
+    read_given(&text).map_err(|error| Death::Input(format!("what is rendered cannot be passed on: {error}")))?;
     let conf = match input.remove("conf") {
         None | Some(Value::Null) => Value::Object(Map::new()),
         Some(conf @ Value::Object(_)) => conf,
@@ -41,7 +44,7 @@ pub(super) async fn trigger_dag(attempt: &Attempt) -> Result<Ended, Death> {
 
 /// A run of another DAG is waited for.
 pub(super) async fn wait_for_dag(attempt: &Attempt) -> Result<Ended, Death> {
-    let input = rendered(attempt).await?;
+    let (_, input) = rendered(attempt).await?;
     let selector = match (run_id(&input)?, logical_date(&input)?) {
         (Some(run_id), _) => RunSelector::RunId(run_id),
         (None, Some(date)) => RunSelector::LogicalDate(date),
@@ -55,15 +58,17 @@ pub(super) async fn wait_for_dag(attempt: &Attempt) -> Result<Ended, Death> {
     Ok(ended(TryOutcome::WaitForDag(selector)))
 }
 
-async fn rendered(attempt: &Attempt) -> Result<Map<String, Value>, Death> {
+/// The rendered input, as text and as a tree.
+async fn rendered(attempt: &Attempt) -> Result<(String, Map<String, Value>), Death> {
     let input = input::render(&attempt.request, attempt.services.xcoms.as_ref()).await?;
     if let Some(name) = &input.name {
         let _ = attempt.name.set(name.clone());
     }
-    match input.value {
-        Value::Object(members) => Ok(members),
-        _ => Ok(Map::new()),
-    }
+    let members = match input.value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    };
+    Ok((input.text, members))
 }
 
 fn run_id(input: &Map<String, Value>) -> Result<Option<RunId>, Death> {

@@ -1,5 +1,6 @@
-//! `airtight:task/progress`: how far the task is, at most ten times a second. What comes faster replaces what waits; the
-//! last report is always sent.
+//! `airtight:task/progress`: how far the task is, at most ten times a second. What comes faster waits, and is replaced by what comes
+//! after it. What waits is sent when the task reports again later than that, or when the try ends, however it ends: the last report is always sent,
+//! but maybe not before the end.
 
 use std::time::{Duration, Instant};
 
@@ -35,9 +36,9 @@ impl progress::Host for TaskCtxView<'_> {
     }
 }
 
-impl TaskCtx {
-    /// Sends the report that waits, if one does.
-    pub(crate) fn flush_progress(&mut self) {
+/// A try that traps, runs into its time limit or is cancelled ends here, too: its store is dropped before it is reported.
+impl Drop for TaskCtx {
+    fn drop(&mut self) {
         if let Some((fraction, note)) = self.progress.pending.take() {
             self.send_progress(fraction, note);
         }

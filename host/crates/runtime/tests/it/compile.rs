@@ -81,11 +81,11 @@ async fn components_of_other_worlds() {
         "component_import_unknown",
         "wasi:http/outgoing-handler@0.2.6",
     );
-    let newer = r#"(component (import "airtight:task/xcom@0.1.9" (instance (export "peek" (func)))))"#;
+    let other_type = r#"(component (import "airtight:task/xcom@0.1.0" (instance (export "push" (func)))))"#;
     assert_refused(
-        &refusal(&wat::parse_str(newer).unwrap()).await,
+        &refusal(&wat::parse_str(other_type).unwrap()).await,
         "component_import_unknown",
-        "peek",
+        "push",
     );
     let minor = r#"(component (import "airtight:task/xcom@0.2.0" (instance)))"#;
     assert_refused(
@@ -101,6 +101,44 @@ async fn components_of_other_worlds() {
         "component_world_mismatch",
         "describe",
     );
+}
+
+/// A whole component of the world, but for what it imports beyond it.
+#[tokio::test]
+async fn components_of_a_newer_patch_of_the_world() {
+    let importing = |import: &str| {
+        let text = Wat::done("1").text();
+        let text = text.replacen("(component\n", &format!("(component\n  {import}\n"), 1);
+        wat::parse_str(text).unwrap()
+    };
+    // A newer patch is no reason to refuse what does not use what is new in it.
+    let subset = r#"(import "airtight:task/log@0.1.0" (instance))
+        (import "airtight:task/context@0.1.7" (instance (export "dag-id" (func (result string)))))"#;
+    World::new().compile_bytes(&importing(subset)).await.unwrap();
+    for (import, missing) in [
+        (
+            r#"(import "airtight:task/xcom@0.1.9" (instance (export "peek" (func))))"#,
+            "(0.1.9) than this server has (0.1.0): the function `peek` of `xcom` is missing here",
+        ),
+        (
+            r#"(import "airtight:task/blobs@0.1.2" (instance
+                 (export "reader" (type $reader (sub resource)))
+                 (export "[method]reader.seek" (func (param "self" (borrow $reader)) (param "to" u64)))))"#,
+            "the function `[method]reader.seek` of `blobs` is missing here",
+        ),
+        (
+            r#"(import "airtight:task/gpu@0.1.3" (instance (export "devices" (func (result u32)))))"#,
+            "the interface `gpu` is missing here",
+        ),
+    ] {
+        let refused = refusal(&importing(import)).await;
+        assert_refused(
+            &refused,
+            "component_import_unknown",
+            "a newer version of `airtight:task`",
+        );
+        assert_refused(&refused, "component_import_unknown", missing);
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! What a guest prints and reports.
 
+use std::time::Duration;
+
+use model::Cause;
 use ports::executor::ExecutorEvent;
 use ports::log::{LogLevel, LogSource};
 use serde_json::json;
 use test_artifacts as artifacts;
 
-use crate::support::World;
+use crate::support::{World, died, limited};
 
 #[tokio::test]
 pub(crate) async fn log_lines() {
@@ -65,4 +68,37 @@ async fn progress_is_thinned_out_but_the_last_word_arrives() {
     }
     assert!(reports.len() < 500, "{} reports", reports.len());
     assert_eq!(reports.last(), Some(&(Some(1.0), "step 1000".to_owned())));
+}
+
+#[tokio::test]
+async fn the_last_word_arrives_before_an_end_without_an_answer() {
+    for (end, cause) in [
+        ("trap", Cause::Trapped),
+        ("timeout", Cause::TimedOut),
+        ("cancel", Cause::Cancelled),
+    ] {
+        let world = World::new();
+        let mut request = world
+            .request(artifacts::LOG_LINES, "progress_then", json!(end))
+            .await;
+        if end == "timeout" {
+            request = limited(request, |limits| limits.timeout = Duration::from_secs(1));
+        }
+        let id = request.id;
+        ports::executor::Executor::dispatch(&world.executor, request);
+        if end == "cancel" {
+            world.logs.wait_for(id, "reported").await;
+            ports::executor::Executor::cancel(&world.executor, id);
+        }
+        let mut reports = Vec::new();
+        let report = loop {
+            match world.event().await {
+                ExecutorEvent::Progress { note, .. } => reports.push(note),
+                ExecutorEvent::Finished(report) => break report,
+                _ => {}
+            }
+        };
+        died(&report, cause);
+        assert_eq!(reports.last().map(String::as_str), Some("last"), "{end}: {reports:?}");
+    }
 }

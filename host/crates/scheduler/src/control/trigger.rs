@@ -68,11 +68,10 @@ async fn trigger_named(
     }
     let mut attempt = 1;
     loop {
-        // A name may lie a microsecond ahead of the clock; the run itself is due at once.
-        let named_after = request.run_after.unwrap_or_else(|| shared.unique_now());
-        let run_after = request.run_after.unwrap_or_else(|| shared.clock.now());
+        // It may lie a few microseconds ahead of the clock; the run is due at once all the same, see `new_run`.
+        let run_after = request.run_after.unwrap_or_else(|| shared.unique_now());
         let run_id = generated_name(
-            named_after,
+            run_after,
             (request.run_after.is_some() && attempt > 1).then_some(attempt),
         )?;
         let _name = shared
@@ -180,6 +179,11 @@ async fn new_run(
     conf: Value,
 ) -> Result<NewRun, ControlError> {
     let now = shared.clock.now();
+    // What is not to wait is queued when it is due, even if its name had to lie ahead of the clock.
+    let queued_at = match request.run_after {
+        Some(_) => now,
+        None => now.max(run_after),
+    };
     let key = take_key(shared).await?;
     let interval = request
         .data_interval
@@ -205,7 +209,7 @@ async fn new_run(
         note: request.note.clone(),
         triggering_user: None,
         parent: None,
-        queued_at: now,
+        queued_at,
         context: Arc::new(context),
     })
 }
@@ -230,10 +234,13 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
     if let Some(date) = request.logical_date {
         names.push(reserve_logical_date(shared, request, date).await?);
     }
-    let run_id = loop {
-        let run_id = match &request.run_id {
-            Some(run_id) => run_id.clone(),
-            None => generated_name(shared.unique_now(), None)?,
+    let (run_id, run_after) = loop {
+        let (run_id, run_after) = match &request.run_id {
+            Some(run_id) => (run_id.clone(), shared.clock.now()),
+            None => {
+                let run_after = shared.unique_now();
+                (generated_name(run_after, None)?, run_after)
+            }
         };
         let name = Name::RunId(request.dag_id.clone(), run_id.clone());
         let turn = shared.names.lock(name).await;
@@ -241,13 +248,13 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
         // is refused for it would set the waiting run aside.
         if !is_taken(shared, request, &run_id).await? {
             names.push(turn);
-            break run_id;
+            break (run_id, run_after);
         }
         if request.run_id.is_some() {
             return Err(run_exists(request, &run_id));
         }
     };
-    let (run_after, conf) = (shared.clock.now(), request.conf.clone());
+    let conf = request.conf.clone();
     Ok(Prepared {
         new: new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?,
         version: dag.version,

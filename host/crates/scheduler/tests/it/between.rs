@@ -122,6 +122,7 @@ fn value(rig: &Rig, run: &RunRow, key: &str) -> Value {
 async fn a_task_waits_for_the_run_that_it_triggers_and_publishes_what_came_of_it() {
     let rig = started(parent(|step| step.result = Some(TaskId::new("work").unwrap()))).await;
     let (run, child, work) = waiting(&rig).await;
+    assert_eq!(child.run_id.as_str(), format!("manual__{}", child.run_after));
     assert_eq!(child.run_type.as_str(), "manual");
     let of = child.parent.as_deref().unwrap();
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The commands of `Control`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use model::dag::{Combine, Expansion, MapSource, MapValues};
 use model::{DagId, DagRunState, TaskId, TaskIndex, TaskInstanceState, Timestamp};
 use ports::control::{ClearRequest, Control as _, ControlError, RunEvent};
 use ports::executor::{ExecutorEvent, TryOutcome, TryReport, TryUsage};
+use ports::query::RunRow;
 use ports::store::TiWrite;
 
 use crate::support::{DagBuilder, Reply, Rig, RigBuilder, request, run_id};
@@ -31,6 +33,39 @@ async fn runs_triggered_in_one_microsecond_get_different_names() {
     let (a, b, c) = tokio::join!(rig.trigger("d"), rig.trigger("d"), rig.trigger("d"));
     assert!(a.run_id != b.run_id && b.run_id != c.run_id && a.run_id != c.run_id);
     assert!(a.run_id.as_str().starts_with("manual__2026-01-01T00:00:00.00000"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generated_name_says_when_its_run_is_due_and_it_is_due_at_once() {
+    let rig = RigBuilder::new(|_| Reply::Start).start().await;
+    rig.deploy(DagBuilder::chain("d", 1).with(|dag| dag.max_active_runs = 2_000))
+        .await;
+    let mut named = HashSet::new();
+    let mut check = |run: &RunRow| {
+        assert_eq!(run.run_id.as_str(), format!("manual__{}", run.run_after));
+        assert_eq!(run.state, DagRunState::Running, "{}", run.run_id);
+        assert!(named.insert(run.run_id.clone()), "{}", run.run_id);
+    };
+    let before = rig.now();
+    let runs = futures::future::join_all((0..1_000).map(|_| rig.trigger("d"))).await;
+    assert_eq!(
+        rig.now(),
+        before,
+        "the clock stood still: all names but one lie ahead of it"
+    );
+    runs.iter().for_each(&mut check);
+    let latest = runs.iter().map(|run| run.run_after).max().unwrap();
+    assert_eq!(latest.since(before), Duration::from_micros(999));
+    check(&rig.trigger("d").await);
+    // A run that is due now does not lie an hour ahead because the clock was set back.
+    rig.clock.set_back(Duration::from_secs(3_600));
+    let run = rig.trigger("d").await;
+    check(&run);
+    assert_eq!(run.run_after, rig.now());
+    let mut given = request("d");
+    given.run_after = Some(Timestamp(rig.now().0 - 7));
+    let run = rig.handle.trigger(given).await.unwrap();
+    assert_eq!(run.run_id.as_str(), format!("manual__{}", run.run_after));
 }
 
 #[tokio::test(start_paused = true)]

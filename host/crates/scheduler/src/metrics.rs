@@ -41,7 +41,7 @@ counters! {
     transitions,
     /// Dispatches that were handed to the executor.
     dispatches,
-    /// Results and marks with a dispatch number that is not the current one.
+    /// Results, marks and checkpoints with a dispatch number that is not the current one.
     stale_events,
     /// Infrastructure losses that were found when runs were recovered.
     infrastructure_losses,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use model::dag::{Combine, Expansion, MapSource, MapValues};
 use model::{DagRunState, MapIndex, TaskId, TriggerRule};
-use ports::executor::{TryOutcome, TryRequest, XcomPush};
+use ports::executor::{TryId, TryOutcome, TryRequest, XcomPush};
 use ports::payload::{Checkpoint, CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
+use ports::store::{SchedulerStore as _, TickWrite};
 
-use crate::support::{DagBuilder, Reply, Rig, RigBuilder, failure};
+use crate::support::{BAD_CHECKPOINT, DagBuilder, Reply, Rig, RigBuilder, failure};
 
 fn push(key: &str, value: &str) -> XcomPush {
     XcomPush {
@@ -232,9 +234,100 @@ async fn checkpoints_survive_retries_are_fenced_and_go_with_success() {
     let second = rig.executor.next().await;
     let stale = rig.handle.save(first.id, Some(checkpoint(b"late"))).await;
     assert!(matches!(stale, Err(CheckpointError::Stale)));
+    assert_eq!(rig.handle.metrics().stale_events, 1, "what is refused is counted");
     assert_eq!(rig.handle.load(second.id).await.unwrap().as_deref(), Some(&b"half"[..]));
     rig.executor.done(second.id);
     assert_eq!(rig.finished(&run).await, DagRunState::Success);
     let left = ports::store::SchedulerStore::load_checkpoint(&*rig.store, second.id.ti).await;
     assert_eq!(left.unwrap(), None);
+}
+
+/// A DAG of that many tasks, all of which run.
+async fn at_once(tasks: usize) -> (Rig, Vec<TryId>) {
+    let rig = RigBuilder::new(|_| Reply::Start)
+        .config(|config| config.parallelism = Some(1000))
+        .start()
+        .await;
+    rig.deploy(DagBuilder::fan_out("d", tasks)).await;
+    rig.trigger("d").await;
+    let mut ids = Vec::new();
+    for _ in 0..tasks {
+        ids.push(rig.executor.next().await.id);
+    }
+    (rig, ids)
+}
+
+async fn loaded(rig: &Rig, id: TryId) -> Option<Vec<u8>> {
+    rig.handle.load(id).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkpoints_that_are_saved_at_the_same_time_share_transactions() {
+    let (rig, ids) = at_once(100).await;
+    let saved = ids.iter().enumerate().map(|(n, id)| {
+        let bytes = n.to_string().into_bytes();
+        rig.handle.save(*id, Some(checkpoint(&bytes)))
+    });
+    for saved in join_all(saved).await {
+        saved.unwrap();
+    }
+    let sizes: Vec<usize> = rig.store.saved().iter().map(Vec::len).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 100);
+    assert!(sizes.len() <= 3, "{sizes:?}");
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(loaded(&rig, *id).await, Some(n.to_string().into_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn saves_of_a_task_instance_keep_their_order() {
+    let (rig, ids) = at_once(2).await;
+    let (id, other) = (ids[0], ids[1]);
+    let saves = ["1", "2", "3"].map(|bytes| rig.handle.save(id, Some(checkpoint(bytes.as_bytes()))));
+    let of_other = [Some(checkpoint(b"4")), None].map(|saved| rig.handle.save(other, saved));
+    for saved in join_all(saves.into_iter().chain(of_other)).await {
+        saved.unwrap();
+    }
+    assert_eq!(rig.store.saved().len(), 1);
+    assert_eq!(loaded(&rig, id).await.as_deref(), Some(&b"3"[..]));
+    assert_eq!(loaded(&rig, other).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_the_database_refuses_fails_alone() {
+    let (rig, ids) = at_once(9).await;
+    let saves = ids.iter().enumerate().map(|(n, id)| {
+        let bytes = if n == 4 { BAD_CHECKPOINT } else { b"good" };
+        rig.handle.save(*id, Some(checkpoint(bytes)))
+    });
+    let saved = join_all(saves).await;
+    for (n, (id, saved)) in ids.iter().zip(saved).enumerate() {
+        if n == 4 {
+            assert!(matches!(saved, Err(CheckpointError::Backend(_))), "{saved:?}");
+            assert_eq!(loaded(&rig, *id).await, None);
+        } else {
+            saved.unwrap();
+            assert_eq!(loaded(&rig, *id).await.as_deref(), Some(&b"good"[..]));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_waited_for_too_long_is_refused_and_counted_and_the_others_are_not() {
+    let (rig, ids) = at_once(3).await;
+    // The database knows another dispatch already: memory follows a moment later.
+    let mut row = rig.store.inner.task_instance(ids[1].ti).unwrap();
+    row.dispatch.0 += 1;
+    let tick = TickWrite {
+        tick_id: uuid::Uuid::new_v4(),
+        task_instances: vec![row],
+        ..TickWrite::default()
+    };
+    let lease = rig.store.inner.lease().unwrap();
+    rig.store.inner.commit_tick(&lease, &tick).await.unwrap();
+    let saved = join_all(ids.iter().map(|id| rig.handle.save(*id, Some(checkpoint(b"x"))))).await;
+    assert!(matches!(saved[1], Err(CheckpointError::Stale)));
+    assert!(saved[0].is_ok() && saved[2].is_ok());
+    assert_eq!(rig.store.saved().len(), 1);
+    assert_eq!(rig.handle.metrics().stale_events, 1);
 }

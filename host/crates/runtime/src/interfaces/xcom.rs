@@ -7,6 +7,7 @@ use ports::payload::{MAX_LIST_BYTES, Pulled, XcomError};
 use super::{HostError, backend_failed};
 use crate::bindings::xcom::{self, Error, Item};
 use crate::ctx::{TaskCtx, TaskCtxView};
+use crate::limits::{Held, as_u64};
 
 /// What an XCom call fails with.
 pub(crate) type XcomCallError = HostError<Error>;
@@ -39,17 +40,19 @@ impl xcom::Host for TaskCtxView<'_> {
             && self.ctx.request.task.task_id == task
             && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
         if own {
-            return Ok(self.ctx.pushes.by_key.get(&key).map(|push| push.value.to_string()));
+            let pushed = self.ctx.pushes.by_key.get(&key).map(|push| &push.value);
+            let _held = pushed.map(|value| self.ctx.hold(as_u64(value.len()))).transpose()?;
+            return Ok(pushed.map(ToString::to_string));
         }
         let pulled = self
             .ctx
             .services
             .xcoms
-            .pull(self.ctx.request.id, &task, &key, map_index)
+            .pull(self.ctx.request.id, &task, &key, map_index, self.ctx.account.free())
             .await;
         self.ctx.gate.pass()?;
         match pulled {
-            Ok(pulled) => Ok(self.ctx.take_pulled(pulled)),
+            Ok(pulled) => self.ctx.take_pulled(pulled),
             Err(error) => Err(self.refused(error)),
         }
     }
@@ -75,6 +78,8 @@ impl xcom::Host for TaskCtxView<'_> {
         let pulled = xcoms.pull_items(self.ctx.request.id, &task, &key, after, max).await;
         self.ctx.gate.pass()?;
         let values = pulled.map_err(|error| self.refused(error))?;
+        let bytes = values.iter().map(|(_, value)| as_u64(value.value.len())).sum();
+        let _held = self.ctx.hold(bytes)?;
         let mut items = Vec::with_capacity(values.len());
         for (map_index, value) in values {
             self.ctx.openable.allow(&value.blobs);
@@ -96,7 +101,12 @@ impl TaskCtxView<'_> {
     fn refused(&self, error: XcomError) -> XcomCallError {
         match error {
             XcomError::NotUpstream(task) => HostError::Wit(Error::NotUpstream(task.to_string())),
-            XcomError::TooLarge { .. } => HostError::Wit(Error::TooLarge(MAX_LIST_BYTES)),
+            XcomError::TooLarge { limit, .. } if limit < MAX_LIST_BYTES => {
+                // The account notes it; should there be room by now, it was still not read.
+                let _ = Held::of(&self.ctx.account, limit.saturating_add(1));
+                does_not_fit()
+            }
+            XcomError::TooLarge { limit, .. } => HostError::Wit(Error::TooLarge(limit)),
             XcomError::Stale => crate::gate::TryEnded.into(),
             error @ XcomError::Backend(_) => HostError::Wit(Error::Other(backend_failed(
                 self.ctx.request.id,
@@ -105,6 +115,13 @@ impl TaskCtxView<'_> {
             ))),
         }
     }
+}
+
+/// What was pulled is larger than what the task may still hold.
+fn does_not_fit() -> XcomCallError {
+    HostError::Wit(Error::Other(
+        "what is to be pulled does not fit into the memory limit of the task; pull it in parts, or raise `limits.memory`".to_owned(),
+    ))
 }
 
 fn named(task: &str) -> Result<TaskId, XcomCallError> {
@@ -163,17 +180,31 @@ impl TaskCtx {
         Ok(())
     }
 
+    /// Charges what is about to be handed to the guest, for as long as the host holds it. In the guest it is the guest's memory.
+    fn hold(&self, bytes: u64) -> Result<Held, XcomCallError> {
+        Held::of(&self.account, bytes).ok_or_else(does_not_fit)
+    }
+
     /// The JSON text of what was pulled. From now on the try may open the blobs that it refers to.
-    pub(crate) fn take_pulled(&mut self, pulled: Pulled) -> Option<String> {
-        match pulled {
+    fn take_pulled(&mut self, pulled: Pulled) -> Result<Option<String>, XcomCallError> {
+        Ok(match pulled {
             Pulled::Missing => None,
             Pulled::One(value) => {
+                let _held = self.hold(as_u64(value.value.len()))?;
                 self.openable.allow(&value.blobs);
                 Some(value.value.to_string())
             }
             Pulled::Mapped(values) => {
-                let mut text = String::from("[");
-                for (position, (_, value)) in values.iter().enumerate() {
+                let bytes = values
+                    .iter()
+                    .map(|(_, value)| value.value.len().saturating_add(1))
+                    .sum::<usize>()
+                    + 1;
+                let _held = self.hold(as_u64(bytes))?;
+                // A value goes when it is in the text: memory has the list once.
+                let mut text = String::with_capacity(bytes.saturating_add(1));
+                text.push('[');
+                for (position, (_, value)) in values.into_iter().enumerate() {
                     self.openable.allow(&value.blobs);
                     if position > 0 {
                         text.push(',');
@@ -183,6 +214,6 @@ impl TaskCtx {
                 text.push(']');
                 Some(text)
             }
-        }
+        })
     }
 }

@@ -6,10 +6,15 @@ use futures::future::join_all;
 use model::dag::{Combine, Expansion, MapSource, MapValues};
 use model::{DagRunState, MapIndex, TaskId, TriggerRule};
 use ports::executor::{TryId, TryOutcome, TryRequest, XcomPush};
-use ports::payload::{Checkpoint, CheckpointBackend as _, CheckpointError, Pulled, XcomBackend as _, XcomError};
+use ports::payload::{
+    Checkpoint, CheckpointBackend as _, CheckpointError, MAX_LIST_BYTES, Pulled, XcomBackend as _, XcomError,
+};
 use ports::store::{SchedulerStore as _, TickWrite};
 
 use crate::support::{BAD_CHECKPOINT, DagBuilder, Reply, Rig, RigBuilder, failure};
+
+/// As much as a pull may ask for.
+const ALL: u64 = u64::MAX;
 
 fn push(key: &str, value: &str) -> XcomPush {
     XcomPush {
@@ -44,20 +49,24 @@ async fn a_pull_sees_committed_values_of_upstream_tasks_only() {
         vec![push("return_value", "1"), push("k", "[2]")],
     );
     let second = rig.executor.next().await;
-    let pulled = rig.handle.pull(second.id, &task("t0"), "return_value", None).await;
+    let pulled = rig.handle.pull(second.id, &task("t0"), "return_value", None, ALL).await;
     assert_eq!(one(&pulled.unwrap()), "1");
     assert_eq!(rig.handle.metrics().xcom_cache_hits, 1, "a chain reads memory");
-    let missing = rig.handle.pull(second.id, &task("t0"), "none", None).await.unwrap();
+    let missing = rig
+        .handle
+        .pull(second.id, &task("t0"), "none", None, ALL)
+        .await
+        .unwrap();
     assert_eq!(missing, Pulled::Missing);
     rig.executor.end_with(second.id, done, vec![]);
     let third = rig.executor.next().await;
-    let transitive = rig.handle.pull(third.id, &task("t0"), "k", None).await.unwrap();
+    let transitive = rig.handle.pull(third.id, &task("t0"), "k", None, ALL).await.unwrap();
     assert_eq!(one(&transitive), "[2]");
     for other in ["aside", "t2", "nope"] {
-        let refused = rig.handle.pull(third.id, &task(other), "k", None).await;
+        let refused = rig.handle.pull(third.id, &task(other), "k", None, ALL).await;
         assert!(matches!(refused, Err(XcomError::NotUpstream(_))), "{other}");
     }
-    let stale = rig.handle.pull(second.id, &task("t0"), "k", None).await;
+    let stale = rig.handle.pull(second.id, &task("t0"), "k", None, ALL).await;
     assert!(matches!(stale, Err(XcomError::Stale)));
     rig.executor.done(third.id);
     rig.executor.done(aside.id);
@@ -133,7 +142,7 @@ async fn many_values_are_handed_over_in_parts() {
         .await
         .unwrap();
     assert_eq!(two.iter().map(|(index, _)| index.0).collect::<Vec<_>>(), [5, 6]);
-    let Pulled::Mapped(all) = rig.handle.pull(id, &each, "return_value", None).await.unwrap() else {
+    let Pulled::Mapped(all) = rig.handle.pull(id, &each, "return_value", None, ALL).await.unwrap() else {
         panic!("a list");
     };
     assert_eq!(all.len(), 10);
@@ -154,10 +163,24 @@ async fn a_value_that_is_larger_than_a_part_comes_alone_and_too_many_are_no_list
         .await
         .unwrap();
     assert_eq!(part.len(), 1);
-    let whole = rig.handle.pull(id, &each, "return_value", None).await;
+    let whole = rig.handle.pull(id, &each, "return_value", None, ALL).await;
     let error = whole.unwrap_err();
-    assert!(matches!(error, XcomError::TooLarge { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            XcomError::TooLarge {
+                limit: MAX_LIST_BYTES,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().contains("`each`"), "{error}");
+    // Whoever has room for less reads less.
+    let read = rig.handle.metrics().xcom_cache_misses;
+    let whole = rig.handle.pull(id, &each, "return_value", None, 3 << 20).await;
+    assert!(matches!(whole, Err(XcomError::TooLarge { limit: 3_145_728, .. })));
+    assert_eq!(rig.handle.metrics().xcom_cache_misses - read, 2, "parts");
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,9 +212,13 @@ async fn a_returned_failure_publishes_and_a_new_try_begins_with_nothing() {
     rig.executor
         .end_with(second.id, failed, vec![push("report", "\"worse\"")]);
     let report = rig.executor.next().await;
-    let pulled = rig.handle.pull(report.id, &task("a"), "report", None).await.unwrap();
+    let pulled = rig
+        .handle
+        .pull(report.id, &task("a"), "report", None, ALL)
+        .await
+        .unwrap();
     assert_eq!(one(&pulled), "\"worse\"");
-    let old = rig.handle.pull(report.id, &task("a"), "old", None).await.unwrap();
+    let old = rig.handle.pull(report.id, &task("a"), "old", None, ALL).await.unwrap();
     assert_eq!(old, Pulled::Missing);
     rig.executor.done(report.id);
     assert_eq!(rig.finished(&run).await, DagRunState::Success);

@@ -4,9 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use model::{
-    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
-};
+use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
 use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
@@ -15,7 +13,8 @@ use ports::intent::Intent;
 use ports::payload::{Checkpoint, XcomValue};
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
-    CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite,
+    CheckpointSave, CommitError, DagWrite, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun,
+    TickWrite,
 };
 use uuid::Uuid;
 
@@ -248,37 +247,46 @@ impl SchedulerStore for Db {
         self.first(checkpoint::load(ti), |row| row.columns().bytes()).await
     }
 
-    async fn save_checkpoint(
+    async fn save_checkpoints(
         &self,
         lease: &Lease,
-        ti: TiKey,
-        dispatch: DispatchNumber,
-        checkpoint: Option<&Checkpoint>,
+        saves: &[CheckpointSave],
         now: Timestamp,
-    ) -> Result<bool, CommitError> {
+    ) -> Result<Vec<bool>, CommitError> {
         let mut tx = self.database.write().await.map_err(write_error)?;
         tx.execute(scheduler_lease::check(lease)).await.map_err(write_error)?;
         let dialect = self.database.dialect();
-        let (current, statements) = match checkpoint {
-            Some(Checkpoint { bytes, blobs }) => {
-                let saved = tx.execute(checkpoint::save(ti, dispatch, bytes, now)).await;
-                let saved = saved.map_err(write_error)?;
-                (saved > 0, checkpoint::refer(dialect, ti, blobs))
+        let mut answers = Vec::with_capacity(saves.len());
+        for CheckpointSave {
+            ti,
+            dispatch,
+            checkpoint,
+        } in saves
+        {
+            let (current, statements) = match checkpoint {
+                Some(Checkpoint { bytes, blobs }) => {
+                    let saved = tx.execute(checkpoint::save(*ti, *dispatch, bytes, now)).await;
+                    let saved = saved.map_err(write_error)?;
+                    (saved > 0, checkpoint::refer(dialect, *ti, blobs))
+                }
+                None => {
+                    let row = tx.fetch_optional(checkpoint::is_current(*ti, *dispatch)).await;
+                    let row = row.map_err(write_error)?;
+                    (row.is_some(), checkpoint::delete(dialect, &[*ti]).into())
+                }
+            };
+            answers.push(current);
+            if current {
+                for statement in statements {
+                    tx.execute(statement).await.map_err(write_error)?;
+                }
             }
-            None => {
-                let row = tx.fetch_optional(checkpoint::is_current(ti, dispatch)).await;
-                let row = row.map_err(write_error)?;
-                (row.is_some(), checkpoint::delete(dialect, &[ti]).into())
-            }
-        };
-        if !current {
-            return Ok(false);
         }
-        for statement in statements {
-            tx.execute(statement).await.map_err(write_error)?;
+        // Where nothing was current there is nothing to make durable.
+        if answers.contains(&true) {
+            tx.commit().await.map_err(commit_error)?;
         }
-        tx.commit().await.map_err(commit_error)?;
-        Ok(true)
+        Ok(answers)
     }
 
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {

@@ -45,12 +45,14 @@ pub enum XcomError {
     Stale,
     /// The values of all instances are too many to be pulled at once.
     #[error(
-        "the values that the instances of task `{task}` published have more than {MAX_LIST_BYTES} bytes together; pull them in parts, \
+        "the values that the instances of task `{task}` published have more than {limit} bytes together; pull them in parts, \
          or let the task return Blobs"
     )]
     TooLarge {
         /// The task.
         task: TaskId,
+        /// What they may have together.
+        limit: u64,
     },
     /// The database did not answer.
     #[error("cannot read XComs")]
@@ -62,9 +64,15 @@ pub enum XcomError {
 pub trait XcomBackend: Send + Sync + 'static {
     /// What `task` published under `key`. `task` must be a direct or transitive upstream of the try's task.
     /// A task of a group is named as in its group. Of a task that is repeated only what the try's own part of the run sees is found.
-    /// All values of a repeated task have at most [`MAX_LIST_BYTES`].
-    async fn pull(&self, id: TryId, task: &TaskId, key: &str, map_index: Option<MapIndex>)
-    -> Result<Pulled, XcomError>;
+    /// All values of a repeated task have at most `most` bytes, and at most [`MAX_LIST_BYTES`]; no more than that is read.
+    async fn pull(
+        &self,
+        id: TryId,
+        task: &TaskId,
+        key: &str,
+        map_index: Option<MapIndex>,
+        most: u64,
+    ) -> Result<Pulled, XcomError>;
 
     /// How many values [`Self::pull_items`] finds in all.
     async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError>;
@@ -80,8 +88,8 @@ pub trait XcomBackend: Send + Sync + 'static {
         max: u32,
     ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError>;
 
-    /// What `task` published in the iteration before, in a loop around both.
-    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError>;
+    /// What `task` published in the iteration before, in a loop around both. For `most` see [`Self::pull`].
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str, most: u64) -> Result<Pulled, XcomError>;
 
     /// What the task instance itself published under `key` in an earlier dispatch of the same try: before it was rescheduled.
     async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError>;

@@ -376,6 +376,17 @@ pub struct HeartbeatWrite {
     pub at: Timestamp,
 }
 
+/// What a try saves of its progress, outside of the ticks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointSave {
+    /// Of this task instance.
+    pub ti: TiKey,
+    /// By this dispatch of it.
+    pub dispatch: DispatchNumber,
+    /// None removes it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
 /// A line for the audit log.
 #[derive(Clone, Debug)]
 pub struct AuditWrite {
@@ -517,16 +528,14 @@ pub trait SchedulerStore: Send + Sync + 'static {
     async fn xcom_keys(&self, ti: TiKey) -> Result<Vec<(String, u64)>, QueryError>;
     /// The checkpoint of a task instance.
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError>;
-    /// Replaces (or removes) a checkpoint with its references, in one transaction, if `dispatch` is still the task instance's
-    /// stored one; `Ok(false)` if not.
-    async fn save_checkpoint(
+    /// Replaces (or removes) checkpoints with their references in one transaction, in order: each if its dispatch is still the task
+    /// instance's stored one. Answers for each whether it was.
+    async fn save_checkpoints(
         &self,
         lease: &Lease,
-        ti: TiKey,
-        dispatch: DispatchNumber,
-        checkpoint: Option<&Checkpoint>,
+        saves: &[CheckpointSave],
         now: Timestamp,
-    ) -> Result<bool, CommitError>;
+    ) -> Result<Vec<bool>, CommitError>;
     /// The intents that are not done, oldest first.
     async fn intents(&self) -> Result<Vec<Intent>, QueryError>;
     /// Of these blobs, those that people may read, with the sizes that are known of them: what was uploaded, and what an XCom or a run refers to.

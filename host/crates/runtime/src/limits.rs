@@ -89,6 +89,13 @@ impl Account {
         self.machine.give_back(bytes);
     }
 
+    /// What can still be taken.
+    pub(crate) fn free(&self) -> u64 {
+        let own = self.limit.saturating_sub(self.used());
+        let used = self.machine.used.load(Ordering::Relaxed);
+        own.min(self.machine.limit.saturating_sub(used))
+    }
+
     fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -113,6 +120,44 @@ impl Account {
         } else {
             None
         }
+    }
+}
+
+/// Bytes that the host holds for a guest, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Nothing so far.
+    pub(crate) fn nothing(account: &Arc<Account>) -> Self {
+        Self {
+            account: Arc::clone(account),
+            bytes: 0,
+        }
+    }
+
+    /// None where the account refuses.
+    pub(crate) fn of(account: &Arc<Account>, bytes: u64) -> Option<Self> {
+        let mut held = Self::nothing(account);
+        held.add(bytes).then_some(held)
+    }
+
+    /// Takes more, or notes that it was refused.
+    pub(crate) fn add(&mut self, bytes: u64) -> bool {
+        let taken = self.account.take(bytes);
+        if taken {
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+        taken
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.give_back(self.bytes);
     }
 }
 
@@ -155,7 +200,7 @@ impl TryLimiter {
     }
 }
 
-fn as_u64(size: usize) -> u64 {
+pub(crate) fn as_u64(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
@@ -217,6 +262,24 @@ mod tests {
         account.give_back(10);
         assert!(limiter.memory_growing(0, 1, None).unwrap());
         assert_eq!(account.peak(), 100);
+    }
+
+    #[test]
+    fn what_the_host_holds_is_given_back_when_it_is_dropped() {
+        let account = account(100, 70);
+        assert_eq!(account.free(), 70);
+        let mut held = Held::of(&account, 40).unwrap();
+        assert!(held.add(20));
+        assert_eq!(account.free(), 10);
+        assert!(!held.add(11), "the machine has no more");
+        assert!(Held::of(&account, 41).is_none(), "its limit");
+        drop(held);
+        assert_eq!((account.free(), account.peak()), (70, 60));
+        let wanted = Some(MemoryRefusal::Limit {
+            wanted: 101,
+            limit: 100,
+        });
+        assert_eq!(account.refusal(), wanted);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) enum Death {
     Load(String),
     /// The input cannot be rendered or does not match the schema.
     Input(String),
+    /// This, which the host has to hold for the guest, does not fit into the memory limit.
+    NoRoom(&'static str),
     /// The component broke the contract.
     Contract(String),
     /// Other tasks are mapped over what it published, and that cannot be.
@@ -95,6 +97,13 @@ pub(crate) fn classify(death: Death, evidence: &Evidence<'_>) -> TryFailure {
             fatal: true,
             ..failure(Cause::InputInvalid, text)
         },
+        Death::NoRoom(what) => {
+            let refusal = evidence.account.refusal().unwrap_or(MemoryRefusal::Machine);
+            failure(
+                Cause::OutOfMemory,
+                format!("there is no room for {what}: {}", out_of_memory(refusal, evidence)),
+            )
+        }
         Death::Contract(text) => failure(Cause::ContractViolation, text),
         Death::Unmappable(text) => TryFailure {
             code: Some("unmappable_xcom".to_owned()),

@@ -1,13 +1,14 @@
-//! Checkpoints of running tries. They are durable when the call returns, outside of the ticks, and fenced by the dispatch
-//! number, here and in the database.
+//! Checkpoints of running tries. They are durable when the call returns, outside of the ticks (see `saves`), and fenced by the
+//! dispatch number, here and in the database.
 
 use async_trait::async_trait;
 use ports::executor::TryId;
 use ports::payload::{Checkpoint, CheckpointBackend, CheckpointError};
-use ports::store::CommitError;
+use ports::store::CheckpointSave;
 
 use crate::handle::Handle;
 use crate::live::LiveRun;
+use crate::metrics::Metrics;
 
 #[async_trait]
 impl CheckpointBackend for Handle {
@@ -30,20 +31,17 @@ impl CheckpointBackend for Handle {
         if id.callback.is_some() {
             return Err(CheckpointError::Stale);
         }
-        let run = self.current(&id).ok_or(CheckpointError::Stale)?;
+        let Some(run) = self.current(&id) else {
+            Metrics::count(&self.shared.metrics.stale_events);
+            return Err(CheckpointError::Stale);
+        };
         mark(&run, &id);
-        let lease = self.shared.lease.get().ok_or(CheckpointError::Stale)?;
-        let now = self.shared.clock.now();
-        let saved = self
-            .shared
-            .store
-            .save_checkpoint(lease, id.ti, id.dispatch, checkpoint.as_ref(), now)
-            .await;
-        match saved {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(CommitError::Fenced) => Err(CheckpointError::Stale),
-            Err(error) => Err(CheckpointError::Backend(Box::new(error))),
-        }
+        let save = CheckpointSave {
+            ti: id.ti,
+            dispatch: id.dispatch,
+            checkpoint,
+        };
+        self.shared.saves.save(save).await
     }
 }
 

@@ -49,6 +49,7 @@ mod remote;
 mod repeats;
 mod rows;
 mod run;
+mod saves;
 mod selection;
 mod service;
 mod shared;

@@ -41,9 +41,9 @@ counters! {
     transitions,
     /// Dispatches that were handed to the executor.
     dispatches,
-    /// Results and marks with a dispatch number that is not the current one.
+    /// Results, marks and checkpoints with a dispatch number that is not the current one.
     stale_events,
-    /// Infrastructure losses that were found when runs were recovered.
+    /// Infrastructure losses: found when runs were recovered or by silence, or reported by an executor that failed.
     infrastructure_losses,
     /// Tries that a graceful shutdown handed back.
     handed_back,

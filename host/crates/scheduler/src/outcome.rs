@@ -16,6 +16,19 @@ pub(crate) struct Details {
     pub(crate) rendered_map_index: Option<String>,
 }
 
+/// What is to be said where the executor reports that it failed itself. The task's own retries are not spent for that.
+pub(crate) fn loss(report: &TryReport) -> Option<Details> {
+    match &report.outcome {
+        TryOutcome::Failed(failure) if failure.cause == Cause::InfrastructureLost => Some(Details {
+            message: Some(failure.message.clone()),
+            usage: Some(report.usage),
+            rendered_map_index: report.rendered_map_index.clone(),
+            ..Details::default()
+        }),
+        _ => None,
+    }
+}
+
 /// The end of a try, its details, and whether what it published counts.
 pub(crate) fn judge(dag: &Dag, report: &TryReport) -> (TryEnd, Details, bool) {
     let mut details = Details {

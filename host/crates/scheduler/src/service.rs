@@ -20,6 +20,7 @@ use crate::error::{StartError, Stopped};
 use crate::handle::Handle;
 use crate::inbox::Message;
 use crate::lease;
+use crate::saves;
 use crate::shared::Shared;
 use crate::slots::Slots;
 
@@ -93,6 +94,7 @@ impl Scheduler {
             callbacks: tokio::spawn(callback::carry::keep(Arc::clone(&shared), carried)),
             lease: tokio::spawn(lease::keep(Arc::clone(&shared))),
             drain: tokio::spawn(drain::keep(Arc::clone(&shared))),
+            saves: tokio::spawn(saves::keep(Arc::clone(&shared))),
             shared,
         };
         let task = tokio::spawn(async move {
@@ -109,6 +111,7 @@ struct EndGuard {
     lease: JoinHandle<()>,
     callbacks: JoinHandle<()>,
     drain: JoinHandle<()>,
+    saves: JoinHandle<()>,
 }
 
 impl Drop for EndGuard {
@@ -116,6 +119,7 @@ impl Drop for EndGuard {
         self.lease.abort();
         self.callbacks.abort();
         self.drain.abort();
+        self.saves.abort();
         self.shared.stopping.store(true, Ordering::Release);
         self.shared.active_mut().clear();
         self.shared.ended.send_replace(true);

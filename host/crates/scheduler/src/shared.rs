@@ -22,6 +22,7 @@ use crate::live::Active;
 use crate::marks::Marks;
 use crate::metrics::Metrics;
 use crate::names::KeyedLocks;
+use crate::saves::Saves;
 use crate::version::{Version, VersionCache};
 use crate::xcom_cache::XcomCache;
 use crate::xcom_lists::XcomLists;
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) flights: Flights,
     /// What others ask by rows of the inbox.
     pub(crate) drain: Drain,
+    /// Checkpoints that wait for a transaction.
+    pub(crate) saves: Saves,
     condition: Mutex<Condition>,
 }
 
@@ -97,6 +100,7 @@ impl Shared {
         Self {
             keys: RunKeys::new(config.run_key_block),
             drain: Drain::default(),
+            saves: Saves::default(),
             flights: Flights::new(config.callback_slots.max(1)),
             events: broadcast::Sender::new(config.event_buffer.max(1)),
             config,

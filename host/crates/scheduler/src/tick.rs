@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::run::{Event, Loss, Transition};
 use model::{DagRunKey, DagRunState, DispatchNumber, TaskInstanceState, Timestamp};
 use ports::control::ControlError;
-use ports::executor::TryReport;
+use ports::executor::{TryId, TryReport};
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
 use ports::store::{DagWrite, HeartbeatWrite, PoolWrite, XcomWrite};
@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::dags::DagEntry;
 use crate::inbox::{DagOp, Item, NewRunOp};
 use crate::metrics::Metrics;
-use crate::outcome;
+use crate::outcome::{self, Details};
 use crate::run::{Draft, Place, Run};
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
@@ -368,6 +368,9 @@ impl Core {
             Metrics::count(&self.shared.metrics.stale_events);
             return;
         }
+        if let Some(details) = outcome::loss(report) {
+            return self.apply_loss(tick, key, id, accepted.then_some(details));
+        }
         let (end, details, publishes) = outcome::judge(draft.live.version.dag(), report);
         if accepted {
             draft.asked(report);
@@ -394,6 +397,31 @@ impl Core {
             ended_at: report.ended_at,
         };
         self.step(tick, key, event);
+    }
+
+    /// The executor says that it failed, not the task: a loss like that of an executor which is gone. `details` are of a try that ends here.
+    fn apply_loss(&mut self, tick: &mut Tick, key: DagRunKey, id: &TryId, details: Option<Details>) {
+        Metrics::count(&self.shared.metrics.infrastructure_losses);
+        let place = (id.ti.task, id.ti.map_index);
+        if let (Some(details), Some(draft)) = (details, tick.draft(&self.runs, key)) {
+            draft.details.insert(place, Some(details));
+        }
+        let event = Event::TryLost {
+            task: place.0,
+            map_index: place.1,
+            dispatch: id.dispatch,
+            loss: Loss::Acknowledged,
+        };
+        self.step(tick, key, event);
+        // The try goes on: what it comes to is said at its end.
+        if let Some(draft) = tick.draft(&self.runs, key)
+            && draft
+                .state
+                .ti(place.0, place.1)
+                .is_some_and(|ti| ti.state.is_dispatched())
+        {
+            draft.details.insert(place, None);
+        }
     }
 
     fn start_run(&mut self, tick: &mut Tick, key: DagRunKey) {

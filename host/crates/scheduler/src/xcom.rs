@@ -23,6 +23,7 @@ impl XcomBackend for Handle {
         task: &TaskId,
         key: &str,
         map_index: Option<MapIndex>,
+        most: u64,
     ) -> Result<Pulled, XcomError> {
         let run = self.current(&id).ok_or(XcomError::Stale)?;
         let upstream = upstream(&run, id, task)?;
@@ -41,7 +42,7 @@ impl XcomBackend for Handle {
             };
             return Ok(found.map_or(Pulled::Missing, Pulled::One));
         }
-        self.seen(&run, id, upstream, key, sight).await
+        self.seen((&run, id), upstream, key, sight, most).await
     }
 
     async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError> {
@@ -90,7 +91,7 @@ impl XcomBackend for Handle {
         self.part(&mut items, max).await
     }
 
-    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str, most: u64) -> Result<Pulled, XcomError> {
         let run = self.current(&id).ok_or(XcomError::Stale)?;
         let other = run
             .version
@@ -100,7 +101,7 @@ impl XcomBackend for Handle {
         match sight(&run, id, |sight| sight.before.get(&other).cloned()) {
             None => Err(XcomError::NotUpstream(task.clone())),
             Some(before) if before.is_empty() => Ok(Pulled::Missing),
-            Some(before) => self.seen(&run, id, other, key, Some(before)).await,
+            Some(before) => self.seen((&run, id), other, key, Some(before), most).await,
         }
     }
 
@@ -235,16 +236,17 @@ impl Handle {
     /// What a task published, as the try sees it: one value, or the list of the values of many instances.
     async fn seen(
         &self,
-        run: &LiveRun,
-        id: TryId,
+        (run, id): (&LiveRun, TryId),
         task: TaskIndex,
         key: &str,
         sight: Option<Vec<MapIndex>>,
+        most: u64,
     ) -> Result<Pulled, XcomError> {
         if !sees_many(run, id, task) {
             let found = self.only(id, task, key, sight.as_deref()).await?;
             return Ok(found.map_or(Pulled::Missing, |(_, value)| Pulled::One(value)));
         }
+        let limit = most.min(MAX_LIST_BYTES);
         let mut items = items(id, task, key, sight);
         let mut all = Vec::new();
         let mut bytes = 0_u64;
@@ -254,9 +256,9 @@ impl Handle {
                 return Ok(Pulled::Mapped(all));
             }
             bytes += part.iter().map(|(_, value)| size(value)).sum::<u64>();
-            if bytes > MAX_LIST_BYTES {
+            if bytes > limit {
                 let named = run.version.dag().task(task).map(|task| task.id.clone());
-                return Err(named.map_or(XcomError::Stale, |task| XcomError::TooLarge { task }));
+                return Err(named.map_or(XcomError::Stale, |task| XcomError::TooLarge { task, limit }));
             }
             all.extend(part);
         }

@@ -62,6 +62,16 @@ fn return_foreign(input: Named) -> serde_json::Value {
     json!({"$blob": input.digest, "size": 1})
 }
 
+/// Reads a blob when there is hardly any memory left; answers how that went.
+#[task]
+fn read_when_full(input: Given) -> Result<String> {
+    let mut piece = vec![0; 64 << 10];
+    let full = test_guests::fill_memory(128 << 10);
+    let read = input.blob.reader()?.read(&mut piece);
+    drop(full);
+    Ok(read.map_or_else(|error| error.to_string(), |_| "read".to_owned()))
+}
+
 /// Starts a blob and leaves it.
 #[task]
 fn abandon() -> Result<()> {

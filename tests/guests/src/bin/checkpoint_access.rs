@@ -31,6 +31,21 @@ fn save_code(input: Size) -> String {
     }
 }
 
+/// Saves, then saves and loads when there is hardly any memory left; answers how that went.
+#[task]
+fn save_and_load_when_full(input: Size) -> [String; 3] {
+    fn said<T>(result: std::result::Result<T, airtight_sdk::Error>) -> String {
+        result.map_or_else(|error| error.to_string(), |_| "ok".to_owned())
+    }
+    let bytes = vec![7; input.bytes];
+    let saved = checkpoint::save_bytes(bytes.clone());
+    let full = test_guests::fill_memory(128 << 10);
+    let again = checkpoint::save_bytes(bytes);
+    let loaded = checkpoint::load_bytes();
+    drop(full);
+    [said(saved), said(again), said(loaded)]
+}
+
 /// Saves, computes for as long as it may, and saves again.
 #[task]
 fn save_spin_save() -> Result<()> {

@@ -76,6 +76,15 @@ fn pull_code(input: Source) -> String {
     code(xcom::pull::<serde_json::Value>(&input.task, &input.key))
 }
 
+/// Pulls the same again and again.
+#[task]
+fn pull_often(input: Source) -> Result<u32> {
+    for _ in 0..100 {
+        xcom::pull::<Vec<String>>(&input.task, &input.key)?;
+    }
+    Ok(100)
+}
+
 /// Reads the values of many instances one after another; answers how many there are, their map indexes and their lengths.
 #[task]
 fn reduce(input: Source) -> Result<(u32, Vec<Option<u32>>, usize)> {

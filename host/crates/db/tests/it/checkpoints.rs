@@ -9,7 +9,7 @@ use ports::payload::{BlobStore as _, Checkpoint};
 use ports::store::{BlobRefs as _, SchedulerStore as _, TickWrite};
 use rstest::rstest;
 
-use crate::support::{Backend, NOW, TestDb, checkpoint, key, new_run, ti, tick, version, xcom};
+use crate::support::{Backend, NOW, TestDb, checkpoint, key, new_run, save, ti, tick, version, xcom};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -45,12 +45,9 @@ async fn a_blob_that_only_a_checkpoint_refers_to_lives_as_long_as_that(
     let store = FileBlobStore::open(directory.path()).unwrap();
     let (first, second) = (put(&store, "first").await, put(&store, "second").await);
     let save = |task, saved: Option<Checkpoint>| {
-        let (db, lease) = (&test.db, &lease);
+        let (test, lease) = (&test, &lease);
         async move {
-            let saved = db
-                .save_checkpoint(lease, key(1, task), DispatchNumber(0), saved.as_ref(), NOW)
-                .await;
-            assert!(saved.unwrap());
+            assert!(test.save(lease, key(1, task), 0, saved).await.unwrap());
         }
     };
     // All that is here is older than an hour two hours from now.
@@ -76,10 +73,7 @@ async fn a_blob_that_only_a_checkpoint_refers_to_lives_as_long_as_that(
     .await;
     assert_eq!(sweep().await, (true, true));
     // A stale dispatch changes nothing, a repeat replaces.
-    let stale = test
-        .db
-        .save_checkpoint(&lease, key(1, 0), DispatchNumber(7), Some(&checkpoint(b"2", &[])), NOW)
-        .await;
+    let stale = test.save(&lease, key(1, 0), 7, Some(checkpoint(b"2", &[]))).await;
     assert!(!stale.unwrap());
     assert_eq!(sweep().await, (true, true));
     save(0, Some(checkpoint(b"2", &[first]))).await;
@@ -97,4 +91,58 @@ async fn a_blob_that_only_a_checkpoint_refers_to_lives_as_long_as_that(
     .await;
     assert_eq!(test.db.unreferenced(&[first]).await.unwrap(), [first]);
     assert_eq!(sweep().await, (false, false));
+}
+
+#[rstest]
+#[tokio::test]
+async fn saves_of_one_transaction_are_in_order_and_each_is_fenced_by_itself(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("etl", 1, &["a", "b", "c", "d"]);
+    let lease = test.with_dag(&version).await;
+    let rows = [(0, "a", 1), (1, "b", 2), (2, "c", 3), (3, "d", 4)].map(|(task, name, dispatch)| {
+        let mut row = ti(key(1, task), name, TaskInstanceState::Running);
+        row.dispatch = DispatchNumber(dispatch);
+        row
+    });
+    test.commit(
+        &lease,
+        TickWrite {
+            new_runs: vec![new_run(&version, 1)],
+            task_instances: rows.into(),
+            ..tick()
+        },
+    )
+    .await;
+    let blobs = [Digest::of(b"first"), Digest::of(b"second")];
+    let saves = [
+        save(key(1, 0), 1, Some(checkpoint(b"1", &[blobs[0]]))),
+        // Another dispatch has taken over, and there is no such task instance.
+        save(key(1, 1), 1, Some(checkpoint(b"old", &[]))),
+        save(key(7, 0), 1, Some(checkpoint(b"lost", &[]))),
+        save(key(1, 2), 3, Some(checkpoint(b"gone", &blobs))),
+        save(key(1, 0), 1, Some(checkpoint(b"2", &[blobs[1]]))),
+        save(key(1, 2), 3, None),
+        save(key(1, 3), 3, None),
+    ];
+    let saved = test.db.save_checkpoints(&lease, &saves, NOW).await.unwrap();
+    assert_eq!(saved, [true, false, false, true, true, true, false]);
+    let load = async |task| test.db.load_checkpoint(key(1, task)).await.unwrap();
+    assert_eq!(load(0).await.as_deref(), Some(&b"2"[..]));
+    assert_eq!((load(1).await, load(2).await, load(3).await), (None, None, None));
+    assert_eq!(test.db.unreferenced(&blobs).await.unwrap(), [blobs[0]]);
+    // What is refused altogether changes nothing.
+    let saved = test.db.save_checkpoints(&lease, &saves[1..3], NOW).await.unwrap();
+    assert_eq!(saved, [false, false]);
+    assert!(test.db.save_checkpoints(&lease, &[], NOW).await.unwrap().is_empty());
+    // And the connection is fit for what comes next.
+    assert!(
+        test.save(&lease, key(1, 3), 4, Some(checkpoint(b"3", &[])))
+            .await
+            .unwrap()
+    );
+    assert_eq!(load(3).await.as_deref(), Some(&b"3"[..]));
 }

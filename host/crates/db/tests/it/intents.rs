@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, TaskInstanceState};
+use model::{DagRunKey, DagRunState, Digest, MapIndex, TaskInstanceState};
 use ports::deploy::DagVersion;
 use ports::intent::{ClearWork, Intent, IntentWork, IntentWrite};
 use ports::query::{DagFilter, Metadata, Page, RunFilter, TiFilter, XcomFilter};
@@ -11,8 +11,8 @@ use rstest::rstest;
 use uuid::Uuid;
 
 use crate::support::{
-    Backend, NOW, TestDb, checkpoint, dag_id, deploy, key, new_run, purge, run_id, run_write, seconds, task_id, ti,
-    tick, version, version_with, xcom,
+    Backend, TestDb, checkpoint, dag_id, deploy, key, new_run, purge, run_id, run_write, seconds, task_id, ti, tick,
+    version, version_with, xcom,
 };
 
 fn intent(id: u128, runs: &[i64], work: IntentWork) -> Arc<Intent> {
@@ -54,11 +54,7 @@ async fn ended_run(test: &TestDb, lease: &Lease, version: &DagVersion, run: i64,
     test.commit(lease, tick).await;
     for index in 0..width {
         let saved = checkpoint(b"x", &[Digest::of(b"blob")]);
-        let saved = test
-            .db
-            .save_checkpoint(lease, at(index), DispatchNumber(0), Some(&saved), NOW)
-            .await;
-        assert!(saved.unwrap());
+        assert!(test.save(lease, at(index), 0, Some(saved)).await.unwrap());
     }
 }
 

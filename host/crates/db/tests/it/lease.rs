@@ -61,10 +61,7 @@ async fn a_scheduler_without_the_lease_can_write_nothing(
     assert!(fenced(test.db.commit_tick(&old, &late).await));
     assert!(fenced(test.db.renew_lease(&old, seconds(62), seconds(99)).await));
     assert!(fenced(test.db.reserve_run_keys(&old, 10).await.map(drop)));
-    let checkpoint = test
-        .db
-        .save_checkpoint(&old, key(1, 0), DispatchNumber(0), Some(&checkpoint(b"x", &[])), NOW)
-        .await;
+    let checkpoint = test.save(&old, key(1, 0), 0, Some(checkpoint(b"x", &[]))).await;
     assert!(fenced(checkpoint.map(drop)));
     test.db.release_lease(&old).await.unwrap();
 
@@ -121,13 +118,10 @@ async fn a_checkpoint_is_fenced_by_its_dispatch(#[values(Backend::Sqlite, Backen
     )
     .await;
     let save = |dispatch, bytes: Option<&'static [u8]>| {
-        let (db, lease) = (&test.db, &lease);
+        let (test, lease) = (&test, &lease);
         async move {
             let saved = bytes.map(|bytes| checkpoint(bytes, &[]));
-            let saved = db
-                .save_checkpoint(lease, key(1, 0), DispatchNumber(dispatch), saved.as_ref(), NOW)
-                .await;
-            saved.unwrap()
+            test.save(lease, key(1, 0), dispatch, saved).await.unwrap()
         }
     };
     let load = || async { test.db.load_checkpoint(key(1, 0)).await.unwrap() };

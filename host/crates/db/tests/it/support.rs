@@ -14,7 +14,9 @@ use ports::executor::BlobRef;
 use ports::executor::RunContext;
 use ports::intent::IntentWrite;
 use ports::payload::{Checkpoint, XcomValue};
-use ports::store::{DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite};
+use ports::store::{
+    CheckpointSave, CommitError, DagWrite, Lease, NewRun, RunWrite, SchedulerStore, TiWrite, TickWrite, XcomWrite,
+};
 use test_postgres::TestDatabase;
 use uuid::Uuid;
 
@@ -82,6 +84,20 @@ impl TestDb {
         self.db.commit_tick(lease, &tick).await.unwrap();
     }
 
+    /// Saves one checkpoint in a transaction of its own.
+    pub(crate) async fn save(
+        &self,
+        lease: &Lease,
+        ti: TiKey,
+        dispatch: u32,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<bool, CommitError> {
+        let save = save(ti, dispatch, checkpoint);
+        let saved = self.db.save_checkpoints(lease, &[save], NOW).await?;
+        assert_eq!(saved.len(), 1);
+        Ok(saved[0])
+    }
+
     /// The XComs of a task under a key.
     pub(crate) async fn values(&self, run: i64, task: u32, key: &str) -> Vec<(MapIndex, XcomValue)> {
         SchedulerStore::xcoms(
@@ -100,6 +116,14 @@ impl TestDb {
         let lease = self.lease().await;
         self.commit(&lease, deploy(version)).await;
         lease
+    }
+}
+
+pub(crate) fn save(ti: TiKey, dispatch: u32, checkpoint: Option<Checkpoint>) -> CheckpointSave {
+    CheckpointSave {
+        ti,
+        dispatch: DispatchNumber(dispatch),
+        checkpoint,
     }
 }
 

@@ -374,7 +374,7 @@ impl Step<'_> {
         }
     }
 
-    /// The executor is gone or gave the dispatch back. The slots that it holds stay its own.
+    /// The executor is gone or gave the dispatch back. The slots that it holds stay its own where it is dispatched again.
     pub(super) fn try_lost(&mut self, task: TaskIndex, map_index: MapIndex, dispatch: DispatchNumber, loss: Loss) {
         let Some(at) = self.current(task, map_index, dispatch) else {
             return;
@@ -386,14 +386,16 @@ impl Step<'_> {
             return self.restart(at);
         }
         let started = slot.ti.start_date.is_some();
-        let may_have_run = slot.ti.acknowledged || loss == Loss::Acknowledged;
-        let losses = slot
-            .ti
-            .infra_losses
-            .saturating_add(u32::from(loss == Loss::Acknowledged));
-        let too_often = loss == Loss::Acknowledged && losses > definition.max_infra_retries;
+        let once = !definition.rerun_on_loss;
+        if once && loss == Loss::HandedBack && !slot.ti.acknowledged {
+            return self.wait_again(at);
+        }
+        // Whoever was given a dispatch and was never heard of may have run it: a start is not stored at once.
+        let is_loss = loss == Loss::Acknowledged || (once && loss == Loss::NotAcknowledged);
+        let may_have_run = slot.ti.acknowledged || is_loss;
+        let losses = slot.ti.infra_losses.saturating_add(u32::from(is_loss));
         // Code that must not run twice in one try does not, however gently it was stopped.
-        let give_up = loss != Loss::NotAcknowledged && may_have_run && (too_often || !definition.rerun_on_loss);
+        let give_up = once || (is_loss && losses > definition.max_infra_retries);
         let now = self.now;
         self.run.edit(at, |ti| {
             ti.infra_losses = losses;
@@ -406,6 +408,18 @@ impl Step<'_> {
         } else {
             self.dispatch(at, !started && !may_have_run);
         }
+    }
+
+    /// The executor says that it never began the dispatch, so the try that was to begin has not. Were another dispatch sent at once, and
+    /// this process stopped before it is, nobody could tell it from one that has run.
+    fn wait_again(&mut self, at: usize) {
+        self.change(at, |ti| {
+            if ti.start_date.is_none() {
+                ti.try_number = TryNumber(ti.try_number.0.saturating_sub(1));
+            }
+            ti.state = TaskInstanceState::Scheduled;
+            ti.queued_at = None;
+        });
     }
 
     /// A cleared dispatch has stopped: the task instance starts from nothing.

@@ -108,7 +108,7 @@ impl Attempt {
 
     /// A person is asked: all that there is to do here is to render the question.
     async fn ask(&self) -> Result<Ended, Death> {
-        let input = input::render(&self.request, self.services.xcoms.as_ref()).await?;
+        let input = input::render(&self.request, self.services.xcoms.as_ref(), &self.account).await?;
         let text = |name: &str, limit: usize| match input.value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
@@ -134,7 +134,7 @@ impl Attempt {
 
     /// A notification: its text is rendered, and is the answer.
     async fn notify(&self) -> Result<Ended, Death> {
-        let input = input::render(&self.request, self.services.xcoms.as_ref()).await?;
+        let input = input::render(&self.request, self.services.xcoms.as_ref(), &self.account).await?;
         let text = match input.value.get(TEXT) {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
@@ -170,7 +170,7 @@ impl Attempt {
                 ready.names()
             ))
         })?;
-        let input = input::prepare(&self.request, self.services.xcoms.as_ref(), entry).await?;
+        let input = input::prepare(&self.request, self.services.xcoms.as_ref(), &self.account, entry).await?;
         if let Some(name) = &input.name {
             let _ = self.name.set(name.clone());
         }

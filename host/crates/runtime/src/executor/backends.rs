@@ -24,10 +24,11 @@ impl XcomBackend for OnControlPlane<dyn XcomBackend> {
         task: &TaskId,
         key: &str,
         map_index: Option<MapIndex>,
+        most: u64,
     ) -> Result<Pulled, XcomError> {
         let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
         self.control
-            .spawn(async move { backend.pull(id, &task, &key, map_index).await })
+            .spawn(async move { backend.pull(id, &task, &key, map_index, most).await })
             .await
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }
@@ -55,10 +56,10 @@ impl XcomBackend for OnControlPlane<dyn XcomBackend> {
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }
 
-    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str, most: u64) -> Result<Pulled, XcomError> {
         let (backend, task, key) = (Arc::clone(&self.backend), task.clone(), key.to_owned());
         self.control
-            .spawn(async move { backend.pull_previous(id, &task, &key).await })
+            .spawn(async move { backend.pull_previous(id, &task, &key, most).await })
             .await
             .unwrap_or_else(|aborted| Err(XcomError::Backend(Box::new(aborted))))
     }

@@ -8,10 +8,11 @@ use model::json;
 use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, with_members};
 use model::{BlobRef, TaskId};
 use ports::executor::{Element, ElementAt, TryRequest};
-use ports::payload::{Pulled, XcomBackend, XcomError};
+use ports::payload::{MAX_LIST_BYTES, Pulled, XcomBackend, XcomError, XcomValue};
 use serde_json::Value;
 
 use crate::cache::Entry;
+use crate::limits::{Account, Held, as_u64};
 use crate::outcome::Death;
 
 /// Steps of the template engine for one string.
@@ -20,6 +21,9 @@ pub(super) const TEMPLATE_FUEL: u64 = 200_000;
 const MAX_NAME_BYTES: usize = 250;
 /// The largest rendered input, in bytes of JSON text.
 pub(super) const MAX_INPUT_BYTES: usize = 16 << 20;
+
+/// What the input is made of.
+const XCOMS: &str = "the XComs that the input's templates read";
 
 /// What a guest is called with.
 pub(super) struct Input {
@@ -31,12 +35,21 @@ pub(super) struct Input {
     pub(super) blobs: Vec<BlobRef>,
     /// What a mapped task instance is called.
     pub(super) name: Option<String>,
+    /// The text, in the account of the try: the call holds it until the guest answers.
+    _held: Held,
 }
 
 /// Renders and checks.
-pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry: &Entry) -> Result<Input, Death> {
-    let input = render(request, xcoms).await?;
-    let problems = entry.input.validate(&input.value);
+pub(super) async fn prepare(
+    request: &TryRequest,
+    xcoms: &dyn XcomBackend,
+    account: &Arc<Account>,
+    entry: &Entry,
+) -> Result<Input, Death> {
+    let mut input = render(request, xcoms, account).await?;
+    // The guest is given the text.
+    let value = std::mem::take(&mut input.value);
+    let problems = entry.input.validate(&value);
     if !problems.is_empty() {
         return Err(Death::Input(format!(
             "the input does not match the schema of task `{}`: {}",
@@ -47,26 +60,38 @@ pub(super) async fn prepare(request: &TryRequest, xcoms: &dyn XcomBackend, entry
     Ok(input)
 }
 
-/// Renders.
-pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Result<Input, Death> {
+/// Renders. What is read for it is held in the try's account meanwhile.
+pub(super) async fn render(
+    request: &TryRequest,
+    xcoms: &dyn XcomBackend,
+    account: &Arc<Account>,
+) -> Result<Input, Death> {
     let template = InputTemplate::parse(&request.task.input).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("the input's templates are not valid: {}", texts.join("; ")))
     })?;
-    let mut blobs = Vec::new();
+    let mut source = Source {
+        request,
+        xcoms,
+        blobs: Vec::new(),
+        held: Held::nothing(account),
+        account,
+    };
     let mut values = HashMap::with_capacity(template.xcom_refs().len());
     for reference in template.xcom_refs() {
-        if let Some(value) = pull(request, xcoms, reference, &mut blobs).await? {
+        if let Some(value) = source.pull(reference).await? {
             values.insert(reference.clone(), value);
         }
     }
-    let elements = elements(request, xcoms, &mut blobs).await?;
+    let elements = elements(&mut source).await?;
     let context = context(request, &elements.items, &values);
     let text = template
         .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
         .map_err(|error| Death::Input(error.to_string()))?;
     let name = map_index_name(request, &context);
     let text = elements.join(text)?;
+    let held = Held::of(account, as_u64(text.len())).ok_or(Death::NoRoom("the rendered input"))?;
+    let Source { mut blobs, .. } = source;
     let found = json::check(&text, u64::MAX)
         .map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
     blobs.extend(found);
@@ -77,6 +102,7 @@ pub(super) async fn render(request: &TryRequest, xcoms: &dyn XcomBackend) -> Res
         value,
         blobs,
         name,
+        _held: held,
     })
 }
 
@@ -105,40 +131,60 @@ pub(super) fn context<'a>(
     }
 }
 
-async fn pull(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    reference: &XcomRef,
-    blobs: &mut Vec<BlobRef>,
-) -> Result<Option<XcomInput>, Death> {
-    let task = TaskId::new(&reference.task).map_err(|error| Death::Input(error.to_string()))?;
-    let pulled = if reference.previous {
-        xcoms.pull_previous(request.id, &task, &reference.key).await
-    } else {
-        xcoms.pull(request.id, &task, &reference.key, None).await
-    };
-    match pulled {
-        Ok(Pulled::Missing) => Ok(None),
-        Ok(Pulled::One(value)) => {
-            blobs.extend(value.blobs);
-            Ok(Some(XcomInput::One(value.value)))
-        }
-        Ok(Pulled::Mapped(values)) => {
-            let mut texts: Vec<Arc<str>> = Vec::with_capacity(values.len());
-            for (_, value) in values {
-                blobs.extend(value.blobs);
-                texts.push(value.value);
-            }
-            Ok(Some(XcomInput::Mapped(texts)))
-        }
-        Err(error) => Err(pull_failed(error)),
-    }
+/// Where values come from, and what was taken from there.
+struct Source<'a> {
+    request: &'a TryRequest,
+    xcoms: &'a dyn XcomBackend,
+    account: &'a Arc<Account>,
+    /// What the values refer to.
+    blobs: Vec<BlobRef>,
+    /// The values.
+    held: Held,
 }
 
-fn pull_failed(error: XcomError) -> Death {
-    match error {
-        XcomError::NotUpstream(_) | XcomError::Stale | XcomError::TooLarge { .. } => Death::Input(error.to_string()),
-        XcomError::Backend(source) => Death::Load(format!("cannot read the XComs of the input: {source}")),
+impl Source<'_> {
+    async fn pull(&mut self, reference: &XcomRef) -> Result<Option<XcomInput>, Death> {
+        let task = TaskId::new(&reference.task).map_err(|error| Death::Input(error.to_string()))?;
+        let (id, most) = (self.request.id, self.account.free());
+        let pulled = if reference.previous {
+            self.xcoms.pull_previous(id, &task, &reference.key, most).await
+        } else {
+            self.xcoms.pull(id, &task, &reference.key, None, most).await
+        };
+        match pulled {
+            Ok(Pulled::Missing) => Ok(None),
+            Ok(Pulled::One(value)) => Ok(Some(XcomInput::One(self.take(value)?))),
+            Ok(Pulled::Mapped(values)) => {
+                let mut texts: Vec<Arc<str>> = Vec::with_capacity(values.len());
+                for (_, value) in values {
+                    texts.push(self.take(value)?);
+                }
+                Ok(Some(XcomInput::Mapped(texts)))
+            }
+            Err(error) => Err(self.pull_failed(error)),
+        }
+    }
+
+    fn take(&mut self, value: XcomValue) -> Result<Arc<str>, Death> {
+        if !self.held.add(as_u64(value.value.len())) {
+            return Err(Death::NoRoom(XCOMS));
+        }
+        self.blobs.extend(value.blobs);
+        Ok(value.value)
+    }
+
+    fn pull_failed(&self, error: XcomError) -> Death {
+        match error {
+            XcomError::TooLarge { limit, .. } if limit < MAX_LIST_BYTES => {
+                // The account notes what was wanted.
+                let _ = Held::of(self.account, limit.saturating_add(1));
+                Death::NoRoom(XCOMS)
+            }
+            XcomError::NotUpstream(_) | XcomError::Stale | XcomError::TooLarge { .. } => {
+                Death::Input(error.to_string())
+            }
+            XcomError::Backend(source) => Death::Load(format!("cannot read the XComs of the input: {source}")),
+        }
     }
 }
 
@@ -168,10 +214,11 @@ impl Elements {
     }
 }
 
-async fn elements(request: &TryRequest, xcoms: &dyn XcomBackend, blobs: &mut Vec<BlobRef>) -> Result<Elements, Death> {
+async fn elements(source: &mut Source<'_>) -> Result<Elements, Death> {
     let mut elements = Elements::default();
+    let request = source.request;
     for element in request.position.iter().flat_map(|position| &position.elements) {
-        let value = element_value(request, xcoms, element, blobs).await?;
+        let value = element_value(source, element).await?;
         if !element.name.is_empty() {
             if element.into_input {
                 let name = Value::from(element.name.as_str());
@@ -193,12 +240,8 @@ async fn elements(request: &TryRequest, xcoms: &dyn XcomBackend, blobs: &mut Vec
     Ok(elements)
 }
 
-async fn element_value(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    element: &Element,
-    blobs: &mut Vec<BlobRef>,
-) -> Result<Arc<str>, Death> {
+async fn element_value(source: &mut Source<'_>, element: &Element) -> Result<Arc<str>, Death> {
+    let (id, xcoms) = (source.request.id, source.xcoms);
     let gone = |task: &TaskId| {
         Death::Input(format!(
             "what task `{task}` published to be mapped over is not there any more"
@@ -207,25 +250,23 @@ async fn element_value(
     match &element.at {
         ElementAt::Value { value } => Ok(value.as_str().into()),
         ElementAt::Within { task, key, path, index } => {
-            let found = xcoms.pull_element(request.id, task, key, path, *index).await;
-            let value = found.map_err(pull_failed)?.ok_or_else(|| gone(task))?;
-            blobs.extend(value.blobs);
-            Ok(value.value)
+            let found = xcoms.pull_element(id, task, key, path, *index).await;
+            let value = found.map_err(|error| source.pull_failed(error))?;
+            source.take(value.ok_or_else(|| gone(task))?)
         }
         ElementAt::Whole {
             task,
             key,
             path,
             map_index,
-        } => match xcoms.pull(request.id, task, key, Some(*map_index)).await {
+        } => match xcoms.pull(id, task, key, Some(*map_index), source.account.free()).await {
             Ok(Pulled::One(value)) => {
-                let text = model::template::follow(&value.value, path).ok_or_else(|| gone(task))?;
-                let text: Arc<str> = text.into();
-                blobs.extend(value.blobs);
-                Ok(text)
+                let whole = source.take(value)?;
+                let text = model::template::follow(&whole, path).ok_or_else(|| gone(task))?;
+                Ok(text.into())
             }
             Ok(_) => Err(gone(task)),
-            Err(error) => Err(pull_failed(error)),
+            Err(error) => Err(source.pull_failed(error)),
         },
     }
 }

@@ -225,8 +225,13 @@ impl Executor for LocalExecutor {
 impl Inner {
     /// The report of a try whose executor code panicked outside of the guest's future.
     fn lost(&self, id: TryId) -> TryReport {
-        self.services.logs.close(id);
         let message = "the server failed while it served this try (a bug in Airtight)";
+        let (logs, clock) = (Arc::clone(&self.services.logs), Arc::clone(&self.services.clock));
+        // It may not have been opened yet.
+        logs.open(id);
+        let log = TryLog::new(id, logs, clock, 0);
+        log.system(LogLevel::Error, &format!("{}: {message}", Cause::InfrastructureLost));
+        log.close();
         failed_now(id, self.services.clock.now(), Cause::InfrastructureLost, message)
     }
 

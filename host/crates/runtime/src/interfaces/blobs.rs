@@ -10,6 +10,7 @@ use wasmtime::component::Resource;
 use super::{HostError, backend_failed};
 use crate::bindings::blobs::{self, Error};
 use crate::ctx::TaskCtxView;
+use crate::limits::Held;
 
 /// What a blob call fails with.
 pub(crate) type BlobsError = HostError<Error>;
@@ -103,8 +104,15 @@ impl blobs::HostReader for TaskCtxView<'_> {
 
     async fn read(&mut self, this: Resource<Reader>, max: u32) -> Result<Vec<u8>, BlobsError> {
         self.ctx.gate.pass()?;
-        let max = usize::try_from(max.clamp(1, MAX_READ_BYTES)).unwrap_or(1);
-        let read = self.table.get_mut(&this)?.0.read(max).await;
+        let reader = &mut self.table.get_mut(&this)?.0;
+        let most = u64::from(max.clamp(1, MAX_READ_BYTES)).min(reader.size().max(1));
+        let _held = Held::of(&self.ctx.account, most).ok_or_else(|| {
+            HostError::Wit(Error::Other(
+                "the bytes do not fit into the memory limit of the task; read smaller pieces, or raise `limits.memory`"
+                    .to_owned(),
+            ))
+        })?;
+        let read = reader.read(usize::try_from(most).unwrap_or(1)).await;
         self.ctx.gate.pass()?;
         let bytes = read.map_err(|error| self.blob_failed("read a blob", &error))?;
         Ok(bytes.into())

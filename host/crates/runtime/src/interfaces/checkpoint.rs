@@ -6,6 +6,7 @@ use ports::payload::{Checkpoint, CheckpointError};
 use super::{HostError, backend_failed};
 use crate::bindings::checkpoint::{self, Error};
 use crate::ctx::TaskCtxView;
+use crate::limits::{Held, as_u64};
 
 /// What a checkpoint call fails with.
 pub(crate) type SaveError = HostError<Error>;
@@ -18,6 +19,14 @@ impl TaskCtxView<'_> {
         }
         self.ctx.gate.note_denied();
         Err(HostError::Wit(Error::Denied("a callback has no checkpoint".to_owned())))
+    }
+
+    fn hold(&self, bytes: usize) -> Result<Held, SaveError> {
+        Held::of(&self.ctx.account, as_u64(bytes)).ok_or_else(|| {
+            HostError::Wit(Error::Other(
+                "the checkpoint does not fit into the memory limit of the task; raise `limits.memory`".to_owned(),
+            ))
+        })
     }
 
     fn checkpoint_failed(&self, doing: &'static str, error: &CheckpointError) -> SaveError {
@@ -37,6 +46,7 @@ impl checkpoint::Host for TaskCtxView<'_> {
         let loaded = self.ctx.services.checkpoints.load(self.ctx.request.id).await;
         self.ctx.gate.pass()?;
         let bytes = loaded.map_err(|error| self.checkpoint_failed("load the checkpoint", &error))?;
+        let _held = self.hold(bytes.as_ref().map_or(0, Vec::len))?;
         // `save` let through only references to blobs that the task instance could open, so these may be opened again.
         if let Some(blobs) = bytes.as_deref().and_then(references) {
             self.ctx.openable.allow(&blobs);
@@ -51,6 +61,8 @@ impl checkpoint::Host for TaskCtxView<'_> {
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
             return Err(HostError::Wit(Error::TooLarge(limit)));
         }
+        // Until it is durable: the guest may wait for a while.
+        let _held = self.hold(bytes.len())?;
         let blobs = references(&bytes).unwrap_or_default();
         if let Some(foreign) = self.ctx.openable.first_foreign(&blobs) {
             return Err(HostError::Wit(Error::Other(format!(

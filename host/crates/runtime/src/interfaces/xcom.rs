@@ -1,6 +1,7 @@
 //! `airtight:task/xcom`: small values. Pushes wait here until the try ends; pulls read what is committed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use model::{MapIndex, TaskId, json};
 use ports::executor::XcomPush;
@@ -9,6 +10,7 @@ use ports::payload::{MAX_LIST_BYTES, Pulled, XcomError, XcomValue};
 use super::{HostError, backend_failed};
 use crate::bindings::xcom::{self, Error, Item};
 use crate::ctx::{TaskCtx, TaskCtxView};
+use crate::limits::{Held, as_u64};
 
 /// What an XCom call fails with.
 pub(crate) type XcomCallError = HostError<Error>;
@@ -44,24 +46,30 @@ impl xcom::Host for TaskCtxView<'_> {
             && self.ctx.request.task.task_id == task
             && map_index.is_none_or(|index| index == self.ctx.request.id.map_index());
         if own {
-            if let Some(push) = self.ctx.pushes.by_key.get(&key) {
-                return Ok(Some(push.value.to_string()));
-            }
-            let earlier = self.ctx.pull_earlier(&key).await;
-            self.ctx.gate.pass()?;
-            return earlier
-                .map(|value| value.map(|value| value.value.to_string()))
-                .map_err(|error| self.refused(error));
+            let held = self.ctx.pushes.by_key.get(&key).map(|push| Arc::clone(&push.value));
+            let value = match held {
+                Some(value) => Some(value),
+                None => {
+                    let earlier = self.ctx.pull_earlier(&key).await;
+                    self.ctx.gate.pass()?;
+                    earlier.map_err(|error| self.refused(error))?.map(|value| value.value)
+                }
+            };
+            let _held = value
+                .as_ref()
+                .map(|value| self.ctx.hold(as_u64(value.len())))
+                .transpose()?;
+            return Ok(value.map(|value| value.to_string()));
         }
         let pulled = self
             .ctx
             .services
             .xcoms
-            .pull(self.ctx.request.id, &task, &key, map_index)
+            .pull(self.ctx.request.id, &task, &key, map_index, self.ctx.account.free())
             .await;
         self.ctx.gate.pass()?;
         match pulled {
-            Ok(pulled) => Ok(self.ctx.take_pulled(pulled)),
+            Ok(pulled) => self.ctx.take_pulled(pulled),
             Err(error) => Err(self.refused(error)),
         }
     }
@@ -87,6 +95,8 @@ impl xcom::Host for TaskCtxView<'_> {
         let pulled = xcoms.pull_items(self.ctx.request.id, &task, &key, after, max).await;
         self.ctx.gate.pass()?;
         let values = pulled.map_err(|error| self.refused(error))?;
+        let bytes = values.iter().map(|(_, value)| as_u64(value.value.len())).sum();
+        let _held = self.ctx.hold(bytes)?;
         let mut items = Vec::with_capacity(values.len());
         for (map_index, value) in values {
             self.ctx.openable.allow(&value.blobs);
@@ -108,7 +118,12 @@ impl TaskCtxView<'_> {
     fn refused(&self, error: XcomError) -> XcomCallError {
         match error {
             XcomError::NotUpstream(task) => HostError::Wit(Error::NotUpstream(task.to_string())),
-            XcomError::TooLarge { .. } => HostError::Wit(Error::TooLarge(MAX_LIST_BYTES)),
+            XcomError::TooLarge { limit, .. } if limit < MAX_LIST_BYTES => {
+                // The account notes it; should there be room by now, it was still not read.
+                let _ = Held::of(&self.ctx.account, limit.saturating_add(1));
+                does_not_fit()
+            }
+            XcomError::TooLarge { limit, .. } => HostError::Wit(Error::TooLarge(limit)),
             XcomError::Stale => crate::gate::TryEnded.into(),
             error @ XcomError::Backend(_) => HostError::Wit(Error::Other(backend_failed(
                 self.ctx.request.id,
@@ -117,6 +132,13 @@ impl TaskCtxView<'_> {
             ))),
         }
     }
+}
+
+/// What was pulled is larger than what the task may still hold.
+fn does_not_fit() -> XcomCallError {
+    HostError::Wit(Error::Other(
+        "what is to be pulled does not fit into the memory limit of the task; pull it in parts, or raise `limits.memory`".to_owned(),
+    ))
 }
 
 fn named(task: &str) -> Result<TaskId, XcomCallError> {
@@ -215,17 +237,31 @@ impl TaskCtx {
         Ok(())
     }
 
+    /// Charges what is about to be handed to the guest, for as long as the host holds it. In the guest it is the guest's memory.
+    fn hold(&self, bytes: u64) -> Result<Held, XcomCallError> {
+        Held::of(&self.account, bytes).ok_or_else(does_not_fit)
+    }
+
     /// The JSON text of what was pulled. From now on the try may open the blobs that it refers to.
-    pub(crate) fn take_pulled(&mut self, pulled: Pulled) -> Option<String> {
-        match pulled {
+    fn take_pulled(&mut self, pulled: Pulled) -> Result<Option<String>, XcomCallError> {
+        Ok(match pulled {
             Pulled::Missing => None,
             Pulled::One(value) => {
+                let _held = self.hold(as_u64(value.value.len()))?;
                 self.openable.allow(&value.blobs);
                 Some(value.value.to_string())
             }
             Pulled::Mapped(values) => {
-                let mut text = String::from("[");
-                for (position, (_, value)) in values.iter().enumerate() {
+                let bytes = values
+                    .iter()
+                    .map(|(_, value)| value.value.len().saturating_add(1))
+                    .sum::<usize>()
+                    + 1;
+                let _held = self.hold(as_u64(bytes))?;
+                // A value goes when it is in the text: memory has the list once.
+                let mut text = String::with_capacity(bytes.saturating_add(1));
+                text.push('[');
+                for (position, (_, value)) in values.into_iter().enumerate() {
                     self.openable.allow(&value.blobs);
                     if position > 0 {
                         text.push(',');
@@ -235,6 +271,6 @@ impl TaskCtx {
                 text.push(']');
                 Some(text)
             }
-        }
+        })
     }
 }

@@ -75,7 +75,10 @@ async fn an_input_against_its_schema_never_reaches_the_guest() {
     let failed = died(&report, Cause::InputInvalid);
     assert!(failed.fatal);
     assert!(failed.message.contains("/count"), "{}", failed.message);
-    assert_eq!(report.usage.peak_memory_bytes, 0);
+    assert!(
+        report.usage.peak_memory_bytes < 1000,
+        "the input, and no guest's memory"
+    );
     assert_eq!(
         returned(&world.run(artifacts::ANSWER_KINDS, "typed", json!({"count": 3})).await),
         json!(3)

@@ -185,6 +185,11 @@ async fn a_panic_of_host_code_ends_one_try_and_no_other() {
     let report = world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;
     let lost = died(&report, Cause::InfrastructureLost);
     assert!(lost.message.contains("a bug in the blob store"), "{}", lost.message);
+    let log = world.log(report.id);
+    assert!(
+        log.contains("infrastructure_lost") && log.contains("a bug in the blob store"),
+        "{log}"
+    );
     world.blobs.panics.store(false, Ordering::Relaxed);
     world.run(artifacts::BLOB_ACCESS, "abandon", json!(null)).await;
     assert_eq!(

@@ -9,6 +9,7 @@ mod checkpoint;
 mod compile;
 mod context;
 mod executor;
+mod held;
 mod latency;
 mod log;
 mod support;

@@ -19,8 +19,8 @@ use ports::executor::{
 };
 use ports::log::{LogLine, LogSink};
 use ports::payload::{
-    BlobError, BlobReader, BlobStore, BlobWriter, Checkpoint, CheckpointBackend, CheckpointError, Pulled, XcomBackend,
-    XcomError, XcomValue,
+    BlobError, BlobReader, BlobStore, BlobWriter, Checkpoint, CheckpointBackend, CheckpointError, PART_BYTES, Pulled,
+    XcomBackend, XcomError, XcomValue,
 };
 use runtime::{
     ChildCompiler, CodeCache, CompilerConfig, EngineConfig, ExecutorConfig, LocalExecutor, Services, TaskEngine,
@@ -85,17 +85,30 @@ impl MemXcoms {
 
 #[async_trait]
 impl XcomBackend for MemXcoms {
-    async fn pull(&self, _: TryId, task: &TaskId, key: &str, _: Option<MapIndex>) -> Result<Pulled, XcomError> {
+    async fn pull(
+        &self,
+        _: TryId,
+        task: &TaskId,
+        key: &str,
+        _: Option<MapIndex>,
+        most: u64,
+    ) -> Result<Pulled, XcomError> {
         let xcoms = self.0.lock().unwrap();
         if !xcoms.keys().any(|(known, _)| known == task.as_str()) {
             return Err(XcomError::NotUpstream(task.clone()));
         }
         let found = xcoms.get(&(task.to_string(), key.to_owned()));
+        if let Some(Pulled::Mapped(values)) = found
+            && values.iter().map(|(_, value)| value.value.len() as u64).sum::<u64>() > most
+        {
+            let task = task.clone();
+            return Err(XcomError::TooLarge { task, limit: most });
+        }
         Ok(found.cloned().unwrap_or(Pulled::Missing))
     }
 
     async fn count(&self, id: TryId, task: &TaskId, key: &str) -> Result<u32, XcomError> {
-        let found = self.pull(id, task, key, None).await?;
+        let found = self.pull(id, task, key, None, u64::MAX).await?;
         Ok(match found {
             Pulled::Missing => 0,
             Pulled::One(_) => 1,
@@ -111,7 +124,7 @@ impl XcomBackend for MemXcoms {
         after: Option<MapIndex>,
         max: u32,
     ) -> Result<Vec<(MapIndex, XcomValue)>, XcomError> {
-        let found = match self.pull(id, task, key, None).await? {
+        let found = match self.pull(id, task, key, None, u64::MAX).await? {
             Pulled::Missing => Vec::new(),
             Pulled::One(value) => vec![(MapIndex::UNMAPPED, value)],
             Pulled::Mapped(values) => values,
@@ -119,12 +132,18 @@ impl XcomBackend for MemXcoms {
         let later = found
             .into_iter()
             .filter(|(index, _)| after.is_none_or(|after| *index > after));
-        Ok(later.take(max as usize).collect())
+        let mut bytes = 0;
+        let part = later.take(max as usize).take_while(|(_, value)| {
+            let is_first = bytes == 0;
+            bytes += value.value.len() as u64;
+            is_first || bytes <= PART_BYTES
+        });
+        Ok(part.collect())
     }
 
-    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str) -> Result<Pulled, XcomError> {
+    async fn pull_previous(&self, id: TryId, task: &TaskId, key: &str, most: u64) -> Result<Pulled, XcomError> {
         let before = TaskId::new(&format!("{task}.before")).expect("an id");
-        match self.pull(id, &before, key, None).await {
+        match self.pull(id, &before, key, None, most).await {
             Err(XcomError::NotUpstream(_)) => Ok(Pulled::Missing),
             found => found,
         }
@@ -132,7 +151,7 @@ impl XcomBackend for MemXcoms {
 
     async fn pull_own(&self, id: TryId, key: &str) -> Result<Option<XcomValue>, XcomError> {
         let own = TaskId::new(OWN).expect("an id");
-        match self.pull(id, &own, key, None).await {
+        match self.pull(id, &own, key, None, u64::MAX).await {
             Ok(Pulled::One(value)) => Ok(Some(value)),
             _ => Ok(None),
         }
@@ -156,7 +175,7 @@ impl XcomBackend for MemXcoms {
         path: &[model::template::Segment],
         index: u32,
     ) -> Result<Option<XcomValue>, XcomError> {
-        let Pulled::One(value) = self.pull(id, task, key, None).await? else {
+        let Pulled::One(value) = self.pull(id, task, key, None, u64::MAX).await? else {
             return Ok(None);
         };
         let elements = model::template::split(&value.value, path).expect("a list");

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use model::{DagRunKey, DispatchNumber, TiKey, Timestamp};
+use model::{DagRunKey, Timestamp};
 use ports::intent::{Intent, IntentWrite};
-use ports::payload::Checkpoint;
 use ports::query::PoolRow;
-use ports::store::{CommitError, DagWrite, PoolWrite, SlotSum, TickWrite};
+use ports::store::{CheckpointSave, CommitError, DagWrite, PoolWrite, SlotSum, TickWrite};
 
 use super::tables::{MemoryDag, MemoryRun, Tables};
 
@@ -324,18 +323,18 @@ impl Tables {
         }
     }
 
-    pub(super) fn save_checkpoint(
-        &mut self,
-        ti: TiKey,
-        dispatch: DispatchNumber,
-        checkpoint: Option<&Checkpoint>,
-    ) -> bool {
+    pub(super) fn save_checkpoint(&mut self, save: &CheckpointSave) -> bool {
+        let CheckpointSave {
+            ti,
+            dispatch,
+            checkpoint,
+        } = save;
         let Some(run) = self.runs.get_mut(&ti.run) else {
             return false;
         };
         let place = (ti.task, ti.map_index);
         match run.task_instances.get(&place) {
-            Some(stored) if stored.dispatch == dispatch && stored.state.is_dispatched() => {}
+            Some(stored) if stored.dispatch == *dispatch && stored.state.is_dispatched() => {}
             _ => return false,
         }
         match checkpoint {

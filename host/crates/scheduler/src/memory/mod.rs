@@ -12,19 +12,17 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use model::{
-    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
-};
+use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
 use ports::between::ChildRun;
 use ports::callback::{CallbackRow, CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::inbox::InboxRow;
 use ports::intent::Intent;
-use ports::payload::{Checkpoint, XcomValue};
+use ports::payload::XcomValue;
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
 use ports::store::{
-    AuditWrite, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag,
-    StoredRun, TiWrite, TickWrite,
+    AuditWrite, CheckpointSave, CommitError, HitlAnswer, HitlRequest, Lease, LeaseError, SchedulerStore, StoredBefore,
+    StoredDag, StoredRun, TiWrite, TickWrite,
 };
 use std::sync::Arc;
 use uuid::Uuid;
@@ -321,17 +319,15 @@ impl SchedulerStore for MemoryStore {
             .map(|checkpoint| checkpoint.bytes.clone()))
     }
 
-    async fn save_checkpoint(
+    async fn save_checkpoints(
         &self,
         lease: &Lease,
-        ti: TiKey,
-        dispatch: DispatchNumber,
-        checkpoint: Option<&Checkpoint>,
+        saves: &[CheckpointSave],
         _now: Timestamp,
-    ) -> Result<bool, CommitError> {
+    ) -> Result<Vec<bool>, CommitError> {
         let mut tables = self.tables();
         tables.check_lease(lease)?;
-        Ok(tables.save_checkpoint(ti, dispatch, checkpoint))
+        Ok(saves.iter().map(|save| tables.save_checkpoint(save)).collect())
     }
 
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {

@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 use crate::support::{DagBuilder, Fault, FaultyStore, Reply, Rig, RigBuilder, failure};
 
+/// As much as a pull may ask for.
+const ALL: u64 = u64::MAX;
+
 fn runs(event: CallbackEvent) -> Callback {
     Callback {
         event,
@@ -203,7 +206,7 @@ async fn a_callback_sees_what_its_task_sees_and_what_it_published() {
         }
         for task in ["a", "b", "c"] {
             let task = model::TaskId::new(task).unwrap();
-            let pulled = rig.handle.pull(request.id, &task, "return_value", None).await;
+            let pulled = rig.handle.pull(request.id, &task, "return_value", None, ALL).await;
             found.push((
                 request.task.task_id.to_string(),
                 match pulled {
@@ -234,7 +237,7 @@ async fn a_callback_sees_what_its_task_sees_and_what_it_published() {
     }
     tokio::task::yield_now().await;
     let a = model::TaskId::new("a").unwrap();
-    assert!(rig.handle.pull(out[0], &a, "return_value", None).await.is_err());
+    assert!(rig.handle.pull(out[0], &a, "return_value", None, ALL).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

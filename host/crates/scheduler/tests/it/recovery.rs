@@ -37,6 +37,27 @@ async fn a_dispatch_that_nobody_acknowledged_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_must_not_run_twice_does_not_after_a_crash_right_after_its_dispatch() {
+    for reply in [Reply::Start, Reply::Nothing] {
+        let rig = RigBuilder::new(move |_| reply.clone()).start().await;
+        rig.deploy(DagBuilder::new("d").task_with("a", &[], |task| {
+            task.rerun_on_loss = false;
+            task.retry.retries = 0;
+        }))
+        .await;
+        let run = rig.trigger("d").await;
+        rig.executor.next().await;
+        assert!(!rig.ti(run.key, "a").acknowledged, "that it started is not stored yet");
+        let rig = restart(rig, |_| Reply::done()).await;
+        assert_eq!(rig.finished(&run).await, DagRunState::Failed);
+        assert_eq!(rig.executor.count(), 0);
+        let ti = rig.ti(run.key, "a");
+        assert_eq!((ti.try_number.0, ti.cause), (1, Some(Cause::InfrastructureLost)));
+        assert!(ti.message.unwrap().contains("rerun_on_loss"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_loss_does_not_spend_a_retry_until_there_are_too_many() {
     let mut rig = RigBuilder::new(|_| Reply::Start).start().await;
     rig.deploy(DagBuilder::new("d").task_with("a", &[], |task| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::{DagRunState, TaskInstanceState};
 use ports::control::ControlError;
+use ports::executor::ExecutorEvent;
 
 use crate::support::{DagBuilder, Reply, RigBuilder};
 
@@ -31,6 +32,37 @@ async fn a_shutdown_hands_running_tries_back_and_that_is_not_a_loss() {
     let ti = rig.ti(run.key, "t0");
     assert_eq!((ti.try_number.0, ti.infra_losses), (1, 0));
     assert_eq!(rig.handle.metrics().infrastructure_losses, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_run_twice_runs_after_a_shutdown_that_handed_it_back_before_it_began() {
+    let rig = RigBuilder::new(|_| Reply::Nothing).start().await;
+    rig.deploy(DagBuilder::new("d").task_with("a", &[], |task| {
+        task.rerun_on_loss = false;
+        task.retry.retries = 0;
+    }))
+    .await;
+    let run = rig.trigger("d").await;
+    let id = rig.executor.next().await.id;
+    // It waits for a slot of the executor.
+    let hand_back = async { rig.executor.send(ExecutorEvent::HandedBack { id }) };
+    tokio::join!(rig.handle.shutdown(Duration::from_secs(10)), hand_back);
+    rig.running.await.unwrap();
+    assert_eq!(rig.handle.metrics().handed_back, 1);
+    assert_eq!(
+        rig.store.inner.task_instance(id.ti).unwrap().state,
+        TaskInstanceState::Scheduled
+    );
+
+    let rig = RigBuilder::new(|_| Reply::done())
+        .store(Arc::clone(&rig.store))
+        .clock(rig.clock)
+        .start()
+        .await;
+    assert_eq!(rig.finished(&run).await, DagRunState::Success);
+    assert_eq!(rig.executor.count(), 1);
+    let ti = rig.ti(run.key, "a");
+    assert_eq!((ti.try_number.0, ti.infra_losses), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,12 +136,55 @@ fn what_must_not_run_twice_fails_its_try_instead() {
             ..task("a", &[])
         }]);
         world.admit(0);
-        world.lost(0, Loss::NotAcknowledged);
         world.started(0);
         world.lost(0, loss);
         assert_eq!(world.states(), ["failed"]);
         assert_eq!(world.ti(0).cause, Some(Cause::InfrastructureLost));
     }
+}
+
+#[test]
+fn what_must_not_run_twice_may_have_run_where_nobody_was_heard_of() {
+    let mut world = World::of(vec![Task {
+        rerun_on_loss: false,
+        ..with_retries(1, 0)
+    }]);
+    world.admit(0);
+    let end = world.lost(0, Loss::NotAcknowledged);
+    assert_eq!(ended(&end), [(0, 1, TaskInstanceState::Failed)]);
+    assert_eq!(world.ti(0).cause, Some(Cause::InfrastructureLost));
+    assert!(world.ti(0).start_date.is_some());
+    // The task's own retries are another matter: each is a new try.
+    world.admit(0);
+    assert_eq!(world.ti(0).try_number.0, 2);
+    world.lost(0, Loss::NotAcknowledged);
+    assert_eq!(world.states(), ["failed"]);
+}
+
+#[test]
+fn what_must_not_run_twice_waits_again_where_it_was_handed_back_before_it_began() {
+    let mut world = World::of(vec![Task {
+        rerun_on_loss: false,
+        ..with_retries(0, 0)
+    }]);
+    for dispatch in 1..4 {
+        assert_eq!(first_of_try(&world.admit(0)), Some(true));
+        assert_eq!((world.dispatch_of(0).0, world.ti(0).try_number.0), (dispatch, 1));
+        world.lost(0, Loss::HandedBack);
+        assert_eq!(world.states(), ["scheduled"]);
+        assert_eq!(world.run.dispatched().count(), 0);
+    }
+    // Between two pokes its try is open.
+    world.admit(0);
+    world.started(0);
+    world.finished(0, TryEnd::Reschedule(Duration::from_secs(30)));
+    world.wait(30);
+    world.admit(0);
+    world.lost(0, Loss::HandedBack);
+    assert_eq!(first_of_try(&world.admit(0)), Some(false));
+    world.finished(0, TryEnd::Done);
+    assert_eq!(world.states(), ["success"]);
+    assert_eq!(world.ti(0).try_number.0, 1);
 }
 
 #[test]

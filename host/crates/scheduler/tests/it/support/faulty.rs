@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use model::{
-    DagId, DagRunKey, DagRunState, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp,
-};
+use model::{DagId, DagRunKey, DagRunState, Digest, MapIndex, RunId, TaskId, TaskIndex, TiKey, Timestamp};
 use ports::between::ChildRun;
 use ports::callback::{CallbackRun, DueCallbacks};
 use ports::deploy::DagVersion;
 use ports::inbox::InboxRow;
 use ports::intent::Intent;
-use ports::payload::{Checkpoint, XcomValue};
+use ports::payload::XcomValue;
 use ports::query::{PoolRow, QueryError, RunRow, TiRow};
-use ports::store::{CommitError, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite};
+use ports::store::{
+    CheckpointSave, CommitError, Lease, LeaseError, SchedulerStore, StoredBefore, StoredDag, StoredRun, TickWrite,
+};
 use scheduler::MemoryStore;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -41,6 +41,9 @@ pub(crate) enum Fault {
     CrashAfter,
 }
 
+/// A checkpoint that the database refuses to store.
+pub(crate) const BAD_CHECKPOINT: &[u8] = b"bad";
+
 type Plan = dyn FnMut(u64, &TickWrite) -> Fault + Send;
 
 /// Wraps a store. The plan sees the number of each attempt to commit, from 0, and what it writes.
@@ -49,6 +52,7 @@ pub(crate) struct FaultyStore {
     plan: Mutex<Box<Plan>>,
     attempts: AtomicU64,
     committed: Mutex<Vec<TickWrite>>,
+    saved: Mutex<Vec<Vec<CheckpointSave>>>,
     /// Real time spent in commits.
     micros: AtomicU64,
     pub(crate) crashed: watch::Sender<bool>,
@@ -71,6 +75,7 @@ impl FaultyStore {
             plan: Mutex::new(Box::new(plan)),
             attempts: AtomicU64::new(0),
             committed: Mutex::default(),
+            saved: Mutex::default(),
             micros: AtomicU64::new(0),
             crashed: watch::Sender::new(false),
             recounts: AtomicU64::new(0),
@@ -94,6 +99,11 @@ impl FaultyStore {
     /// Every tick that was written, in order.
     pub(crate) fn committed(&self) -> Vec<TickWrite> {
         self.committed.lock().unwrap().clone()
+    }
+
+    /// Every transaction of checkpoints that was tried, in order.
+    pub(crate) fn saved(&self) -> Vec<Vec<CheckpointSave>> {
+        self.saved.lock().unwrap().clone()
     }
 
     async fn write(&self, lease: &Lease, tick: &TickWrite) -> Result<(), CommitError> {
@@ -252,15 +262,24 @@ impl SchedulerStore for FaultyStore {
     async fn load_checkpoint(&self, ti: TiKey) -> Result<Option<Vec<u8>>, QueryError> {
         self.inner.load_checkpoint(ti).await
     }
-    async fn save_checkpoint(
+    async fn save_checkpoints(
         &self,
         lease: &Lease,
-        ti: TiKey,
-        dispatch: DispatchNumber,
-        checkpoint: Option<&Checkpoint>,
+        saves: &[CheckpointSave],
         now: Timestamp,
-    ) -> Result<bool, CommitError> {
-        self.inner.save_checkpoint(lease, ti, dispatch, checkpoint, now).await
+    ) -> Result<Vec<bool>, CommitError> {
+        // What arrives meanwhile is grouped, as with ticks.
+        tokio::task::yield_now().await;
+        self.saved.lock().unwrap().push(saves.to_vec());
+        let is_bad = |save: &CheckpointSave| {
+            save.checkpoint
+                .as_ref()
+                .is_some_and(|saved| saved.bytes == BAD_CHECKPOINT)
+        };
+        if saves.iter().any(is_bad) {
+            return Err(CommitError::Data("value out of range".into()));
+        }
+        self.inner.save_checkpoints(lease, saves, now).await
     }
     async fn intents(&self) -> Result<Vec<Intent>, QueryError> {
         self.inner.intents().await

@@ -11,7 +11,7 @@ mod unreliable;
 pub(crate) use clock::TokioClock;
 pub(crate) use dags::DagBuilder;
 pub(crate) use executor::{Reply, TestExecutor, failure};
-pub(crate) use faulty::{Fault, FaultyStore};
+pub(crate) use faulty::{BAD_CHECKPOINT, Fault, FaultyStore};
 pub(crate) use random_dag::{CHILD, NARROW, child_dag, random_dag};
 pub(crate) use rig::{Rig, RigBuilder, request, run_id};
 pub(crate) use unreliable::UnreliableExecutor;

@@ -51,6 +51,10 @@ async fn trigger_named(
         conf => conf.clone(),
     };
 
+    let by = Asker {
+        user: request.user.clone(),
+        row,
+    };
     let _date = match request.logical_date {
         Some(date) => Some(reserve_logical_date(shared, &request, date).await?),
         None => None,
@@ -64,7 +68,8 @@ async fn trigger_named(
             return Err(run_exists(&request, &run_id));
         }
         let run_after = request.run_after.unwrap_or_else(|| shared.clock.now());
-        return create(shared, &request, row, run_id, run_after, &dag.version, params, conf).await;
+        let new = new_run(shared, &request, run_id, run_after, &dag.version, params, conf).await?;
+        return create(shared, &by, new, &dag.version).await;
     }
     let mut attempt = 1;
     loop {
@@ -82,17 +87,9 @@ async fn trigger_named(
         // hurt, and another one is tried. Any other name may have been used.
         let taken = request.run_after.is_some() && is_taken(shared, &request, &run_id).await?;
         if !taken {
-            let created = create(
-                shared,
-                &request,
-                row,
-                run_id,
-                run_after,
-                &dag.version,
-                params.clone(),
-                conf.clone(),
-            )
-            .await;
+            let (params, conf) = (params.clone(), conf.clone());
+            let new = new_run(shared, &request, run_id, run_after, &dag.version, params, conf).await?;
+            let created = create(shared, &by, new, &dag.version).await;
             match created {
                 Err(ControlError::RunExists(_)) if attempt < NAME_ATTEMPTS => {}
                 done => return done,
@@ -139,29 +136,17 @@ fn run_exists(request: &TriggerRequest, run_id: &RunId) -> ControlError {
     ControlError::RunExists(format!("DAG `{}` has a run `{run_id}` already", request.dag_id))
 }
 
-async fn create(
-    shared: &Arc<Shared>,
-    request: &TriggerRequest,
-    row: Option<Uuid>,
-    run_id: RunId,
-    run_after: Timestamp,
-    version: &Arc<Version>,
-    params: Value,
-    conf: Value,
-) -> Result<RunRow, ControlError> {
+async fn create(shared: &Arc<Shared>, by: &Asker, new: NewRun, version: &Arc<Version>) -> Result<RunRow, ControlError> {
     let new = NewRun {
-        triggering_user: Some(request.user.clone()),
-        ..new_run(shared, request, run_id, run_after, version, params, conf).await?
+        triggering_user: Some(by.user.clone()),
+        ..new
     };
     shared
         .ask(|reply| {
             Message::New(Box::new(NewRunOp {
                 new,
                 version: Arc::clone(version),
-                by: Asker {
-                    user: request.user.clone(),
-                    row,
-                },
+                by: by.clone(),
                 reply,
             }))
         })

@@ -78,9 +78,7 @@ async fn the_last_word_arrives_before_an_end_without_an_answer() {
         ("cancel", Cause::Cancelled),
     ] {
         let world = World::new();
-        let mut request = world
-            .request(artifacts::LOG_LINES, "progress_then", json!(end))
-            .await;
+        let mut request = world.request(artifacts::LOG_LINES, "progress_then", json!(end)).await;
         if end == "timeout" {
             request = limited(request, |limits| limits.timeout = Duration::from_secs(1));
         }

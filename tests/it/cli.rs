@@ -292,3 +292,18 @@ fn the_schemas_are_printed_without_a_server() {
         serde_json::from_str(include_str!("../../wit/describe.schema.json")).expect("JSON");
     assert_eq!(schema(&["components", "schema"]), describe);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_can_wait_for_the_server_that_it_has_just_started() {
+    let mut server = Server::new(&Database::Own);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (url, home) = (server.url(), dir.path().to_owned());
+    let waiting = std::thread::spawn(move || {
+        let home_text = home.display().to_string();
+        let environment = [("AIRTIGHT_SERVER", url.as_str()), ("HOME", home_text.as_str())];
+        run_cli(&["version", "--wait"], &environment, &home)
+    });
+    server.resume().await;
+    let printed = succeeds(&waiting.join().expect("it does not panic"));
+    assert!(printed.contains(&format!("at {}", server.url())), "{printed}");
+}

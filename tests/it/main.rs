@@ -8,6 +8,7 @@ mod crash;
 mod crash_api_server;
 mod crash_mixed;
 mod demo;
+mod docs;
 mod errors;
 mod fencing;
 mod hostile;

@@ -30,7 +30,7 @@ struct Cli {
 enum Command {
     /// Set up, start a server and run the example pipeline on it, over REST.
     Demo(demo::Options),
-    /// Set up and run all tests.
+    /// Check the formatting, set up and run all tests.
     Test(suite::Options),
     /// Check the formatting and the lints.
     Lint,

@@ -119,6 +119,29 @@ pub(crate) struct Missing {
     pub(crate) remedy: String,
 }
 
+/// Makes sure that a component of the Rust toolchain is installed; answers what is missing without it where it cannot be.
+pub(crate) fn component(name: &'static str, skipped: &'static str) -> Option<Missing> {
+    // `cargo fmt` and `cargo clippy` are `cargo-fmt` and `cargo-clippy`, which answer where the component is there.
+    let subcommand = name.strip_prefix("rust").unwrap_or(name);
+    let installed = || {
+        cargo(&[subcommand, "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    };
+    if !installed() {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["component", "add", name]);
+        if let Err(error) = run(rustup) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+    (!installed()).then(|| Missing {
+        what: name,
+        skipped,
+        remedy: format!("`rustup component add {name}`"),
+    })
+}
+
 /// What the optional parts of the tests run on.
 #[derive(Default)]
 pub(crate) struct Optional {

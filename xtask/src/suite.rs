@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail};
 
 use crate::process::{self, cargo};
-use crate::setup;
+use crate::setup::{self, Missing};
 
 /// From what random cases are made (proptest's own variable).
 const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
@@ -14,14 +14,19 @@ const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this; the formatting is not checked then.
     filter: Option<String>,
 }
 
-/// Sets up and runs all tests; closes with one line that counts them.
+/// Checks the formatting, sets up and runs all tests; closes with one line that counts them.
+///
+/// The lints stay in `cargo xtask lint`: Clippy shares nothing with the build, and checks all dependencies once more before it begins.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    // First, for it takes a second.
+    let unformatted = if options.filter.is_none() { formatting()? } else { None };
     setup::wasm_target()?;
-    let optional = setup::optional();
+    let mut optional = setup::optional();
+    optional.missing.extend(unformatted);
     let binary = setup::build_host(false)?;
     let skip_log = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
 
@@ -76,10 +81,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Fails where a file is not formatted; answers what is missing where that cannot be checked.
+fn formatting() -> Result<Option<Missing>> {
+    let missing = setup::component("rustfmt", "the check of the formatting");
+    if missing.is_none() {
+        process::run(cargo(&["fmt", "--all", "--check"]))
+            .context("not everything is formatted; run `cargo fmt --all`")?;
+    }
+    Ok(missing)
+}
+
 /// Formatting and lints, as warnings that fail.
 pub(crate) fn lint() -> Result<()> {
     setup::wasm_target()?;
-    process::run(cargo(&["fmt", "--all", "--check"]))?;
+    let missing = formatting()?.or_else(|| setup::component("clippy", "all lints"));
+    if let Some(missing) = missing {
+        bail!("{} is not installed; {}", missing.what, missing.remedy);
+    }
     process::run(cargo(&[
         "clippy",
         "--workspace",

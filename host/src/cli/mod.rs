@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Log in to a server and keep the token
     Login(session::LoginArgs),
     /// Print the version of this program and of the server
-    Version,
+    Version(session::VersionArgs),
 }
 
 /// Runs a client command. (Servers are started by `main`: they log in another way.)
@@ -78,6 +78,6 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
         Command::Notifications(args) => notifications::run(&context, args).await,
         Command::Logs(args) => logs::run(&context, args).await,
         Command::Login(args) => session::login(&context, args).await,
-        Command::Version => session::version(&context).await,
+        Command::Version(args) => session::version(&context, args).await,
     }
 }

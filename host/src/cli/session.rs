@@ -1,6 +1,7 @@
 //! `airtight login` and `airtight version`.
 
 use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
@@ -92,7 +93,36 @@ fn stty(setting: &str) {
     std::process::Command::new("stty").arg(setting).status().ok();
 }
 
-pub(super) async fn version(context: &Context) -> Result<()> {
+/// Arguments of `version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Wait until the server answers, for at most a minute: for scripts that have just started it
+    #[arg(long)]
+    wait: bool,
+}
+
+/// How long a server that has just been started is waited for, and how often it is asked.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits until the server answers. Each attempt looks at the data directory anew: the server may be about to make it.
+async fn wait_until_up(context: &Context) -> Result<()> {
+    let patience = Instant::now() + START_PATIENCE;
+    loop {
+        let client = Client::new(context.target()?)?;
+        match client.get(&api(&["version"]), &[]).await {
+            Err(failure) if failure.exit() == Exit::Unreachable && Instant::now() < patience => {
+                tokio::time::sleep(START_INTERVAL).await;
+            }
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+pub(super) async fn version(context: &Context, args: VersionArgs) -> Result<()> {
+    if args.wait {
+        wait_until_up(context).await?;
+    }
     let client = context.client()?;
     let ours = env!("CARGO_PKG_VERSION");
     // A server that is not there is no failure here: the program's own version is the answer.

@@ -233,7 +233,10 @@ mod tests {
             let text = format!("{{\"{key}\":{number},\"{other}\":[{number}]}}");
             let fits = i64::try_from(number).is_ok() || u64::try_from(number).is_ok();
             match read_given(&text) {
-                Ok(value) => prop_assert!(value.to_string() == text && fits && key != other),
+                Ok(value) => {
+                    let written = value.to_string();
+                    prop_assert!(written == text && fits && key != other, "{}", written);
+                }
                 Err(GivenError::Integer { .. }) => prop_assert!(!fits),
                 Err(GivenError::Syntax(_)) => prop_assert!(key == other),
             }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::component::Wat;
 use crate::support::{Client, Database, Server};
 
 /// What the server says about the upload, whether it refuses at once or after it looked inside.
@@ -42,9 +43,7 @@ async fn hostile_uploads_are_refused_with_a_reason() {
             wat(r#"(component (import "acme:things/robot@1.0.0" (instance (export "move" (func)))))"#),
             "acme:things/robot",
         ),
-        ("huge-memory", wat("(component (core module (memory 65536)) )"), ""),
         ("deep", deep_nesting(), ""),
-        ("huge-function", huge_function(), ""),
     ];
     for (name, wasm, says) in cases {
         let (code, message) = refusal(&client, name, wasm).await;
@@ -54,6 +53,22 @@ async fn hostile_uploads_are_refused_with_a_reason() {
         );
         assert!(message.contains(says), "{name}: `{message}` does not say `{says}`");
         client.get("/version").await.ok();
+    }
+    // These would be good but for one thing.
+    let plain = client.upload("plain@1", Wat::default().wasm()).await;
+    assert_eq!(plain.body["state"], "ready", "{}", plain.text);
+    let cases = [
+        ("huge-memory", huge_memory(), "component_too_large", "memory"),
+        ("huge-function", huge_function(), "component_invalid", "locals"),
+    ];
+    for (name, wasm, code, says) in cases {
+        let refused = refusal(&client, name, wasm).await;
+        assert_eq!(refused.0, code, "{name}: {}", refused.1);
+        assert!(
+            refused.1.contains(says),
+            "{name}: `{}` does not say `{says}`",
+            refused.1
+        );
     }
     // Refused components are not in the way of good ones.
     client.push("workload@1", test_artifacts::E2E_WORKLOAD).await;
@@ -92,11 +107,21 @@ fn deep_nesting() -> Vec<u8> {
     inner
 }
 
-/// One function with very many locals and blocks: slow or large to compile.
+/// It begins with 4 GiB of memory.
+fn huge_memory() -> Vec<u8> {
+    let memory = "(memory (export \"memory\") 65536)".to_owned();
+    Wat {
+        memory,
+        ..Wat::default()
+    }
+    .wasm()
+}
+
+/// One function with more locals than any compiler should be asked for.
 fn huge_function() -> Vec<u8> {
-    let body = "(local.set 0 (i64.add (i64.mul (local.get 0) (local.get 1)) (local.get 2)))".repeat(200_000);
-    let locals = "i64 ".repeat(40_000);
-    wat::parse_str(format!("(component (core module (func (local {locals}) {body})))")).expect("it is valid")
+    let plain = Wat::default();
+    let module = format!("{} (func (local {}))", plain.module, "i64 ".repeat(60_000));
+    Wat { module, ..plain }.wasm()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,9 @@ mod api_server;
 mod between;
 mod callbacks;
 mod cli;
+#[path = "../../host/crates/runtime/tests/it/wat.rs"]
+#[expect(dead_code, reason = "the runtime's tests use the rest")]
+mod component;
 mod crash;
 mod crash_api_server;
 mod crash_mixed;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::client::Client;
 
-/// A running `airtight standalone`. It is stopped when this is dropped.
+/// A running `airtight standalone` or `airtight api-server`. It is stopped when this is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) url: String,
@@ -21,13 +21,22 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(binary: &Path, data_dir: &Path, port: u16) -> Result<Self> {
+        Self::start_as("standalone", binary, data_dir, port)
+    }
+
+    /// Starts an API server beside it.
+    pub(crate) fn beside(&self, binary: &Path) -> Result<Self> {
+        Self::start_as("api-server", binary, &self.data_dir, free_port(0)?)
+    }
+
+    fn start_as(command: &str, binary: &Path, data_dir: &Path, port: u16) -> Result<Self> {
         let listen = format!("127.0.0.1:{port}");
         let url = format!("http://{listen}");
-        let log = data_dir.with_extension("log");
+        let log = data_dir.with_extension(format!("{command}.log"));
         let output = std::fs::File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let begin = Instant::now();
         let mut child = Command::new(binary)
-            .args(["standalone", "--listen", &listen, "--data-dir"])
+            .args([command, "--listen", &listen, "--data-dir"])
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("cannot share the log file")?)

@@ -26,16 +26,22 @@ pub(crate) struct Floors {
     pub(crate) cold_start_us: f64,
     /// From a cancel to the end of an endless loop.
     pub(crate) cancel_ms: f64,
-    /// Cranelift's time for the component that the upload is measured with.
+    /// How often a guest is asked to let go.
+    pub(crate) epoch_ms: f64,
+    /// Cranelift's time for the smaller component that the upload is measured with.
     pub(crate) compile_ms: f64,
+    /// Cranelift's time for the larger one.
+    pub(crate) large_compile_ms: f64,
+    /// The server's binary, asked for its `--version`.
+    pub(crate) exec_ms: f64,
     /// sha256 + write + fdatasync of 10 MB.
     pub(crate) blob_ms: f64,
 }
 
 /// Measures all floors.
-pub(crate) fn measure(dir: &Path, component: &Path) -> Result<Floors> {
+pub(crate) fn measure(dir: &Path, binary: &Path, component: &Path, large: &Path) -> Result<Floors> {
     let commit = example("commit_time", dir)?;
-    let runtime = bench("task_start", component)?;
+    let runtime = bench("task_start", &[component, large])?;
     let blob = example("write_floor", dir)?;
     let number = |value: &Value, name: &str| {
         value[name]
@@ -49,7 +55,10 @@ pub(crate) fn measure(dir: &Path, component: &Path) -> Result<Floors> {
         warm_start_us: number(&runtime, "warm_start_us")?,
         cold_start_us: number(&runtime, "cold_start_us")?,
         cancel_ms: number(&runtime, "cancel_ms")?,
+        epoch_ms: number(&runtime, "epoch_ms")?,
         compile_ms: number(&runtime, "compile_ms")?,
+        large_compile_ms: number(&runtime, "large_compile_ms")?,
+        exec_ms: exec(binary)?,
         blob_ms: number(&blob, "write_ms")?,
     })
 }
@@ -61,7 +70,7 @@ fn example(name: &str, argument: &Path) -> Result<Value> {
 }
 
 /// Runs a bench target out of the release build; it prints one JSON object. (`cargo bench` would build it with a profile of its own.)
-fn bench(name: &str, argument: &Path) -> Result<Value> {
+fn bench(name: &str, arguments: &[&Path]) -> Result<Value> {
     let dir = crate::target_dir().join("release/deps");
     let prefix = format!("{name}-");
     let programs = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -76,7 +85,7 @@ fn bench(name: &str, argument: &Path) -> Result<Value> {
     let program = newest
         .with_context(|| format!("the bench {name} was not built"))?
         .path();
-    json_of(name, std::process::Command::new(program).arg(argument))
+    json_of(name, std::process::Command::new(program).args(arguments))
 }
 
 fn json_of(name: &str, command: &mut std::process::Command) -> Result<Value> {
@@ -87,6 +96,21 @@ fn json_of(name: &str, command: &mut std::process::Command) -> Result<Value> {
     }
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.trim()).with_context(|| format!("{name} printed no JSON: {text}"))
+}
+
+/// To start a process of the binary, and nothing more.
+fn exec(binary: &Path) -> Result<f64> {
+    let mut samples = Vec::new();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        let output = std::process::Command::new(binary).arg("--version").output();
+        let output = output.with_context(|| format!("cannot run {}", binary.display()))?;
+        samples.push(begin.elapsed().as_secs_f64() * 1e3);
+        if !output.status.success() {
+            bail!("{} --version failed ({})", binary.display(), output.status);
+        }
+    }
+    Ok(quantile(&mut samples, 0.5))
 }
 
 fn fdatasync(dir: &Path) -> Result<f64> {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures of the real server in its release build, each beside its floor, measured in the same run.
 
+mod enlarge;
 mod figure;
 mod floor;
 mod manifest;
@@ -13,6 +14,9 @@ use serde_json::json;
 use crate::server::{Server, free_port};
 use crate::setup;
 use figure::Report;
+
+/// How large the larger one of the components is that are uploaded.
+const LARGE_BYTES: usize = 5_000_000;
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -42,13 +46,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .prefix("bench-")
         .tempdir_in(crate::target_dir());
     let dir = dir.context("cannot create a directory for the data")?;
-    let floors = floor::measure(dir.path(), &bench)?;
+    let large = dir.path().join("large.wasm");
+    enlarge::enlarge(&component(&components, "radio-cube")?, LARGE_BYTES, &large)?;
+    let floors = floor::measure(dir.path(), &binary, &bench, &large)?;
 
     let server = Server::start(&binary, &dir.path().join("data"), free_port(0)?)?;
     let client = server.login()?;
     client.push_component("bench@1", &bench)?;
     let mut report = Report::new(floors.clone());
     let mut context = measure::Context {
+        binary: &binary,
+        large: &large,
         server: &server,
         client: &client,
         floors: &floors,

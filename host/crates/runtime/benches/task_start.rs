@@ -1,5 +1,5 @@
-//! What starting a task costs, beside raw wasmtime on the same component. `task_start COMPONENT` with a component that has a task
-//! `noop`; prints JSON. `cargo xtask bench` runs it.
+//! What starting a task costs, beside raw wasmtime on the same component. `task_start COMPONENT LARGE` with a component that has a task
+//! `noop`, and a larger one that is only compiled; prints JSON. `cargo xtask bench` runs it.
 
 #[path = "../tests/it/support.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
@@ -25,16 +25,18 @@ fn median(mut times: Vec<Duration>) -> f64 {
 #[expect(clippy::print_stdout, reason = "its output is its result")]
 async fn main() {
     // Cargo adds `--bench`.
-    let path = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with("--"))
-        .expect("usage: task_start COMPONENT");
+    let mut paths = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let (Some(path), Some(large)) = (paths.next(), paths.next()) else {
+        panic!("usage: task_start COMPONENT LARGE");
+    };
     let (instantiate, compile) = raw(Path::new(&path)).await;
     println!(
         "{}",
         json!({
             "instantiate_us": instantiate * 1e6,
             "compile_ms": compile * 1e3,
+            "large_compile_ms": compiled(&raw_engine(), Path::new(&large)).1 * 1e3,
+            "epoch_ms": runtime::EPOCH_TICK.as_secs_f64() * 1e3,
             "warm_start_us": warm(&path).await * 1e6,
             "cold_start_us": cold(&path).await * 1e6,
             "cancel_ms": cancel().await * 1e3,
@@ -56,16 +58,25 @@ impl WasiView for State {
     }
 }
 
-/// Store, instantiate, look the function up, call, drop; and Cranelift's time for the component.
-async fn raw(path: &Path) -> (f64, f64) {
+fn raw_engine() -> Engine {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::default()));
-    let engine = Engine::new(&config).expect("an engine");
+    Engine::new(&config).expect("an engine")
+}
+
+/// Compiles a component; answers how long it took, in seconds.
+fn compiled(engine: &Engine, path: &Path) -> (Component, f64) {
     let begin = Instant::now();
-    let component = Component::from_file(&engine, path).expect("a component");
-    let compile = begin.elapsed().as_secs_f64();
+    let component = Component::from_file(engine, path).expect("a component");
+    (component, begin.elapsed().as_secs_f64())
+}
+
+/// Store, instantiate, look the function up, call, drop; and Cranelift's time for the component.
+async fn raw(path: &Path) -> (f64, f64) {
+    let engine = raw_engine();
+    let (component, compile) = compiled(&engine, path);
     let mut linker = Linker::<State>::new(&engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).expect("WASI links");
     linker

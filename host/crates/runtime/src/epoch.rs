@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 /// How long a guest runs before it yields its thread.
-pub(crate) const TICK: Duration = Duration::from_millis(2);
+pub const TICK: Duration = Duration::from_millis(2);
 /// How many ticks the thread goes on after the last guest stopped, so that a chain of short tasks need not wake it each time.
 const LINGER_TICKS: u32 = 50;
 

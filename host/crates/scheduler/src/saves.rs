@@ -147,6 +147,8 @@ mod tests {
 
     use super::*;
 
+    const MIB: usize = 1 << 20;
+
     fn of_bytes(bytes: usize) -> Waiting {
         let ti = TiKey {
             run: DagRunKey(1),
@@ -184,7 +186,6 @@ mod tests {
     fn a_batch_is_bounded_in_saves_and_in_bytes() {
         let lengths = |sizes: &[usize]| batches(sizes).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lengths(&[1; 130]), [64, 64, 2]);
-        const MIB: usize = 1 << 20;
         assert_eq!(
             batches(&[MIB, 9 * MIB, 3 * MIB, 5 * MIB, 1]),
             [vec![MIB], vec![9 * MIB], vec![3 * MIB, 5 * MIB], vec![1]]

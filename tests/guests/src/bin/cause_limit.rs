@@ -55,6 +55,24 @@ fn ask_clock_forever() {
     }
 }
 
+/// Fills much memory again and again: one instruction each time, which nothing interrupts.
+#[task]
+fn fill_forever(input: Size) {
+    let mut memory = vec![1_u8; input.bytes];
+    println!("filling");
+    for value in (0..=255).cycle() {
+        memory.fill(value);
+        std::hint::black_box(&mut memory);
+    }
+}
+
+/// What `fill_forever` does before it says anything.
+#[task]
+fn fill_once(input: Size) -> usize {
+    let memory = vec![1_u8; input.bytes];
+    std::hint::black_box(&memory).len()
+}
+
 /// Waits in the host.
 #[task]
 fn sleep_long() {

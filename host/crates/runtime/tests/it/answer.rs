@@ -156,7 +156,7 @@ async fn started_comes_before_finished() {
     let world = World::new();
     let request = world.request(artifacts::ANSWER_KINDS, "echo", json!(1)).await;
     let id = request.id;
-    ports::executor::Executor::dispatch(&world.executor, request);
+    ports::executor::Executor::dispatch(&*world.executor, request);
     assert!(matches!(world.event().await, ExecutorEvent::Started { id: found, .. } if found == id));
     assert!(matches!(world.event().await, ExecutorEvent::Finished(report) if report.id == id));
 }

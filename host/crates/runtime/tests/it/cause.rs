@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use model::Cause;
-use ports::executor::Executor as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use test_artifacts as artifacts;
 
 use crate::support::{World, died, limited, request, returned};
@@ -121,9 +120,21 @@ async fn sleeping_costs_no_cpu() {
     assert!(report.usage.cpu < Duration::from_millis(150), "{:?}", report.usage.cpu);
 }
 
+/// The CPU time of a guest that is cancelled while it says something, and never stops by itself. The clock on the wall would measure how busy
+/// the machine is; this is what the guest still did.
+async fn cpu_when_cancelled(world: &World, entry: &str, input: Value, says: &'static str) -> Duration {
+    world.cancel_when_it_says(says);
+    let request = world.request(artifacts::CAUSE_LIMIT, entry, input).await;
+    let report = world.report(request).await;
+    died(&report, Cause::Cancelled);
+    report.usage.cpu
+}
+
 #[tokio::test]
 async fn a_cancel_stops_a_guest_whatever_it_does() {
     let world = World::new();
+    // What is loaded once does not count.
+    world.run(artifacts::CAUSE_LIMIT, "compute", json!({"bytes": 1})).await;
     let begun = [
         ("spin", "spinning"),
         ("call_forever", "calling"),
@@ -131,20 +142,24 @@ async fn a_cancel_stops_a_guest_whatever_it_does() {
         ("sleep_long", "sleeping"),
     ];
     for (endless, says) in begun {
-        let request = world.request(artifacts::CAUSE_LIMIT, endless, json!(null)).await;
-        let id = request.id;
-        world.executor.dispatch(request);
-        world.logs.wait_for(id, says).await;
-        let begin = Instant::now();
-        world.executor.cancel(id);
-        let report = world.finished(id).await;
-        died(&report, Cause::Cancelled);
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "{endless}: {:?}",
-            begin.elapsed()
-        );
+        let cpu = cpu_when_cancelled(&world, endless, json!(null), says).await;
+        assert!(cpu < Duration::from_millis(50), "{endless}: {cpu:?}");
     }
+}
+
+/// One bulk memory instruction cannot be interrupted: then it takes 0.5 ms a MiB at most.
+#[tokio::test]
+async fn a_cancel_stops_a_guest_between_two_bulk_instructions() {
+    const MIB: usize = 256;
+    let world = World::new();
+    let input = json!({"bytes": MIB << 20});
+    // Until it says that it fills, it has touched its memory once.
+    let before = world.request(artifacts::CAUSE_LIMIT, "fill_once", input.clone()).await;
+    let before = world.report(before).await.usage.cpu;
+    let cpu = cpu_when_cancelled(&world, "fill_forever", input, "filling").await;
+    let after = cpu.saturating_sub(before);
+    let bound = Duration::from_millis(50) + Duration::from_micros(500) * u32::try_from(MIB).unwrap();
+    assert!(after < bound, "{after:?} after the cancel, {before:?} before it");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ async fn odd_bytes_become_text_and_long_lines_are_cut() {
 async fn progress_is_thinned_out_but_the_last_word_arrives() {
     let world = World::new();
     let request = world.request(artifacts::LOG_LINES, "progress_often", json!(null)).await;
-    ports::executor::Executor::dispatch(&world.executor, request);
+    ports::executor::Executor::dispatch(&*world.executor, request);
     let mut reports = Vec::new();
     loop {
         match world.event().await {

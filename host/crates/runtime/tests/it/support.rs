@@ -302,10 +302,14 @@ impl BlobStore for Store {
     }
 }
 
-/// Logs; a test can wait for a line.
+/// What is done in the middle of a guest's call, on its thread.
+type Reaction = Box<dyn Fn(TryId) + Send>;
+
+/// Logs; a test can wait for a line, or react to it before the guest goes on.
 #[derive(Default)]
 pub(crate) struct MemLogs {
     lines: watch::Sender<HashMap<TryId, Vec<LogLine>>>,
+    reaction: Mutex<Option<(&'static str, Reaction)>>,
     closed: Mutex<Vec<TryId>>,
 }
 
@@ -318,7 +322,14 @@ impl LogSink for MemLogs {
 
     fn append(&self, id: TryId, new: Vec<LogLine>) {
         assert!(!self.closed.lock().unwrap().contains(&id), "a line after the end");
+        let reaction = self.reaction.lock().unwrap();
+        let reaction = reaction
+            .as_ref()
+            .filter(|(text, _)| new.iter().any(|line| line.event.contains(text)));
         self.lines.send_modify(|lines| lines.entry(id).or_default().extend(new));
+        if let Some((_, react)) = reaction {
+            react(id);
+        }
     }
 
     fn close(&self, id: TryId) {
@@ -329,6 +340,11 @@ impl LogSink for MemLogs {
 impl MemLogs {
     pub(crate) fn of(&self, id: TryId) -> Vec<LogLine> {
         self.lines.borrow().get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Does this as soon as a guest says a line with this text: while the guest waits for the call to return.
+    pub(crate) fn react(&self, text: &'static str, reaction: impl Fn(TryId) + Send + 'static) {
+        *self.reaction.lock().unwrap() = Some((text, Box::new(reaction)));
     }
 
     /// Waits until the log of a try has a line with this text.
@@ -353,7 +369,7 @@ impl ExecutorEvents for Events {
 
 /// See the module.
 pub(crate) struct World {
-    pub(crate) executor: LocalExecutor,
+    pub(crate) executor: Arc<LocalExecutor>,
     pub(crate) xcoms: Arc<MemXcoms>,
     pub(crate) checkpoints: Arc<MemCheckpoints>,
     pub(crate) blobs: Arc<MemBlobs>,
@@ -387,7 +403,7 @@ impl World {
         let executor =
             LocalExecutor::new(engine, code, Arc::clone(&compiler) as _, services, config).expect("an executor");
         Self {
-            executor,
+            executor: Arc::new(executor),
             xcoms,
             checkpoints,
             blobs,
@@ -410,6 +426,16 @@ impl World {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), wasm).expect("a temporary file");
         self.compile(file.path()).await
+    }
+
+    /// From now on a guest that says this is cancelled in the middle of saying it.
+    pub(crate) fn cancel_when_it_says(&self, text: &'static str) {
+        let executor = Arc::downgrade(&self.executor);
+        self.logs.react(text, move |id| {
+            if let Some(executor) = executor.upgrade() {
+                executor.cancel(id);
+            }
+        });
     }
 
     /// A request for a task of a compiled component.

@@ -83,10 +83,10 @@ async fn the_last_word_arrives_before_an_end_without_an_answer() {
             request = limited(request, |limits| limits.timeout = Duration::from_secs(1));
         }
         let id = request.id;
-        ports::executor::Executor::dispatch(&world.executor, request);
+        ports::executor::Executor::dispatch(&*world.executor, request);
         if end == "cancel" {
             world.logs.wait_for(id, "reported").await;
-            ports::executor::Executor::cancel(&world.executor, id);
+            ports::executor::Executor::cancel(&*world.executor, id);
         }
         let mut reports = Vec::new();
         let report = loop {

@@ -151,6 +151,8 @@ pub struct TryRequest {
     /// Where it stands among what is repeated; none where nothing is.
     #[serde(default)]
     pub position: Option<Box<Position>>,
+    /// Whether it is the first dispatch of its try. A later one, a poke or a dispatch after a loss, may find XComs of its own.
+    pub first_of_try: bool,
     /// Of a callback: what templates see as `callback`, a JSON object.
     #[serde(default)]
     pub callback: Option<Arc<Value>>,

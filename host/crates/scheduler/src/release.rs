@@ -269,6 +269,7 @@ impl Core {
                         run: Arc::clone(&live.context),
                         position: repeats.position(&draft.state, dispatch.place, &live.context.params, &mut known),
                         task,
+                        first_of_try: dispatch.first_of_try,
                         callback: None,
                     });
                 }

@@ -54,6 +54,7 @@ pub(crate) struct Dispatch {
     pub(crate) place: Place,
     pub(crate) try_number: TryNumber,
     pub(crate) dispatch: DispatchNumber,
+    pub(crate) first_of_try: bool,
 }
 
 /// What a tick has made of a run so far.

@@ -42,6 +42,7 @@ impl Draft {
                     place,
                     try_number,
                     dispatch,
+                    first_of_try,
                 });
             }
             Transition::TryEnded {

@@ -152,9 +152,9 @@ fn index(index: Option<u32>) -> Result<Option<MapIndex>, XcomCallError> {
 }
 
 impl TaskCtx {
-    /// Whether an earlier dispatch of this try may have published something: a first dispatch knows that there is none.
+    /// Whether an earlier dispatch of this try may have published something.
     fn may_have_earlier(&self) -> bool {
-        self.request.id.callback.is_none() && self.request.id.dispatch.0 > 1
+        self.request.id.callback.is_none() && !self.request.first_of_try
     }
 
     /// Learns what earlier dispatches of this try have published: the limits are those of a try.

@@ -488,6 +488,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
     let uuid = RunUuid(uuid::Uuid::from_u64_pair(7, key.0.unsigned_abs()));
     let time = |text: &str| text.parse::<Timestamp>().expect("a time");
     TryRequest {
+        first_of_try: true,
         id: TryId {
             ti: TiKey {
                 run: key,

@@ -29,6 +29,7 @@ async fn what_an_earlier_dispatch_of_the_try_published_is_its_own() {
     let poke = async |entry: &'static str, input, dispatch| {
         let mut request = world.request(artifacts::XCOM_LIMITS, entry, input).await;
         request.id.dispatch = DispatchNumber(dispatch);
+        request.first_of_try = dispatch == 1;
         request
     };
     let own = json!({"task": "a_task", "key": "key-0"});

@@ -198,6 +198,7 @@ fn request(
         None => TaskId::new(callback.event.as_str()).ok()?,
     };
     Some(TryRequest {
+        first_of_try: true,
         id: TryId {
             ti: TiKey {
                 run: due.run,

@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: random runs in numbers that no test can afford. The seeds are those of the scheduler's simulation
-//! (`host/crates/scheduler/tests/it/mixed.rs`), then the properties of the run state machine follow with as many cases.
+//! (`host/crates/scheduler/tests/it/mixed.rs`), then the properties of the run state machine follow with as many cases. Last, the real
+//! server in its release build does small runs beside guests and requests that mean harm (`tests/it/harm`).
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::process::cargo;
+use crate::process::{self, cargo};
+use crate::setup;
 
 /// How many seeds one process plays.
 const CHUNK: u64 = 500;
@@ -18,6 +20,9 @@ const CHUNK: u64 = 500;
 const SIMULATION: &str = "mixed::a_thousand_seeds_end_well";
 /// The test of the state machine, whose cases `PROPTEST_CASES` counts.
 const PROPERTY: &str = "run::tests::repeats_properties::whatever_is_repeated_the_counts_are_right_and_the_run_ends";
+
+/// The test that does harm for `AIRTIGHT_HARM_SECONDS`.
+const HARM: &str = "harm::small_runs_succeed_beside_everything_that_means_harm";
 
 /// How often all tests of the model run.
 const MODEL_ROUNDS: u32 = 20;
@@ -31,10 +36,46 @@ pub(crate) struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Minutes of small runs beside guests and requests that mean harm; 0 leaves them out.
+    #[arg(long, default_value_t = 10)]
+    harm_minutes: u64,
+    /// The server that harm is done to, in place of a release build made now.
+    #[arg(long, value_name = "PATH")]
+    harm_binary: Option<PathBuf>,
+    /// Only the harm, without seeds and properties.
+    #[arg(long)]
+    only_harm: bool,
 }
 
-/// Plays the seeds on all cores; an error names the first that failed.
+/// Does what the options ask for; an error names the first that failed.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if !options.only_harm {
+        seeds(options)?;
+    }
+    if options.harm_minutes > 0 {
+        harm(options)?;
+    }
+    Ok(())
+}
+
+/// Small runs of the real server beside harm; their delay is compared with that of the quiet server.
+fn harm(options: &Options) -> Result<()> {
+    setup::wasm_target()?;
+    let binary = match &options.harm_binary {
+        Some(path) => std::path::absolute(path).context("there is no working directory")?,
+        None => setup::build_host(true)?,
+    };
+    let mut command = cargo(&["test", "-p", "integration-tests", "--test", "it", "--", "--exact", HARM]);
+    let seconds = options.harm_minutes.saturating_mul(60).to_string();
+    command
+        .arg("--nocapture")
+        .env("AIRTIGHT_BIN", binary)
+        .env("AIRTIGHT_HARM_SECONDS", seconds);
+    process::run(command).context("small runs suffered beside what means harm")
+}
+
+/// Plays the seeds on all cores, then the properties of the model.
+fn seeds(options: &Options) -> Result<()> {
     let end = options
         .from
         .checked_add(options.seeds)

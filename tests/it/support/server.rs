@@ -221,6 +221,11 @@ impl Server {
         self.port
     }
 
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// From its next start on it listens on another port.
     pub(crate) fn move_port(&mut self) {
         self.port = free_port();

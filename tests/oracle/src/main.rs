@@ -1,13 +1,19 @@
 //! `cargo xtask oracle FILE.jsonl`: runs cases with known results through the run state machine.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ::oracle::{Verdict, check, read};
 use anyhow::{Context as _, bail};
+use oracle::{Verdict, check, read};
+
+fn main() -> anyhow::Result<()> {
+    let path = std::env::args_os().nth(1).map(PathBuf::from);
+    run(&path.context("usage: oracle FILE.jsonl")?)
+}
 
 /// Prints each mismatch, why cases were skipped, and a closing count; an error where anything differs.
-pub(crate) fn main(path: &Path) -> anyhow::Result<()> {
+#[expect(clippy::print_stdout, reason = "a program that reports on its standard output")]
+fn run(path: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let cases = read(&text).with_context(|| format!("{} is not a case file", path.display()))?;
     if cases.is_empty() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::client::Client;
+use crate::client::{self, Client};
 
 /// A running `airtight standalone` or `airtight api-server`. It is stopped when this is dropped.
 pub(crate) struct Server {
@@ -44,11 +44,11 @@ impl Server {
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let health = format!("{url}/api/v2/monitor/health");
-        let http = reqwest::blocking::Client::new();
+        let http = client::agent();
         loop {
             if http
                 .get(&health)
-                .send()
+                .call()
                 .is_ok_and(|answer| answer.status().is_success())
             {
                 break;

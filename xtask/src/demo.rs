@@ -30,7 +30,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::wasm_target()?;
     let components = setup::build_components()?;
-    let binary = setup::build_host(false)?;
+    let binary = setup::build_host(setup::Build::Run)?;
 
     let data_dir = crate::target_dir().join("demo").join("data");
     if data_dir.exists() {

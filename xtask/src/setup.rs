@@ -28,13 +28,30 @@ pub(crate) fn wasm_target() -> Result<()> {
     })
 }
 
-/// Builds the `airtight` binary and says where it is.
+/// The reason for building the `airtight` binary: it says what else is built with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// Running the development build.
+    Run,
+    /// The tests: the development build, with all that they need.
+    Test,
+    /// Measuring: the release build, with the programs that measure floors.
+    Measure,
+}
+
+/// Builds the `airtight` binary and answers its path.
 ///
-/// The development build is the one of the tests, whole workspace and all targets, and the release build has all that is measured:
-/// with fewer targets cargo would choose other features of shared dependencies and compile wasmtime once more.
-pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
-    let (arguments, profile): (&[&str], _) = if release {
-        (
+/// Cargo chooses the features of shared dependencies by the packages that are asked for, and counts what tests need only where a
+/// target of that kind is among them. So the development builds ask for the whole workspace, and for a small example even where only
+/// the binary is wanted: the tests then find all dependencies compiled.
+pub(crate) fn build_host(build: Build) -> Result<PathBuf> {
+    let (arguments, profile): (&[&str], _) = match build {
+        Build::Run => (
+            &["build", "--workspace", "--bin=airtight", "--example=write_floor"],
+            "debug",
+        ),
+        Build::Test => (&["build", "--workspace", "--all-targets"], "debug"),
+        Build::Measure => (
             &[
                 "build",
                 "--release",
@@ -48,12 +65,15 @@ pub(crate) fn build_host(release: bool) -> Result<PathBuf> {
                 "--bench=task_start",
             ],
             "release",
-        )
-    } else {
-        (&["build", "--workspace", "--all-targets"], "debug")
+        ),
     };
+    let path = crate::target_dir().join(profile).join("airtight");
+    if !path.exists() {
+        let minutes = if build == Build::Measure { "about 25" } else { "about 9" };
+        eprintln!("building the server; the first time that takes {minutes} minutes on two cores");
+    }
     run(cargo(arguments))?;
-    Ok(crate::target_dir().join(profile).join("airtight"))
+    Ok(path)
 }
 
 /// Builds every component crate under `tasks/` and answers (name, path of the `.wasm`).

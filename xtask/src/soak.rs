@@ -63,7 +63,7 @@ fn harm(options: &Options) -> Result<()> {
     setup::wasm_target()?;
     let binary = match &options.harm_binary {
         Some(path) => std::path::absolute(path).context("there is no working directory")?,
-        None => setup::build_host(true)?,
+        None => setup::build_host(setup::Build::Measure)?,
     };
     let mut command = cargo(&["test", "-p", "integration-tests", "--test", "it", "--", "--exact", HARM]);
     let seconds = options.harm_minutes.saturating_mul(60).to_string();

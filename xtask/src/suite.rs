@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::wasm_target()?;
     let mut optional = setup::optional();
     optional.missing.extend(unformatted);
-    let binary = setup::build_host(false)?;
+    let binary = setup::build_host(setup::Build::Test)?;
     let skip_log = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
 
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);

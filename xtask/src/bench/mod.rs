@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     setup::wasm_target()?;
     let components = setup::build_components()?;
-    let binary = setup::build_host(true)?;
+    let binary = setup::build_host(setup::Build::Measure)?;
     let bench = component(&components, "bench-tasks")?;
 
     let dir = tempfile::Builder::new()

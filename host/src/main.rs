@@ -1,5 +1,6 @@
 //! The `airtight` binary: command line and wiring.
 
+mod author;
 mod cli;
 mod client;
 mod clock;

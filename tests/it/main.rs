@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary, real components, real HTTP. Nothing is mocked; waiting is for signals of the server.
 
 mod api_server;
+mod author;
 mod between;
 mod callbacks;
 mod cli;

@@ -80,6 +80,8 @@ mod tests {
         Usage: airtight [OPTIONS] <COMMAND>
 
         Commands:
+          init           Make a new crate of tasks, with a DAG, tests and the SDK
+          dev            Build and run a crate's DAG, or one of its tasks, with every change that is saved
           standalone     Run the whole server in one process: API, scheduler and workers
           api-server     Serve the API beside a standalone server, on its data directory and database
           components     Upload and look after task components

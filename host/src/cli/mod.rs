@@ -23,11 +23,15 @@ pub(crate) use common::{Context, conf_argument, json_argument, value_argument};
 pub(crate) use runs::{CALLBACKS, with_callback_columns};
 
 use crate::failure::Result;
-use crate::server;
+use crate::{author, server};
 
 /// One subcommand of `airtight`.
 #[derive(Debug, Parser)]
 pub(crate) enum Command {
+    /// Make a new crate of tasks, with a DAG, tests and the SDK
+    Init(author::InitArgs),
+    /// Build and run a crate's DAG, or one of its tasks, with every change that is saved
+    Dev(author::DevArgs),
     /// Run the whole server in one process: API, scheduler and workers
     Standalone(server::StandaloneArgs),
     /// Serve the API beside a standalone server, on its data directory and database
@@ -68,6 +72,8 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<()> {
     let context = Context::new(global);
     match command {
         Command::Standalone(_) | Command::ApiServer(_) => unreachable!("`main` starts servers"),
+        Command::Init(args) => author::init(&args),
+        Command::Dev(args) => author::dev(args).await,
         Command::Components(command) => components::run(&context, command).await,
         Command::Dags(command) => dags::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,

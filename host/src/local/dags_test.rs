@@ -41,6 +41,9 @@ pub(crate) struct TestArgs {
     /// The logical date, RFC 3339
     #[arg(long, value_name = "TIME")]
     logical_date: Option<Timestamp>,
+    /// Show the logs of all tasks, not only of those that failed
+    #[arg(long)]
+    logs: bool,
 }
 
 /// Runs the DAG; a failed run is a failure.
@@ -85,7 +88,7 @@ pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
         }
     };
     logs.flush().await;
-    report::print(output, &finished, &logs).await;
+    report::print(output, &finished, &logs, args.logs).await;
     session.stop().await;
     if finished.run.state == DagRunState::Success {
         Ok(())

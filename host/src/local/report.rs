@@ -117,8 +117,8 @@ fn callback(callback: &CallbackRow) -> Value {
     })
 }
 
-/// Prints the result.
-pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogReader) {
+/// Prints the result, with the logs of what failed, or of all tasks.
+pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogReader, all_logs: bool) {
     let value = value(finished);
     if output != Output::Table {
         output.value(&value);
@@ -154,10 +154,18 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         let columns = CALLBACKS.get(1..).unwrap_or(CALLBACKS);
         term::outln(&format!("\n{}", table(&rows, columns, paint)));
     }
-    let failed = finished.task_instances.iter();
-    let failed = failed.filter(|ti| ti.state == TaskInstanceState::Failed);
-    for ti in failed.take(MAX_LOGS) {
+    let worth_it = |ti: &&TiRow| match ti.state {
+        TaskInstanceState::Failed => true,
+        // A task that never ran has no log.
+        _ => all_logs && ti.start_date.is_some(),
+    };
+    let mut left = finished.task_instances.iter().filter(worth_it);
+    for ti in left.by_ref().take(MAX_LOGS) {
         print_log(ti, logs, paint).await;
+    }
+    let left = left.count();
+    if left > 0 {
+        term::outln(&format!("\n{}", paint.dim(&format!("{left} more logs are not shown"))));
     }
     print_callback_logs(finished, logs, paint).await;
     let took = finished
@@ -219,7 +227,10 @@ async fn print_log(ti: &TiRow, logs: &dyn LogReader, paint: Paint) {
         name(&ti.task_id, ti.key.map_index),
         ti.try_number.0
     );
-    print_lines(&title, tail(key, logs).await, paint);
+    let lines = tail(key, logs).await;
+    if !lines.is_empty() || ti.state == TaskInstanceState::Failed {
+        print_lines(&title, lines, paint);
+    }
     if let Some(details) = ti
         .details
         .as_deref()

@@ -116,6 +116,25 @@ impl Failure {
         self.0.details.as_ref()
     }
 
+    /// A retryable failure from an error that `?` cannot take because it is no `std::error::Error` itself: `anyhow::Error` and
+    /// boxed errors. Its code and kind are those of an SDK error among its causes.
+    ///
+    /// ```
+    /// use airtight_sdk::prelude::*;
+    ///
+    /// # fn load() -> std::result::Result<u32, Box<dyn std::error::Error + Send + Sync>> { Ok("7".parse()?) }
+    /// /// Loads a number by code that returns boxed errors.
+    /// #[task]
+    /// fn number() -> Result<u32> {
+    ///     load().map_err(Failure::from_boxed)
+    /// }
+    /// # assert_eq!(number().unwrap(), 7);
+    /// ```
+    pub fn from_boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let error = error.into();
+        Self::from_error(&*error)
+    }
+
     fn from_error(error: &(dyn StdError + 'static)) -> Self {
         let mut failure = Self::retryable(error.to_string());
         let mut at = Some(error);

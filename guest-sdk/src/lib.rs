@@ -38,7 +38,8 @@
 //! * **Input and output** are serde types with a JSON Schema. [`data`](macro@data) derives all of it; a crate that prefers the plain
 //!   derives adds `serde` to its own dependencies and uses `#[derive(Serialize, Deserialize, JsonSchema)]`. Schemas come from
 //!   the types and doc comments, and Airtight checks with them, at deploy, that tasks fit together.
-//! * **Failing**: `?` on any error is a failure that may be retried; [`Failure`] says more: a fatal one, a code, details.
+//! * **Failing**: `?` on any `std::error::Error` is a failure that may be retried ([`Failure::from_boxed`] takes `anyhow::Error` and boxed
+//!   errors); [`Failure`] says more: a fatal one, a code, details.
 //! * **Other answers**: [`Outcome`] skips or reschedules, [`Branch`] chooses what runs next.
 //! * **Large values** go into a [`Blob`], which is an ordinary value inside inputs and outputs.
 //! * **The run**: [`context`] says which try this is; [`xcom`] reads and publishes values beside the return value; [`checkpoint`]

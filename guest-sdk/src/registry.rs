@@ -1,10 +1,10 @@
 //! Finds the component's tasks, describes them and runs one of them.
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::answer::Answer;
+use crate::schema::TaskInput;
 
 /// One task, as `#[task]` registers it.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(crate) fn run(name: &str, input: &str) -> Result<Answer, Failure> {
 }
 
 /// The input as the task's type. It would not fit in the next try either, so the failure is fatal.
-pub fn parse_input<T: DeserializeOwned>(input: &str) -> Result<T, Failure> {
+pub fn parse_input<T: TaskInput>(input: &str) -> Result<T, Failure> {
     let mut deserializer = serde_json::Deserializer::from_str(input);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// The schema of a task without an input: anything, which it ignores.
@@ -11,8 +12,17 @@ pub fn any_input() -> Value {
     json!({})
 }
 
+/// What a task function may take: every type that is `Deserialize` and `JsonSchema`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the input of a task",
+    note = "put `#[data]` on the type, or derive `Deserialize` and `JsonSchema` for it"
+)]
+pub trait TaskInput: DeserializeOwned + JsonSchema {}
+
+impl<T: DeserializeOwned + JsonSchema> TaskInput for T {}
+
 /// What deserializes into a `T`.
-pub fn input_schema<T: JsonSchema>() -> Value {
+pub fn input_schema<T: TaskInput>() -> Value {
     SchemaSettings::draft2020_12()
         .for_deserialize()
         .into_generator()

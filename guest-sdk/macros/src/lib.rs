@@ -34,6 +34,22 @@ use proc_macro::TokenStream;
 /// # assert_eq!(sum(Numbers { values: vec![1.0, 2.0] }).unwrap(), 3.0);
 /// # assert_eq!(airtight_sdk::testing::describe()["tasks"][0]["name"], "say-hello");
 /// ```
+///
+/// Two tasks of a crate cannot have the same name, in whatever modules they are:
+///
+/// ```compile_fail,E0428
+/// # use airtight_sdk::prelude::*;
+/// mod first {
+///     # use airtight_sdk::prelude::*;
+///     #[task]
+///     fn load() {}
+/// }
+/// mod second {
+///     # use airtight_sdk::prelude::*;
+///     #[task(name = "load")]
+///     fn load_other() {}
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn task(args: TokenStream, item: TokenStream) -> TokenStream {
     task::expand(args.into(), item.into())

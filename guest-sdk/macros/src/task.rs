@@ -1,6 +1,6 @@
 //! `#[task]`: leaves the function alone and registers it beside it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, ReturnType, Type};
@@ -75,9 +75,16 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> syn::Result<TokenS
         ),
     };
     let run = format_ident!("__airtight_run_{}", ident.to_string().trim_start_matches("r#"));
+    let unique = Ident::new(&format!("__airtight_task_{}", identifier(&name)), name_span);
 
     Ok(quote! {
         #function
+
+        // Exported macros share one namespace, that of the crate: a second task of this name is an error of the compiler.
+        #[doc(hidden)]
+        #[allow(non_local_definitions, reason = "it stands beside the task, wherever that is")]
+        #[macro_export]
+        macro_rules! #unique { () => {}; }
 
         #[doc(hidden)]
         fn #run(input: &str) -> ::core::result::Result<::airtight_sdk::__private::Answer, ::airtight_sdk::Failure> {
@@ -109,6 +116,11 @@ fn parse_args(args: TokenStream) -> syn::Result<Args> {
     });
     syn::parse::Parser::parse2(parser, args)?;
     Ok(Args { name })
+}
+
+/// The name as a part of an identifier, another one for each name.
+fn identifier(name: &str) -> String {
+    name.replace('-', "_dash_").replace('.', "_dot_")
 }
 
 fn check_name(name: &str, span: proc_macro2::Span) -> syn::Result<()> {

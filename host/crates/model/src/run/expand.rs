@@ -55,6 +55,10 @@ impl Step<'_> {
                 let first_new = self.run.tis.len();
                 let surplus = self.run.expand_node(number, length);
                 self.grown(first_new, surplus);
+                self.last_is_due(first_new);
+                if phase == Phase::Stale {
+                    self.renew_node(at, length);
+                }
                 self.run.reconsider_loops(scope);
                 Expanded::Grown
             }
@@ -102,6 +106,10 @@ impl Step<'_> {
                 let (first_new, first_node) = (self.run.tis.len(), self.run.nodes.len());
                 let surplus = self.run.expand_fan(at, length);
                 self.grown(first_new, surplus);
+                self.last_is_due(first_new);
+                if phase == Phase::Stale {
+                    self.renew_fan(at, length);
+                }
                 self.run.reconsider_loops(scope);
                 self.to_evaluate
                     .extend((first_node..self.run.nodes.len()).map(Look::Node));
@@ -143,6 +151,17 @@ impl Step<'_> {
             if self.state_at(at) != Some(TaskInstanceState::Removed) {
                 self.stop(at, TaskInstanceState::Removed, Some(Cause::Cancelled));
             }
+        }
+    }
+
+    /// The last row of an expansion tells a run that is taken over how many there are: it is written with the tick.
+    fn last_is_due(&mut self, first_new: usize) {
+        let last = self.run.tis.len().checked_sub(1).filter(|last| *last >= first_new);
+        if let Some(slot) = last.and_then(|last| self.run.tis.get(last)) {
+            self.transitions.push(Transition::RowDue {
+                task: slot.task,
+                map_index: slot.map_index,
+            });
         }
     }
 

@@ -111,6 +111,9 @@ impl Step<'_> {
                     .extend(self.run.met_by(at, *follower).iter().map(Look::Node));
             }
         }
+        if to.is_finished() && from != to && !self.run.dag.fed_by(task).is_empty() {
+            self.wake_fed(at);
+        }
         self.to_evaluate.extend(self.run.woken.drain(..).map(Look::Node));
     }
 

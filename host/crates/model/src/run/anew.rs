@@ -3,9 +3,12 @@
 //! The run knows no values, so it cannot tell an element that happens to be the same from another one: all that waits begins afresh, with all
 //! its tries and without its checkpoint. What has ended stays, and so does what runs; its failure says nothing about the new element.
 
-use super::advance::Step;
-use super::scope::Node;
+use std::sync::Arc;
+
+use super::advance::{Look, Step};
+use super::scope::{Node, Phase};
 use crate::cause::Cause;
+use crate::dag::{Expansion, Fed, MapValues};
 use crate::state::TaskInstanceState;
 
 impl Step<'_> {
@@ -18,7 +21,7 @@ impl Step<'_> {
 
     /// The same for the first `length` elements of a mapped group.
     pub(super) fn renew_fan(&mut self, fan: u32, length: u32) {
-        let children = self.run.fan(fan).map(|fan| std::sync::Arc::clone(&fan.children));
+        let children = self.run.fan(fan).map(|fan| Arc::clone(&fan.children));
         let children = children.iter().flat_map(|children| children.iter());
         let nodes = children
             .take(length as usize)
@@ -28,6 +31,35 @@ impl Step<'_> {
             .flat_map(Node::slots)
             .collect();
         self.renew(slots);
+    }
+
+    /// Whether one of the tasks whose lists a mapping takes has not ended. Whoever waits for that is looked at when it has, see
+    /// [`Self::wake_fed`].
+    pub(super) fn is_being_made(&self, mapping: &Expansion, scope: u32) -> bool {
+        mapping.sources.iter().any(|source| match &source.values {
+            MapValues::Xcom { task, .. } => self.run.has_unfinished_source(*task, scope),
+            _ => false,
+        })
+    }
+
+    /// The end of a task whose list is made anew lets those go on that wait for their elements of it.
+    pub(super) fn wake_fed(&mut self, at: usize) {
+        let Some((task, scope)) = self.run.node_of(at) else {
+            return;
+        };
+        let dag = Arc::clone(&self.run.dag);
+        for fed in dag.fed_by(task) {
+            // A mapped task follows its source, and is looked at because of that.
+            let Fed::Scope(def) = fed else { continue };
+            for fan in self.run.fans_met(scope, task, *def) {
+                let Some(fan) = self.run.fan(fan).filter(|fan| fan.phase == Phase::Stale) else {
+                    continue;
+                };
+                let nodes = fan.children.iter().flat_map(|child| self.run.nodes_inside(*child));
+                let waits = |node: &usize| self.run.nodes.get(*node).is_some_and(|node| node.waiting > 0);
+                self.to_evaluate.extend(nodes.filter(waits).map(Look::Node));
+            }
+        }
     }
 
     fn renew(&mut self, slots: Vec<usize>) {

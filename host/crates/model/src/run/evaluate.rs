@@ -73,6 +73,7 @@ impl Step<'_> {
         if decision == Decision::Run {
             decision = match self.expand(at, task) {
                 Expanded::Settled => Decision::Run,
+                Expanded::Pending => Decision::Wait,
                 Expanded::Grown => return self.to_evaluate.push_back(Look::Node(at)),
                 Expanded::Never(decision) => decision,
                 Expanded::TooMany => {

@@ -18,6 +18,8 @@ pub(super) enum Expanded {
     Settled,
     /// There are others now than there were: look again.
     Grown,
+    /// What it is mapped over is being made anew: its instances have no elements until that is done.
+    Pending,
     /// It cannot be expanded.
     Never(Decision),
     /// There would be more than may be.
@@ -46,6 +48,7 @@ impl Step<'_> {
         let number = u32::try_from(at).unwrap_or(u32::MAX);
         match self.want(own, scope) {
             // What is there already goes on as it is until more is known.
+            Want::Never(_) if phase == Phase::Stale && self.is_being_made(own, scope) => Expanded::Pending,
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,
@@ -98,6 +101,7 @@ impl Step<'_> {
             return Expanded::Settled;
         };
         match self.want(mapping, scope) {
+            Want::Never(_) if phase == Phase::Stale && self.is_being_made(mapping, scope) => Expanded::Pending,
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,

@@ -393,7 +393,7 @@ impl RunState {
     }
 
     /// The fans of a scope that meet the instances of a task.
-    fn fans_met(&self, scope: u32, task: TaskIndex, def: u32) -> Vec<u32> {
+    pub(super) fn fans_met(&self, scope: u32, task: TaskIndex, def: u32) -> Vec<u32> {
         let scopes = self.dag.scopes();
         let Some(parent) = scopes.get(def).map(|def| def.parent) else {
             return Vec::new();

@@ -552,8 +552,16 @@ fn check_teardowns(dag: &Dag, rows: &[ports::store::TiWrite], what: impl Fn() ->
         let Some(began) = teardown.start_date.filter(|_| executed && teardown.try_number.0 > 0) else {
             continue;
         };
-        let awaited = dag.awaited(teardown.key.task);
-        for user in rows.iter().filter(|ti| awaited.contains(&ti.key.task)) {
+        let task = teardown.key.task;
+        // What leads to it without needing what its setups prepared does not count: it may run again by itself.
+        let scopes = dag.setup_scopes().into_iter();
+        let of_its_setups = scopes.filter(|(setup, _)| dag.teardowns_of(*setup).contains(&task));
+        let users: BTreeSet<_> = of_its_setups
+            .flat_map(|(setup, scope)| scope.into_iter().chain([setup]))
+            .collect();
+        let awaited = dag.awaited(task);
+        let is_user = |ti: &&ports::store::TiWrite| awaited.contains(&ti.key.task) && users.contains(&ti.key.task);
+        for user in rows.iter().filter(is_user) {
             let ended = user.end_date.filter(|_| user.state != TaskInstanceState::Removed);
             assert!(
                 ended.is_none_or(|ended| ended <= began),

@@ -75,6 +75,37 @@ fn what_waits_for_its_retry_starts_afresh_when_its_element_is_made_anew() {
 }
 
 #[test]
+fn a_retry_that_falls_due_while_its_list_is_made_waits_for_it() {
+    for (fails, tasks, name) in [
+        (false, GROUP, "each.work"),
+        (true, GROUP, "each.work"),
+        (false, RETRIED, "work"),
+    ] {
+        let mut run = Repeats::of(tasks);
+        run.done("plan", -1, &[1]);
+        if name == "each.work" {
+            run.done("each.get", 0, &[]);
+        }
+        run.execute(name, 0, failed(), &[]);
+        let plan = (run.index("plan"), MapIndex::UNMAPPED);
+        run.world.send(Event::Clear {
+            task_instances: vec![plan],
+        });
+        run.world.wait(60);
+        assert_eq!(run.ready(), ["plan[-1]"], "{name}: it has no element now");
+        if fails {
+            run.execute("plan", -1, failed(), &[]);
+            assert_eq!(run.ready(), ["each.work[0]"], "there is no other list");
+            assert_eq!(tries(&run, name, 0), (1, 3));
+        } else {
+            run.done("plan", -1, &[1]);
+            assert_eq!(run.ready(), [format!("{name}[0]")]);
+            assert_eq!(tries(&run, name, 0), (1, 4));
+        }
+    }
+}
+
+#[test]
 fn what_runs_while_its_element_is_made_anew_ends_but_is_not_retried_as_the_new_one() {
     for lost in [false, true] {
         let mut run = Repeats::of(RETRIED);

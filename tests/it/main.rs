@@ -24,3 +24,4 @@ mod python_client;
 mod radio;
 mod runs;
 mod support;
+mod teardowns;

@@ -43,6 +43,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         hitl_requests,
         hitl_answers,
         callbacks,
+        note_moves,
         notes,
         heartbeats,
         checkpoint_deletes,
@@ -89,6 +90,9 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         statements.push(hitl_detail::upsert(dialect, &rows, now));
     }
     statements.extend(hitl_answers.iter().map(hitl_detail::answer));
+    if !note_moves.is_empty() {
+        statements.extend(task_instance_note::renumber(dialect, note_moves));
+    }
     if !notes.is_empty() {
         let rows = last_by_key(notes, |note| note.ti);
         statements.push(task_instance_note::upsert(dialect, &rows, now));

@@ -12,6 +12,7 @@ use crate::callback::Callback;
 use crate::id::{DagId, TaskId, TaskIndex};
 use crate::template::Segment;
 
+mod guards;
 mod repeat;
 mod scopes;
 mod task;
@@ -210,12 +211,45 @@ impl Dag {
     /// The tasks for which this setup counts: its direct teardowns, and the tasks within its scope that it is not a direct
     /// upstream of. Empty for anything but a setup.
     pub fn setup_watchers(&self, index: TaskIndex) -> &[TaskIndex] {
-        self.derived.setup_watchers.get(index.at()).map_or(&[], Vec::as_slice)
+        self.derived
+            .guards
+            .setup_watchers
+            .get(index.at())
+            .map_or(&[], Vec::as_slice)
     }
 
     /// The setups that count for a task: the other way round.
     pub fn setups_of(&self, index: TaskIndex) -> &[TaskIndex] {
-        self.derived.setups_of.get(index.at()).map_or(&[], Vec::as_slice)
+        self.derived.guards.setups_of.get(index.at()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tasks that a task waits for, ascending: its upstream tasks, and of a teardown every other task between its setups and itself,
+    /// since what they prepared is in use until all of these have ended.
+    pub fn awaited(&self, index: TaskIndex) -> &[TaskIndex] {
+        let more = self.derived.guards.awaited.get(index.at());
+        let direct = || self.task(index).map_or(&[][..], |task| &task.upstream);
+        more.map_or_else(direct, Vec::as_slice)
+    }
+
+    /// The tasks that wait for a task: the other way round.
+    pub fn awaiting(&self, index: TaskIndex) -> &[TaskIndex] {
+        let more = self.derived.guards.awaiting.get(index.at());
+        let direct = || self.task(index).map_or(&[][..], |task| &task.downstream);
+        more.map_or_else(direct, Vec::as_slice)
+    }
+
+    /// The teardowns of a setup, ascending.
+    pub fn teardowns_of(&self, setup: TaskIndex) -> Vec<TaskIndex> {
+        guards::teardowns_of(&self.tasks, setup)
+    }
+
+    /// The setups with the tasks that need what each prepares; see [`Self::setup_watchers`], which leaves out those that follow directly.
+    pub fn setup_scopes(&self) -> Vec<(TaskIndex, BTreeSet<TaskIndex>)> {
+        let tasks = (0_u32..).map(TaskIndex).zip(&self.tasks);
+        let setups = tasks.filter(|(_, task)| task.role == TaskRole::Setup);
+        setups
+            .map(|(at, _)| (at, guards::scope_of(&self.tasks, at, &self.teardowns_of(at))))
+            .collect()
     }
 
     /// The tasks that wait for the run before, ascending.
@@ -358,8 +392,7 @@ pub enum Fed {
 struct Derived {
     by_id: HashMap<TaskId, TaskIndex>,
     leaves: Vec<bool>,
-    setup_watchers: Vec<Vec<TaskIndex>>,
-    setups_of: Vec<Vec<TaskIndex>>,
+    guards: guards::Guards,
     scopes: Scopes,
     looking_back: Vec<TaskIndex>,
     feeds: HashMap<TaskIndex, Vec<Fed>>,
@@ -373,7 +406,6 @@ impl Derived {
             .enumerate()
             .map(|(at, task)| (task.id.clone(), index(at)))
             .collect();
-        let setup_watchers = Self::setup_watchers(tasks);
         Self {
             by_id,
             leaves: Self::leaves(tasks),
@@ -383,8 +415,7 @@ impl Derived {
                 .collect(),
             scopes: Scopes::of(groups, tasks),
             feeds: Self::feeds(groups, tasks),
-            setups_of: inverse(&setup_watchers, tasks.len()),
-            setup_watchers,
+            guards: guards::Guards::of(tasks),
         }
     }
 
@@ -433,33 +464,5 @@ impl Derived {
             }
         }
         feeds
-    }
-
-    /// Airflow: `get_upstreams_only_setups`. A setup counts for a task further down if one of its teardowns is downstream of that
-    /// task, or if it has none. Direct upstream setups are judged by the trigger rule alone.
-    fn setup_watchers(tasks: &[Task]) -> Vec<Vec<TaskIndex>> {
-        if tasks.iter().all(|task| task.role != TaskRole::Setup) {
-            return Vec::new();
-        }
-        let is_teardown = |at: &TaskIndex| tasks.get(at.at()).is_some_and(Task::is_teardown);
-        tasks
-            .iter()
-            .enumerate()
-            .map(|(at, setup)| {
-                if setup.role != TaskRole::Setup {
-                    return Vec::new();
-                }
-                let at = TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
-                let teardowns: Vec<TaskIndex> = setup.downstream.iter().copied().filter(is_teardown).collect();
-                let guarded = reach(tasks, &teardowns, |task| &task.upstream);
-                let mut watchers: Vec<TaskIndex> = reach(tasks, &[at], |task| &task.downstream)
-                    .into_iter()
-                    .filter(|task| !is_teardown(task) && setup.downstream.binary_search(task).is_err())
-                    .filter(|task| teardowns.is_empty() || guarded.contains(task))
-                    .collect();
-                watchers.extend(teardowns);
-                watchers
-            })
-            .collect()
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 60 * 6
 pub struct Sensor {
     /// The wait between two pokes; without one, the wait that the task asks for.
     pub poke_interval: Option<Duration>,
-    /// How long it may wait, from the first poke of a try to the end of the last. Not the wall time of one poke.
+    /// How long it may wait, from its first poke to the end of the last, over all tries. Not the wall time of one poke.
     pub timeout: Duration,
     /// Skip instead of failing when time runs out or a failure is fatal.
     pub soft_fail: bool,

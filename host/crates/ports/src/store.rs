@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::{
-    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, RunId, TaskId, TaskIndex,
+    Cause, DagId, DagRunKey, DagRunState, DagRunType, Digest, DispatchNumber, MapIndex, RunId, TaskId, TaskIndex,
     TaskInstanceState, TiKey, Timestamp, TryNumber,
 };
 use uuid::Uuid;
@@ -106,6 +106,9 @@ pub struct TickWrite {
     pub hitl_answers: Vec<HitlAnswer>,
     /// Callbacks that have become due.
     pub callbacks: Vec<CallbackWrite>,
+    /// Task instances that got another map index, and which: what people noted about them moves along, before `notes` are written. Where
+    /// there is a note already, that one stays.
+    pub note_moves: Vec<(TiKey, MapIndex)>,
     /// Notes of people on task instances (a repeat replaces).
     pub notes: Vec<TiNote>,
     /// When executors were heard of (a repeat replaces).

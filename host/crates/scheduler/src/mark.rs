@@ -1,5 +1,6 @@
 //! Task instances that get their state from a person.
 
+use model::dag::TaskRole;
 use model::run::Event;
 use model::{DagRunKey, TaskIndex, TaskInstanceState};
 use ports::control::ControlError;
@@ -13,7 +14,7 @@ use crate::tick::Tick;
 /// What a request names and does not have the state yet: upstream first, since a new state clears what failed further down.
 pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) -> Result<Vec<Place>, ControlError> {
     let dag = draft.live.version.dag();
-    let selection = Selection::new(dag, work);
+    let selection = Selection::to_mark(dag, work);
     let named: Vec<(Place, TaskInstanceState)> = draft
         .state
         .tis()
@@ -67,10 +68,13 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
-        let failed: Vec<Place> = draft
+        // What failed or could not run, and the setups and teardowns that are taken along.
+        let dag = draft.state.dag();
+        let guards = |task: TaskIndex| dag.task(task).is_some_and(|task| task.role != TaskRole::Work);
+        let ended: Vec<Place> = draft
             .state
             .tis()
-            .filter(|(.., ti)| could_not_run(ti.state))
+            .filter(|(task, _, ti)| could_not_run(ti.state) || (ti.state.is_finished() && guards(*task)))
             .map(|(task, map_index, _)| (task, map_index))
             .collect();
         for (task, map_index) in places {
@@ -86,9 +90,9 @@ impl Core {
         };
         draft.row_changed |= draft.state.state().is_finished();
         // What runs again begins anew, as after clearing.
-        for place in failed {
-            let ended = |ti: &model::run::Ti| ti.state.is_finished();
-            if !draft.state.ti(place.0, place.1).is_some_and(ended) {
+        for place in ended {
+            let is_over = |ti: &model::run::Ti| ti.state.is_finished();
+            if !draft.state.ti(place.0, place.1).is_some_and(is_over) {
                 let ti = draft.ti(place);
                 draft.checkpoint_deletes.push(ti);
             }

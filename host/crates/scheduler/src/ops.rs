@@ -38,7 +38,7 @@ impl Core {
         let context = Arc::clone(&draft.live.context);
         match op {
             RunOp::Clear { work, by, .. } => {
-                let selected = Selection::new(draft.live.version.dag(), work).of(draft);
+                let selected = Selection::new(draft.live.version.dag(), work).to_clear(draft);
                 let extra = format!("{{\"task_instances\":{}}}", selected.len());
                 draft
                     .audit
@@ -48,7 +48,7 @@ impl Core {
             RunOp::CarryOut { intent, work, .. } => {
                 draft.intents_done.push(*intent);
                 let (selected, state) = match &**work {
-                    IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).of(draft), None),
+                    IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).to_clear(draft), None),
                     // Where there is nothing to set, nothing is done.
                     IntentWork::SetState { work, state } => {
                         (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
@@ -120,6 +120,7 @@ impl Core {
                 });
                 let notes: Vec<TiNote> = notes.collect();
                 draft.notes.extend(notes);
+                draft.meta.noted = true;
                 tick.transitions += 1;
             }
             RunOp::Delete { by, .. } => {

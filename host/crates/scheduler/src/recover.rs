@@ -98,6 +98,8 @@ impl Core {
             triggering_user: row.triggering_user.clone(),
             parent: row.parent.clone(),
             set_aside: row.set_aside.clone(),
+            // Nobody knows.
+            noted: true,
             callbacks: stored.callbacks,
         };
         let stored_rows = stored.task_instances.len();

@@ -132,8 +132,11 @@ impl Draft {
         }
         rows.tries.append(&mut self.tries);
         rows.task_instance_deletes.append(&mut self.renumbered);
+        rows.note_moves.append(&mut self.note_moves);
         if !is_new {
             rows.xcom_deletes.append(&mut self.xcom_deletes);
+            self.checkpoint_deletes.sort_unstable();
+            self.checkpoint_deletes.dedup();
             rows.checkpoint_deletes.append(&mut self.checkpoint_deletes);
         }
         rows.xcoms.append(&mut self.xcoms);

@@ -27,6 +27,8 @@ pub(crate) struct Meta {
     pub(crate) triggering_user: Option<String>,
     pub(crate) parent: Option<Arc<RunParent>>,
     pub(crate) set_aside: Option<String>,
+    /// Whether people may have noted something about its task instances.
+    pub(crate) noted: bool,
     /// How many callbacks have become due.
     pub(crate) callbacks: u32,
 }
@@ -92,6 +94,8 @@ pub(crate) struct Draft {
     pub(crate) hitl_answers: Vec<HitlAnswer>,
     pub(crate) callbacks: Vec<CallbackWrite>,
     pub(crate) notes: Vec<TiNote>,
+    /// What was noted under map indexes that are replaced, and where it goes.
+    pub(crate) note_moves: Vec<(TiKey, MapIndex)>,
     pub(crate) heartbeats: Vec<HeartbeatWrite>,
     /// Why its end pauses the DAG, if it does.
     pub(crate) pause: Option<String>,
@@ -119,6 +123,7 @@ impl Draft {
             triggering_user: new.triggering_user.clone(),
             parent: new.parent.clone(),
             set_aside: None,
+            noted: false,
             callbacks: 0,
         };
         let lazy = state.tis().map(|(task, map_index, _)| (task, map_index)).collect();
@@ -156,6 +161,7 @@ impl Draft {
             hitl_answers: Vec::new(),
             callbacks: Vec::new(),
             notes: Vec::new(),
+            note_moves: Vec::new(),
             heartbeats: Vec::new(),
             pause: None,
             audit: Vec::new(),
@@ -173,6 +179,21 @@ impl Draft {
 
     pub(crate) fn pauses_dag(&self, dag_id: &DagId) -> bool {
         self.pause.is_some() && self.live.context.dag_id == *dag_id
+    }
+
+    /// A task instance has another map index: what people noted about it is found under that from now on.
+    pub(crate) fn move_notes(&mut self, from: TiKey, to: MapIndex) {
+        if !self.meta.noted {
+            return;
+        }
+        for note in self.notes.iter_mut().filter(|note| note.ti == from) {
+            note.ti.map_index = to;
+        }
+        let mut earlier = self.note_moves.iter_mut();
+        match earlier.find(|(ti, at)| (ti.run, ti.task, *at) == (from.run, from.task, from.map_index)) {
+            Some((_, at)) => *at = to,
+            None => self.note_moves.push((from, to)),
+        }
     }
 
     pub(crate) fn ti(&self, (task, map_index): Place) -> TiKey {

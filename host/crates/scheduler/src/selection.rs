@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use model::dag::{ROOT, Task};
+use model::run::take_along;
 use model::{Dag, MapIndex, TaskIndex, TaskInstanceState};
 use ports::intent::ClearWork;
 
@@ -38,7 +39,18 @@ struct Chosen {
 }
 
 impl<'w> Selection<'w> {
+    /// What a request to clear names; see [`Self::to_clear`] for what goes along with it.
     pub(crate) fn new(dag: &'w Dag, work: &'w ClearWork) -> Self {
+        Self::of_request(dag, work, false)
+    }
+
+    /// What a request to set states names. What follows ends before teardowns: whatever a person says of the work, what was prepared for it
+    /// has still to be cleaned up.
+    pub(crate) fn to_mark(dag: &'w Dag, work: &'w ClearWork) -> Self {
+        Self::of_request(dag, work, true)
+    }
+
+    fn of_request(dag: &'w Dag, work: &'w ClearWork, before_teardowns: bool) -> Self {
         let mut tasks = vec![Chosen::default(); dag.tasks.len()];
         if work.tasks.is_none() && work.groups.is_empty() {
             for chosen in &mut tasks {
@@ -70,13 +82,13 @@ impl<'w> Selection<'w> {
                 }
             }
         }
-        let directions: [(bool, Next); 2] = [
-            (work.include_upstream, |task| &task.upstream),
-            (work.include_downstream, |task| &task.downstream),
+        let directions: [(bool, Next, bool); 2] = [
+            (work.include_upstream, |task| &task.upstream, false),
+            (work.include_downstream, |task| &task.downstream, before_teardowns),
         ];
         for (start, indexes) in &starts {
-            for (_, next) in directions.iter().filter(|(wanted, _)| *wanted) {
-                for (task, shared) in reach(dag, *start, *next) {
+            for (_, next, ends) in directions.iter().filter(|(wanted, ..)| *wanted) {
+                for (task, shared) in reach(dag, *start, *next, *ends) {
                     let Some(chosen) = tasks.get_mut(task.at()) else {
                         continue;
                     };
@@ -107,12 +119,23 @@ impl<'w> Selection<'w> {
         })
     }
 
-    /// What is to be cleared of a run.
+    /// What is named of a run.
     pub(crate) fn of(&self, draft: &Draft) -> Vec<Place> {
         let tis = draft.state.tis();
         tis.filter(|(task, map_index, ti)| self.contains(*task, *map_index, ti.state))
             .map(|(task, map_index, _)| (task, map_index))
             .collect()
+    }
+
+    /// What is to be cleared of a run, with the setups in whose scope it lies and their teardowns.
+    pub(crate) fn to_clear(&self, draft: &Draft) -> Vec<Place> {
+        let mut places = self.of(draft);
+        let known = draft
+            .state
+            .tis()
+            .map(|(task, map_index, ti)| (task, map_index, ti.state));
+        places.extend(take_along(self.dag, &places, known));
+        places
     }
 
     fn lies_within(&self, chosen: &Chosen, task: TaskIndex, map_index: MapIndex) -> bool {
@@ -147,12 +170,15 @@ fn positions(dag: &Dag, task: TaskIndex, map_index: MapIndex) -> Option<Vec<u32>
 
 /// The tasks that edges lead to from another one, and how many positions an instance of each has in common with the instance that
 /// one came from. On a way that leaves a repeated group and comes back all instances are met.
-fn reach(dag: &Dag, start: TaskIndex, next: Next) -> HashMap<TaskIndex, usize> {
+fn reach(dag: &Dag, start: TaskIndex, next: Next, before_teardowns: bool) -> HashMap<TaskIndex, usize> {
     let scopes = dag.scopes();
     let mut found: HashMap<TaskIndex, usize> = HashMap::new();
     let mut open = vec![(start, usize::MAX)];
     while let Some((from, shared)) = open.pop() {
         for &to in dag.task(from).map(next).unwrap_or_default() {
+            if before_teardowns && dag.task(to).is_some_and(Task::is_teardown) {
+                continue;
+            }
             let common = scopes.common(scopes.of_task(from).0, scopes.of_task(to).0);
             let shared = shared.min(scopes.path(ROOT, common).len());
             let known = found.get(&to);

@@ -24,9 +24,11 @@ impl Draft {
             } => self.note_state((task, map_index), from, to, now, slots),
             Transition::Renumbered { task, from, to } => {
                 self.renumbered.push(self.ti((task, from)));
+                self.move_notes(self.ti((task, from)), to);
                 // It may have ended already: as what could not run, or was skipped, before anybody knew how many there are.
                 self.changed.push((task, to));
             }
+            Transition::RowDue { task, map_index } => self.changed.push((task, map_index)),
             Transition::Dispatch {
                 task,
                 map_index,
@@ -84,7 +86,7 @@ impl Draft {
         now: Timestamp,
         slots: &mut Slots,
     ) {
-        use TaskInstanceState::{Deferred, Queued, Removed, Scheduled, Success};
+        use TaskInstanceState::{Deferred, NoStatus, Queued, Removed, Scheduled, Success};
         if may_wait(from, to) {
             self.lazy.push(place);
         } else {
@@ -101,6 +103,10 @@ impl Draft {
             let ti = self.ti(place);
             self.xcoms.retain(|xcom| xcom.ti != ti);
             self.xcom_deletes.push(ti);
+        }
+        if from != NoStatus && to == NoStatus {
+            // It begins from nothing.
+            self.checkpoint_deletes.push(self.ti(place));
         }
         match (from == Deferred, to == Deferred) {
             (false, true) => self.deferred.push(place),

@@ -67,6 +67,7 @@ impl Write {
             && tick.hitl_requests.is_empty()
             && tick.hitl_answers.is_empty()
             && tick.callbacks.is_empty()
+            && tick.note_moves.is_empty()
             && tick.notes.is_empty()
             && tick.heartbeats.is_empty()
             && tick.checkpoint_deletes.is_empty()
@@ -171,6 +172,7 @@ impl Write {
         to.hitl_requests = part(&mut from.hitl_requests, |row| of.contains(&row.ti.run));
         to.hitl_answers = part(&mut from.hitl_answers, |row| of.contains(&row.ti.run));
         to.callbacks = part(&mut from.callbacks, |row| of.contains(&row.run));
+        to.note_moves = part(&mut from.note_moves, |(ti, _)| of.contains(&ti.run));
         to.notes = part(&mut from.notes, |note| of.contains(&note.ti.run));
         to.heartbeats = part(&mut from.heartbeats, |heartbeat| of.contains(&heartbeat.ti.run));
         to.checkpoint_deletes = part(&mut from.checkpoint_deletes, |ti| of.contains(&ti.run));

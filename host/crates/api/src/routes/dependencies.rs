@@ -109,7 +109,9 @@ async fn rule(app: &App, path: &PathArgs, ti: &TiRow) -> Result<Option<String>, 
     let Some(task) = dag.task(ti.key.task) else {
         return Ok(None);
     };
-    let upstream: Vec<_> = task.upstream.iter().filter_map(|index| dag.task(*index)).collect();
+    // A teardown waits for all between its setups and itself.
+    let awaited = dag.awaited(ti.key.task);
+    let upstream: Vec<_> = awaited.iter().filter_map(|index| dag.task(*index)).collect();
     if upstream.is_empty() {
         return Ok(None);
     }

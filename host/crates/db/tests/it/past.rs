@@ -1,6 +1,6 @@
 //! What a run came to, for the run after it.
 
-use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState};
+use model::{DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::query::{HiddenFailure, Metadata as _};
 use ports::store::{DagPause, DagWrite, RunWrite, SchedulerStore as _, TiNote, TickWrite};
 use rstest::rstest;
@@ -209,6 +209,40 @@ async fn the_last_note_of_a_task_instance_is_shown_and_goes_with_its_run(
     };
     test.commit(&lease, emptied).await;
     assert_eq!(notes().await, [Some("sécond".to_owned()), None]);
+
+    // Renumbered: the note moves with its task instance, but over no other one.
+    let index = |task, map_index| TiKey {
+        map_index: MapIndex(map_index),
+        ..key(1, task)
+    };
+    let at = |task: u32, map_index, name| {
+        let mut row = ti(key(1, task), name, TaskInstanceState::Success);
+        row.key = index(task, map_index);
+        row
+    };
+    let moved = TickWrite {
+        task_instance_deletes: vec![key(1, 0)],
+        task_instances: vec![at(0, 0, "load"), at(0, 1, "load")],
+        note_moves: vec![(key(1, 0), MapIndex(0))],
+        ..tick()
+    };
+    test.commit(&lease, moved).await;
+    assert_eq!(notes().await, [Some("sécond".to_owned()), None, None]);
+    let over = TickWrite {
+        notes: vec![TiNote {
+            ti: index(0, 1),
+            ..note(0, "its own")
+        }],
+        note_moves: vec![(index(0, 1), MapIndex(7)), (index(0, 5), MapIndex(6))],
+        ..tick()
+    };
+    test.commit(&lease, over).await;
+    let again = TickWrite {
+        note_moves: vec![(index(0, 1), MapIndex(0))],
+        ..tick()
+    };
+    test.commit(&lease, again).await;
+    assert_eq!(notes().await, [Some("sécond".to_owned()), None, None]);
 
     let deleted = TickWrite {
         run_deletes: vec![DagRunKey(1)],

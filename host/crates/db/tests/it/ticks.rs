@@ -40,6 +40,9 @@ fn full(mut row: TiWrite) -> TiWrite {
     row.facts = Some(model::run::Facts {
         chosen: Some(vec![0, 4, 2]),
         measured: vec![7],
+        poked_since: Some(1_700_000_000_000_001),
+        outlived: true,
+        cancelled: true,
     });
     row.rendered_map_index = Some("file \u{1F980}.csv".into());
     row

@@ -132,6 +132,12 @@ impl Scopes {
         a
     }
 
+    /// Whether a task lies in the scope of another one: what one instance of that decides concerns it.
+    pub fn is_within(&self, task: TaskIndex, of: TaskIndex) -> bool {
+        let around = self.of_task(of).0;
+        around == ROOT || self.common(self.of_task(task).0, around) == around
+    }
+
     /// The scopes from right inside `outer` down to `inner`, which lies in it.
     pub fn path(&self, outer: u32, inner: u32) -> Vec<u32> {
         let mut path = Vec::new();

@@ -560,7 +560,7 @@ pub(super) const SENSOR: &[Field] = &[
     field(
         "timeout",
         FieldKind::Duration,
-        "How long the task may wait, from the first poke of a try on. Default: 7d.",
+        "How long the task may wait, from its first poke on, over all tries. Default: 7d.",
     ),
     field(
         "soft_fail",

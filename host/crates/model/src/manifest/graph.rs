@@ -2,16 +2,19 @@
 //! nowhere are reported here; nothing of this needs to know the components.
 //!
 //! A name stands for a task or group of the same group, or of one further out; else for the whole id. Waiting for a group is
-//! waiting for its last tasks; when a group waits, its first tasks do (Airflow: `TaskGroup.get_leaves`, `get_roots`).
+//! waiting for its last tasks, but not for its teardowns; when a group waits, its first tasks do (Airflow: `TaskGroup.get_leaves`,
+//! `get_roots`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use super::declared::{Input, Manifest};
 use super::diagnostic::{Findings, Pos};
+use super::ends::{Members, Role};
 use super::read::{Declared, DeclaredGroup, Plan};
 use super::section::short;
 use super::suggest;
+use crate::dag::TaskRole;
 use crate::graph::find_cycles;
 
 /// What a name stands for.
@@ -69,6 +72,7 @@ struct Edges {
     upstream: Vec<BTreeSet<usize>>,
     /// The group of each task.
     groups: Vec<Option<usize>>,
+    roles: Vec<Role>,
 }
 
 impl Edges {
@@ -89,16 +93,14 @@ impl Edges {
         inside.into_iter().filter(is_root).collect()
     }
 
-    /// The tasks of a group that no other of it waits for.
+    /// The tasks of a group that an arrow from it comes from.
     fn leaves(&self, names: &Names, group: usize) -> Vec<usize> {
-        let inside = self.inside(names, group);
-        let followed: BTreeSet<usize> = inside
-            .iter()
-            .filter_map(|at| self.upstream.get(*at))
-            .flatten()
-            .copied()
-            .collect();
-        inside.into_iter().filter(|at| !followed.contains(at)).collect()
+        let members = Members {
+            inside: &self.inside(names, group),
+            upstream: &self.upstream,
+            roles: &self.roles,
+        };
+        members.last()
     }
 
     fn first(&self, names: &Names, target: Target) -> Vec<usize> {
@@ -189,6 +191,7 @@ fn edges(plan: &Plan, names: &Names, mut waits: Vec<Wait>) -> Edges {
     let mut edges = Edges {
         upstream: vec![BTreeSet::new(); plan.tasks.len()],
         groups: plan.tasks.iter().map(|declared| declared.task.group).collect(),
+        roles: plan.tasks.iter().map(|declared| role(&declared.task.role)).collect(),
     };
     let depth = |wait: &Wait| {
         let of = |target: Target| match target {
@@ -207,6 +210,14 @@ fn edges(plan: &Plan, names: &Names, mut waits: Vec<Wait>) -> Edges {
         }
     }
     edges
+}
+
+fn role(role: &TaskRole) -> Role {
+    match role {
+        TaskRole::Work => Role::Work,
+        TaskRole::Setup => Role::Setup,
+        TaskRole::Teardown { .. } => Role::Teardown,
+    }
 }
 
 impl Names {

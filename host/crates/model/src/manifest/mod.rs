@@ -10,6 +10,7 @@ mod compile;
 mod component;
 mod declared;
 mod diagnostic;
+mod ends;
 mod field;
 mod graph;
 mod group;

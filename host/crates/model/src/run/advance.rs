@@ -106,11 +106,13 @@ impl Step<'_> {
         });
         if to.is_finished() && from != to {
             let dag = Arc::clone(&self.run.dag);
-            let followers = dag.task(task).map_or(&[][..], |task| &task.downstream);
-            for follower in followers.iter().chain(dag.setup_watchers(task)) {
+            for follower in dag.awaiting(task).iter().chain(dag.setup_watchers(task)) {
                 self.to_evaluate
                     .extend(self.run.met_by(at, *follower).iter().map(Look::Node));
             }
+        }
+        if to.is_finished() && from != to && !self.run.dag.fed_by(task).is_empty() {
+            self.wake_fed(at);
         }
         self.to_evaluate.extend(self.run.woken.drain(..).map(Look::Node));
     }
@@ -165,7 +167,7 @@ impl Step<'_> {
             ti.state = state;
             ti.cause = if open { cause } else { ti.cause };
             ti.next_at = None;
-            ti.facts = None;
+            ti.forget();
             ti.start_date = ti.start_date.or(Some(now));
             ti.end_date = ti.end_date.filter(|_| !open).or(Some(now));
         });

@@ -73,6 +73,7 @@ impl Step<'_> {
         if decision == Decision::Run {
             decision = match self.expand(at, task) {
                 Expanded::Settled => Decision::Run,
+                Expanded::Pending => Decision::Wait,
                 Expanded::Grown => return self.to_evaluate.push_back(Look::Node(at)),
                 Expanded::Never(decision) => decision,
                 Expanded::TooMany => {
@@ -114,7 +115,7 @@ impl Step<'_> {
 
     /// What a branch or a short-circuit decides is carried out at once, whatever the rules of the skipped tasks say and whatever
     /// they wait for; even one that could not run because of a failure becomes skipped. What was executed to its end stays as it is
-    /// (Airflow would overwrite it).
+    /// (Airflow would overwrite it). In a repeated group it concerns the element or iteration that decided, and nothing outside.
     ///
     /// Airflow: `SkipMixin` and the Execution API's `skip-downstream`.
     pub(super) fn skip_not_chosen(&mut self, branch: usize, chosen: &[u32]) {
@@ -128,8 +129,8 @@ impl Step<'_> {
         };
         let skipped = if task.kind == everything {
             let work = |at: &TaskIndex| {
-                dag.task(*at)
-                    .is_some_and(|of| !of.is_teardown() && reached(of, *at, task))
+                let is_met = |of: &Task| !of.is_teardown() && reached(of, *at, task);
+                dag.scopes().is_within(*at, index) && dag.task(*at).is_some_and(is_met)
             };
             dag.descendants(&[index]).into_iter().filter(work).collect()
         } else {
@@ -154,7 +155,8 @@ impl Step<'_> {
     fn finish_run(&mut self) {
         let totals = &self.run.totals;
         if totals.unfinished == 0 {
-            let failed = totals.failed_leaves > 0;
+            // A cancelled run failed, whatever its teardowns came to.
+            let failed = totals.failed_leaves > 0 || totals.cancelled > 0;
             self.end_run(if failed {
                 RunEndReason::TaskFailure
             } else {

@@ -18,6 +18,8 @@ pub(super) enum Expanded {
     Settled,
     /// There are others now than there were: look again.
     Grown,
+    /// What it is mapped over is being made anew: its instances have no elements until that is done.
+    Pending,
     /// It cannot be expanded.
     Never(Decision),
     /// There would be more than may be.
@@ -46,6 +48,7 @@ impl Step<'_> {
         let number = u32::try_from(at).unwrap_or(u32::MAX);
         match self.want(own, scope) {
             // What is there already goes on as it is until more is known.
+            Want::Never(_) if phase == Phase::Stale && self.is_being_made(own, scope) => Expanded::Pending,
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,
@@ -55,6 +58,10 @@ impl Step<'_> {
                 let first_new = self.run.tis.len();
                 let surplus = self.run.expand_node(number, length);
                 self.grown(first_new, surplus);
+                self.last_is_due(first_new);
+                if phase == Phase::Stale {
+                    self.renew_node(at, length);
+                }
                 self.run.reconsider_loops(scope);
                 Expanded::Grown
             }
@@ -94,6 +101,7 @@ impl Step<'_> {
             return Expanded::Settled;
         };
         match self.want(mapping, scope) {
+            Want::Never(_) if phase == Phase::Stale && self.is_being_made(mapping, scope) => Expanded::Pending,
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
             Want::TooMany => Expanded::TooMany,
@@ -102,6 +110,10 @@ impl Step<'_> {
                 let (first_new, first_node) = (self.run.tis.len(), self.run.nodes.len());
                 let surplus = self.run.expand_fan(at, length);
                 self.grown(first_new, surplus);
+                self.last_is_due(first_new);
+                if phase == Phase::Stale {
+                    self.renew_fan(at, length);
+                }
                 self.run.reconsider_loops(scope);
                 self.to_evaluate
                     .extend((first_node..self.run.nodes.len()).map(Look::Node));
@@ -143,6 +155,17 @@ impl Step<'_> {
             if self.state_at(at) != Some(TaskInstanceState::Removed) {
                 self.stop(at, TaskInstanceState::Removed, Some(Cause::Cancelled));
             }
+        }
+    }
+
+    /// The last row of an expansion tells a run that is taken over how many there are: it is written with the tick.
+    fn last_is_due(&mut self, first_new: usize) {
+        let last = self.run.tis.len().checked_sub(1).filter(|last| *last >= first_new);
+        if let Some(slot) = last.and_then(|last| self.run.tis.get(last)) {
+            self.transitions.push(Transition::RowDue {
+                task: slot.task,
+                map_index: slot.map_index,
+            });
         }
     }
 

@@ -167,10 +167,9 @@ impl RunState {
             let Some(node) = self.nodes.get(at) else { return };
             let (task, scope) = (node.task, node.scope);
             let dag = Arc::clone(&self.dag);
-            let Some(definition) = dag.task(task) else { continue };
             let mut upstream = Upstream::default();
             let mut not_chosen = 0;
-            for of in &definition.upstream {
+            for of in dag.awaited(task) {
                 for seen in self.seen(scope, task, *of).iter() {
                     self.sum(seen, &mut upstream);
                     not_chosen += self.refusals(seen, task);
@@ -271,7 +270,7 @@ impl RunState {
     /// The followers of a task see `count` more instances of it.
     fn expect(&mut self, dag: &crate::Dag, task: TaskIndex, scope: u32, count: u32, before: Option<usize>) {
         let old = |at: &usize| before.is_none_or(|before| *at < before);
-        for follower in dag.task(task).into_iter().flat_map(|task| &task.downstream) {
+        for follower in dag.awaiting(task) {
             for met in self.met(scope, task, *follower).iter().filter(old) {
                 if let Some(node) = self.nodes.get_mut(met) {
                     node.upstream.total += count;
@@ -394,7 +393,7 @@ impl RunState {
     }
 
     /// The fans of a scope that meet the instances of a task.
-    fn fans_met(&self, scope: u32, task: TaskIndex, def: u32) -> Vec<u32> {
+    pub(super) fn fans_met(&self, scope: u32, task: TaskIndex, def: u32) -> Vec<u32> {
         let scopes = self.dag.scopes();
         let Some(parent) = scopes.get(def).map(|def| def.parent) else {
             return Vec::new();

@@ -117,6 +117,17 @@ impl RunState {
         Ok(sum)
     }
 
+    /// Whether a task that publishes one list, seen from an instance of a scope, has not ended.
+    pub(super) fn has_unfinished_source(&self, task: TaskIndex, scope: u32) -> bool {
+        if self.is_many(scope, task) || self.loops_between(scope, task) > 0 {
+            return false;
+        }
+        let slots = self.visible_slots(scope, task).into_iter();
+        slots
+            .filter_map(|at| self.tis.get(at))
+            .any(|slot| !slot.ti.state.is_finished())
+    }
+
     fn is_many(&self, scope: u32, of: TaskIndex) -> bool {
         let def = self.scope(scope).map_or(ROOT, |scope| scope.def);
         is_many(&self.dag, def, of)

@@ -149,8 +149,7 @@ impl RunState {
         while let Some(at) = open.pop() {
             let Some(inner) = scopes.get(at) else { continue };
             open.extend(&inner.children);
-            let tasks = inner.tasks.iter().filter_map(|task| dag.task(*task));
-            for follower in tasks.flat_map(|task| &task.downstream) {
+            for follower in inner.tasks.iter().flat_map(|task| dag.awaiting(*task)) {
                 let to = scopes.of_task(*follower).0;
                 let common = scopes.common(def, to);
                 if common == def {

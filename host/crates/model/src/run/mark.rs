@@ -1,7 +1,10 @@
 //! What people do to a run: clear, mark, cancel. And what the run's timeout does.
 
 use super::advance::Step;
+use super::along::take_along;
 use super::scope::Node;
+use super::ti::Slot;
+use super::transition::Transition;
 use crate::callback::RunEndReason;
 use crate::cause::Cause;
 use crate::id::{MapIndex, TaskIndex};
@@ -16,6 +19,9 @@ impl Step<'_> {
                 cleared = true;
                 self.clear_one(at);
             }
+        }
+        if cleared {
+            self.forget_cancel();
         }
         if cleared && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);
@@ -41,6 +47,9 @@ impl Step<'_> {
     }
 
     pub(super) fn set_run_state(&mut self, state: DagRunState) {
+        if matches!(state, DagRunState::Queued | DagRunState::Success) {
+            self.forget_cancel();
+        }
         match state {
             DagRunState::Queued if self.run.state != DagRunState::Queued => self.change_run(DagRunState::Queued),
             DagRunState::Failed => self.fail_run(),
@@ -50,7 +59,8 @@ impl Step<'_> {
     }
 
     /// Airflow: `set_dag_run_state_to_failed`. What runs fails, what waits is skipped; teardowns still do their work, and the run
-    /// then ends after them.
+    /// then ends after them. It fails, whatever they come to: that is remembered in them, so that it is stored with their rows. (In
+    /// Airflow the leaves decide, so that a run which is cancelled in its setup, or before, is a success.)
     fn fail_run(&mut self) {
         let mut teardowns = false;
         for at in self.unfinished() {
@@ -59,6 +69,9 @@ impl Step<'_> {
             };
             if task.is_teardown() {
                 teardowns = true;
+                if !self.run.state.is_finished() {
+                    self.remember_cancel(at);
+                }
                 continue;
             }
             match slot.ti.state {
@@ -74,6 +87,32 @@ impl Step<'_> {
         }
         if self.run.state != DagRunState::Failed && (!teardowns || self.run.state.is_finished()) {
             self.change_run(DagRunState::Failed);
+        }
+    }
+
+    fn remember_cancel(&mut self, at: usize) {
+        let Some(slot) = self.run.tis.get(at) else { return };
+        let (task, map_index) = (slot.task, slot.map_index);
+        if slot.ti.facts.as_ref().is_some_and(|facts| facts.cancelled) {
+            return;
+        }
+        self.run.edit(at, |ti| ti.remember(|facts| facts.cancelled = true));
+        self.transitions.push(Transition::RowDue { task, map_index });
+    }
+
+    /// People let a cancelled run go on.
+    fn forget_cancel(&mut self) {
+        if self.run.totals.cancelled == 0 {
+            return;
+        }
+        let was = |slot: &Slot| slot.ti.facts.as_ref().is_some_and(|facts| facts.cancelled);
+        let all = self.run.tis.iter();
+        let cancelled: Vec<usize> = all.filter(|(_, slot)| was(slot)).map(|(at, _)| at).collect();
+        for at in cancelled {
+            let Some(slot) = self.run.tis.get(at) else { continue };
+            let (task, map_index) = (slot.task, slot.map_index);
+            self.run.edit(at, |ti| ti.remember(|facts| facts.cancelled = false));
+            self.transitions.push(Transition::RowDue { task, map_index });
         }
     }
 
@@ -130,8 +169,25 @@ impl Step<'_> {
                 )
             }));
         }
+        let named: Vec<(TaskIndex, MapIndex)> = to_clear
+            .iter()
+            .filter_map(|at| self.run.tis.get(*at))
+            .map(|slot| (slot.task, slot.map_index))
+            .collect();
+        let known = self.run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
+        let along = take_along(&self.run.dag, &named, known);
+        to_clear.extend(
+            along
+                .into_iter()
+                .filter_map(|(task, map_index)| self.run.slot_of(task, map_index)),
+        );
+        // Whoever said what a task instance came to knows better.
+        to_clear.retain(|cleared| *cleared != at);
         for at in &to_clear {
             self.clear_one(*at);
+        }
+        if !to_clear.is_empty() {
+            self.forget_cancel();
         }
         if !to_clear.is_empty() && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);

@@ -4,6 +4,8 @@
 //! Readiness is counted: the end of a task instance raises a counter at each task that follows, and only those are looked at.
 
 mod advance;
+mod along;
+mod anew;
 mod chunked;
 mod evaluate;
 mod event;
@@ -27,6 +29,7 @@ mod transition;
 mod tries;
 
 pub use advance::advance;
+pub use along::take_along;
 pub use event::{Event, Loss, TryEnd};
 pub use grow::MAX_TASK_INSTANCES;
 pub use lengths::{ElementOf, Known, Mapped, is_many};

@@ -13,7 +13,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The wait after the try `ended` failed.
 ///
 /// Airflow: `TaskInstance.next_retry_datetime`. A fixed delay is taken as it is. An exponential one is the delay doubled with
-/// each try, in whole seconds and at least one, plus a jitter of up to as much again; then capped by one day and by `max_delay`. The
+/// each try, in whole seconds and at least one, plus a jitter of up to as much again; then capped by one day and by `max_delay`, but never
+/// shorter than the delay itself (in Airflow the caps win). The
 /// jitter comes from a hash of the ids, so it is the same whenever it is computed (Airflow hashes with SHA-1 over the logical
 /// date; here it is SHA-256 over the run).
 pub fn retry_delay(
@@ -45,7 +46,7 @@ pub fn retry_delay(
         .take(8)
         .fold(0_u64, |hash, byte| hash << 8 | u64::from(*byte));
     let delay = Duration::from_secs(seconds + hash % seconds).min(MAX_RETRY_DELAY);
-    policy.max_delay.map_or(delay, |max| delay.min(max))
+    policy.max_delay.map_or(delay, |max| delay.min(max)).max(policy.delay)
 }
 
 #[cfg(test)]
@@ -102,6 +103,23 @@ mod tests {
             ..policy
         };
         assert_eq!(delay(&capped, 1, 4), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn an_exponential_delay_is_never_shorter_than_the_delay_itself() {
+        let day = 24 * 60 * 60;
+        for (seconds, max) in [(2 * day, None), (300, Some(60)), (day - 1, None)] {
+            let policy = RetryPolicy {
+                retries: 3,
+                delay: Duration::from_secs(seconds),
+                exponential_backoff: true,
+                max_delay: max.map(Duration::from_secs),
+                rules: Vec::new(),
+            };
+            for ended in [1, 2, 40] {
+                assert!(delay(&policy, 1, ended) >= policy.delay, "{seconds} s, try {ended}");
+            }
+        }
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(super) struct Totals {
     /// Leaves that failed or could not run.
     pub(super) failed_leaves: u32,
     pub(super) unfinished: u32,
+    /// Teardowns that were still to come when the run was cancelled.
+    pub(super) cancelled: u32,
 }
 
 impl Totals {
@@ -85,6 +87,9 @@ impl Totals {
         }
         if leaf && matches!(ti.state, Failed | UpstreamFailed) {
             self.failed_leaves = by(self.failed_leaves);
+        }
+        if ti.facts.as_ref().is_some_and(|facts| facts.cancelled) {
+            self.cancelled = by(self.cancelled);
         }
     }
 }
@@ -220,7 +225,8 @@ impl RunState {
         Some((slot, self.dag.task(slot.task)?))
     }
 
-    /// The direct downstream tasks that a branch which chose `chosen` skips: not chosen, nor downstream of a chosen one.
+    /// The direct downstream tasks that a branch which chose `chosen` skips: not chosen, nor downstream of a chosen one. In a repeated
+    /// group it decides for its element or iteration alone: what lies outside follows its trigger rule.
     ///
     /// Airflow: `SkipMixin.skip_all_except`, and `skip` for a short-circuit (which never skips a teardown).
     pub(super) fn not_chosen_by(&self, branch: TaskIndex, chosen: &[u32]) -> Vec<TaskIndex> {
@@ -234,6 +240,7 @@ impl RunState {
             .copied()
             .filter(|task| !chosen.contains(task))
             .collect();
+        others.retain(|task| self.dag.scopes().is_within(*task, branch));
         if matches!(task.kind, crate::dag::TaskKind::ShortCircuit { .. }) {
             others.retain(|task| self.dag.task(*task).is_some_and(|task| !task.is_teardown()));
         }
@@ -308,7 +315,7 @@ impl RunState {
             }
         };
         let dag = Arc::clone(&self.dag);
-        for follower in dag.task(task).into_iter().flat_map(|task| &task.downstream) {
+        for follower in dag.awaiting(task) {
             for at in self.met(scope, task, *follower).iter() {
                 self.nodes
                     .get_mut(at)

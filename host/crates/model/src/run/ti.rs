@@ -43,11 +43,11 @@ pub struct Ti {
     pub retry_rule: Option<NonZeroU8>,
     /// The memory limit in KiB where a retry policy raised it.
     pub raised_memory_kib: Option<NonZeroU32>,
-    /// What its success said that later decisions depend on; `None` where that is nothing.
+    /// What later decisions depend on; `None` where that is nothing.
     pub facts: Option<Arc<Facts>>,
 }
 
-/// What a success said that later decisions depend on.
+/// What is remembered of a task instance since later decisions depend on it: mostly what its success said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Of a branch or short-circuit that chose: the direct downstream tasks that it follows.
@@ -56,6 +56,20 @@ pub struct Facts {
     /// What was measured of what it published, in the order of the task's measures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measured: Vec<u32>,
+    /// Of a sensor that failed and is tried again: when it was poked first, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poked_since: Option<i64>,
+    /// Its try is about an element that has been made anew since.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outlived: bool,
+    /// Of a teardown: its run was cancelled while it was still to come, so the run fails.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cancelled: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Ti {
@@ -106,6 +120,36 @@ impl Ti {
                 self.start_date.is_some() && self.end_date.is_none()
             }
             _ => false,
+        }
+    }
+
+    /// When it was poked first since it was new or cleared; what a sensor's `timeout` counts from.
+    pub fn poked_since(&self) -> Option<Timestamp> {
+        let before = self.facts.as_ref().and_then(|facts| facts.poked_since);
+        before.map(Timestamp).or(self.start_date)
+    }
+
+    /// Whether its try is about an element that has been made anew since.
+    pub(super) fn is_outlived(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.outlived)
+    }
+
+    /// Changes what is remembered of it.
+    pub(super) fn remember(&mut self, edit: impl FnOnce(&mut Facts)) {
+        let mut facts = self.facts.take().map_or_else(Facts::default, Arc::unwrap_or_clone);
+        edit(&mut facts);
+        self.facts = (facts != Facts::default()).then(|| Arc::new(facts));
+    }
+
+    /// Forgets all that its tries said. That its run was cancelled stays true.
+    pub(super) fn forget(&mut self) {
+        if self.facts.is_some() {
+            self.remember(|facts| {
+                *facts = Facts {
+                    cancelled: facts.cancelled,
+                    ..Facts::default()
+                };
+            });
         }
     }
 

@@ -36,6 +36,14 @@ pub enum Transition {
         /// Now.
         to: MapIndex,
     },
+    /// The row of a task instance must be written with this tick, whatever its state: it says more than what became of itself (how many a
+    /// mapping has made, that the run was cancelled).
+    RowDue {
+        /// Its task.
+        task: TaskIndex,
+        /// Its map index.
+        map_index: MapIndex,
+    },
     /// Send this dispatch to an executor once the tick is committed.
     Dispatch {
         /// Its task.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::advance::{Look, Step};
 use super::event::{Loss, TryEnd};
 use super::retry::retry_delay;
-use super::ti::Facts;
+use super::ti::{Facts, Ti};
 use super::transition::Transition;
 use crate::callback::CallbackEvent;
 use crate::cause::Cause;
@@ -144,10 +144,13 @@ impl Step<'_> {
                 ti.next_at = next_at;
             });
         }
+        let is_sensor = definition.work.wait_for_dag().is_some();
         if end == TryEnd::Defer
             && let Some(limit) = definition.work.deferred_for(definition.sensor.as_ref())
         {
-            let since = self.run.tis.get(at).and_then(|slot| slot.ti.start_date);
+            // A sensor's time counts over all tries; that of a run that is waited for is its own.
+            let first = |ti: &Ti| ti.poked_since().filter(|_| is_sensor).or(ti.start_date);
+            let since = self.run.tis.get(at).and_then(|slot| first(&slot.ti));
             let next_at = limit.map(|limit| since.unwrap_or(self.now).plus(limit));
             return self.change(at, |ti| {
                 ti.state = TaskInstanceState::Deferred;
@@ -265,7 +268,13 @@ impl Step<'_> {
     /// "Not yet". A sensor that has waited for too long ends here, without a retry (Airflow: `AirflowSensorTimeout`).
     fn poke_later(&mut self, at: usize, asked: Duration, ended_at: Timestamp) {
         let Some((slot, task)) = self.run.task(at) else { return };
-        let elapsed = slot.ti.start_date.map_or(Duration::ZERO, |start| ended_at.since(start));
+        if slot.ti.is_outlived() {
+            return self.start_afresh(at);
+        }
+        let elapsed = slot
+            .ti
+            .poked_since()
+            .map_or(Duration::ZERO, |start| ended_at.since(start));
         let interval = match &task.sensor {
             Some(sensor) if elapsed > sensor.timeout => {
                 let state = if sensor.soft_fail {
@@ -304,9 +313,16 @@ impl Step<'_> {
 
     /// Nothing refers to what a success said before the state is success: it is counted then.
     fn remember(&mut self, at: usize, chosen: Option<Vec<u32>>, measured: Vec<u32>) {
-        let facts = Facts { chosen, measured };
-        let facts = (facts != Facts::default()).then(|| Arc::new(facts));
-        self.run.edit(at, |ti| ti.facts = facts);
+        self.run.edit(at, |ti| {
+            ti.remember(|facts| {
+                *facts = Facts {
+                    chosen,
+                    measured,
+                    cancelled: facts.cancelled,
+                    ..Facts::default()
+                };
+            });
+        });
     }
 
     fn end_try(&mut self, at: usize, state: TaskInstanceState, cause: Cause, ended_at: Timestamp) {
@@ -361,9 +377,21 @@ impl Step<'_> {
             .and_then(|(_, rule)| rule.delay)
             .unwrap_or_else(|| retry_delay(&task.retry, dag, &task.id, run, slot.map_index, ti.try_number));
         let decided_by = rule.map(|(number, _)| number);
-        self.run.edit(at, |ti| ti.retry_rule = decided_by);
+        // Airflow: `BaseSensorOperator` counts from the first try since it was cleared.
+        let since = ti.poked_since().filter(|_| task.sensor.is_some());
+        let outlived = ti.is_outlived();
+        self.run.edit(at, |ti| {
+            ti.retry_rule = decided_by;
+            if let Some(since) = since {
+                ti.remember(|facts| facts.poked_since = Some(since.0));
+            }
+        });
         if ends {
             return self.end_try(at, TaskInstanceState::Failed, cause, ended_at);
+        }
+        if outlived {
+            self.end_try(at, TaskInstanceState::UpForRetry, cause, ended_at);
+            return self.start_afresh(at);
         }
         self.end_try(at, TaskInstanceState::UpForRetry, cause, ended_at);
         let next_at = ended_at.plus(delay);
@@ -384,6 +412,9 @@ impl Step<'_> {
         };
         if slot.ti.state == TaskInstanceState::Restarting {
             return self.restart(at);
+        }
+        if slot.ti.is_outlived() {
+            return self.start_afresh(at);
         }
         let started = slot.ti.start_date.is_some();
         let once = !definition.rerun_on_loss;
@@ -445,7 +476,7 @@ impl Step<'_> {
             ti.next_at = None;
             ti.retry_rule = None;
             ti.raised_memory_kib = None;
-            ti.facts = None;
+            ti.forget();
         });
         if let Some((task, scope)) = self.run.node_of(at) {
             self.run.mark_stale(task, scope);

@@ -285,12 +285,14 @@ fn waits(ti: Option<&Ti>, dispatch: DispatchNumber) -> bool {
 
 /// What to say of a try that was deferred for too long.
 pub(crate) fn ran_out_of_time(task: &Task, ti: &Ti, now: Timestamp) -> Option<&'static str> {
-    let (limit, message) = match &task.work {
+    let (since, limit, message) = match &task.work {
         Work::TriggerDag(step) => (
+            ti.start_date?,
             step.timeout?,
             "the run that it triggered took longer than the task's `timeout`; that run was cancelled",
         ),
         Work::WaitForDag(_) => (
+            ti.poked_since()?,
             task.sensor
                 .as_ref()
                 .map_or(Sensor::default().timeout, |sensor| sensor.timeout),
@@ -298,7 +300,7 @@ pub(crate) fn ran_out_of_time(task: &Task, ti: &Ti, now: Timestamp) -> Option<&'
         ),
         Work::Component(_) | Work::Human(_) | Work::Notify | Work::LatestOnly => return None,
     };
-    (ti.start_date?.plus(limit) <= now).then_some(message)
+    (since.plus(limit) <= now).then_some(message)
 }
 
 fn send(shared: &Shared, message: BetweenMessage) {

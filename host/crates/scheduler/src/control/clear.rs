@@ -1,10 +1,11 @@
 //! Clearing. One run is cleared by one request to the loop. Several are an intent: it is committed, answered, and carried out
 //! over bounded ticks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use model::run::take_along;
 use model::{Dag, DagId, DagRunKey, RunId, Timestamp};
 use ports::control::{ClearRequest, ControlError};
 use ports::intent::{ClearWork, Intent, IntentWork};
@@ -62,7 +63,7 @@ pub(crate) async fn clear(
     }
     check_tasks(dag.version.dag(), &work)?;
     let runs = runs_between(shared, dag_id, start_date, end_date).await?;
-    let rows = select_all(shared, &runs, &work).await?;
+    let rows = select_all(shared, &runs, &work, For::Clear).await?;
     if dry_run || rows.is_empty() {
         return Ok(rows);
     }
@@ -123,7 +124,7 @@ async fn clear_run(
         };
     };
     check_tasks(version.dag(), &work)?;
-    let rows = selected(shared, key, &version, rows, &work);
+    let rows = selected(shared, key, &version, rows, &work, For::Clear);
     if dry_run || rows.is_empty() {
         return Ok(rows);
     }
@@ -140,7 +141,10 @@ async fn clear_run(
     let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
     overlay(shared, key, &mut rows);
     let selection = Selection::new(version.dag(), &work);
-    rows.retain(|row| selection.names(row.key.task, row.key.map_index));
+    rows.retain(|row| {
+        let place = (row.key.task, row.key.map_index);
+        selection.names(place.0, place.1) || places.binary_search(&place).is_ok()
+    });
     Ok(rows)
 }
 
@@ -186,13 +190,16 @@ pub(super) async fn select_all(
     shared: &Arc<Shared>,
     runs: &[DagRunKey],
     work: &ClearWork,
+    what_for: For,
 ) -> Result<Vec<TiRow>, ControlError> {
     let rows: Vec<Vec<TiRow>> = futures::stream::iter(runs.iter().copied())
         .map(|run| async move {
             let rows = shared.store.ti_rows(run).await.map_err(query_failed)?;
             let version = version_of(shared, &rows).await?;
             // A run that is gone has no rows, and no version.
-            Ok::<_, ControlError>(version.map_or_else(Vec::new, |version| selected(shared, run, &version, rows, work)))
+            Ok::<_, ControlError>(version.map_or_else(Vec::new, |version| {
+                selected(shared, run, &version, rows, work, what_for)
+            }))
         })
         .buffered(AT_A_TIME)
         .try_collect()
@@ -207,10 +214,37 @@ async fn version_of(shared: &Shared, rows: &[TiRow]) -> Result<Option<Arc<Versio
     }
 }
 
-fn selected(shared: &Shared, run: DagRunKey, version: &Version, mut rows: Vec<TiRow>, work: &ClearWork) -> Vec<TiRow> {
+/// What becomes of the task instances that are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// They are cleared, with what goes along.
+    Clear,
+    /// They get another state.
+    Mark,
+}
+
+fn selected(
+    shared: &Shared,
+    run: DagRunKey,
+    version: &Version,
+    mut rows: Vec<TiRow>,
+    work: &ClearWork,
+    what_for: For,
+) -> Vec<TiRow> {
     overlay(shared, run, &mut rows);
-    let selection = Selection::new(version.dag(), work);
-    rows.retain(|row| selection.contains(row.key.task, row.key.map_index, row.state));
+    let selection = match what_for {
+        For::Clear => Selection::new(version.dag(), work),
+        For::Mark => Selection::to_mark(version.dag(), work),
+    };
+    let place = |row: &TiRow| -> Place { (row.key.task, row.key.map_index) };
+    let is_named = |row: &&TiRow| selection.contains(row.key.task, row.key.map_index, row.state);
+    let mut chosen: Vec<Place> = rows.iter().filter(is_named).map(place).collect();
+    if what_for == For::Clear {
+        let known = rows.iter().map(|row| (row.key.task, row.key.map_index, row.state));
+        chosen.extend(take_along(version.dag(), &chosen, known));
+    }
+    let chosen: HashSet<Place> = chosen.into_iter().collect();
+    rows.retain(|row| chosen.contains(&place(row)));
     rows
 }
 

@@ -9,7 +9,7 @@ use ports::intent::{ClearWork, IntentWork};
 use ports::query::TiRow;
 use uuid::Uuid;
 
-use super::clear::{carry_out, check_tasks, runs_between, select_all};
+use super::clear::{For, carry_out, check_tasks, runs_between, select_all};
 use super::resolve::{run_key, run_row};
 use super::respond::dag_of;
 use super::show::overlay;
@@ -62,7 +62,7 @@ pub(crate) async fn set_task_instance_state(
         let at = row.logical_date.unwrap_or(row.run_after);
         let range = ((!include_past).then_some(at), (!include_future).then_some(at));
         let runs = runs_between(shared, &dag_id, range.0, range.1).await?;
-        let mut rows = select_all(shared, &runs, &work).await?;
+        let mut rows = select_all(shared, &runs, &work, For::Mark).await?;
         rows.retain(|row| row.state != state && row.state != TaskInstanceState::Removed);
         if dry_run {
             return Ok(rows);
@@ -78,7 +78,7 @@ pub(crate) async fn set_task_instance_state(
         };
         return carry_out(shared, &dag_id, rows, work, by).await;
     }
-    let selection = Selection::new(&dag, &work);
+    let selection = Selection::to_mark(&dag, &work);
     let read = async || -> Result<Vec<TiRow>, ControlError> {
         let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
         overlay(shared, key, &mut rows);

@@ -301,6 +301,13 @@ impl Tables {
                 run.hitl_answers.insert(key, answer.clone());
             }
         }
+        for (ti, to) in &tick.note_moves {
+            if let Some(run) = self.runs.get_mut(&ti.run)
+                && let Some(note) = run.notes.remove(&(ti.task, ti.map_index))
+            {
+                run.notes.entry((ti.task, *to)).or_insert(note);
+            }
+        }
         for note in &tick.notes {
             if let Some(run) = self.runs.get_mut(&note.ti.run) {
                 run.notes

@@ -24,6 +24,7 @@ mod payloads;
 mod pools;
 mod recovery;
 mod remote;
+mod setups;
 mod shutdown;
 mod simulation;
 mod throughput;

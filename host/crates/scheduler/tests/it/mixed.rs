@@ -488,6 +488,11 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
                 history(stores, run.key)
             );
         }
+        if all_ended && dag.dagrun_timeout.is_none() && !told.marked.contains(&run.key) {
+            seen.cleaned += check_teardowns(dag, &rows, || {
+                format!("seed {seed}: run {}\n{}", run.key, history(stores, run.key))
+            });
+        }
         let mut called = BTreeSet::new();
         for row in memory.callbacks_of(run.key) {
             assert!(row.state.is_finished(), "seed {seed}: callback {row:?}");
@@ -535,6 +540,41 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     seen.operations += told.audited.values().sum::<usize>() as u64;
 }
 
+/// Whatever was cleared, and in whatever order things ended: a teardown that ran began after everything that used what it cleaned up, and
+/// after the setup whose last try prepared it. Answers how many ran.
+fn check_teardowns(dag: &Dag, rows: &[ports::store::TiWrite], what: impl Fn() -> String) -> u64 {
+    let mut ran = 0;
+    for teardown in rows
+        .iter()
+        .filter(|ti| dag.task(ti.key.task).is_some_and(model::dag::Task::is_teardown))
+    {
+        let executed = matches!(teardown.state, TaskInstanceState::Success | TaskInstanceState::Failed);
+        let Some(began) = teardown.start_date.filter(|_| executed && teardown.try_number.0 > 0) else {
+            continue;
+        };
+        let task = teardown.key.task;
+        // What leads to it without needing what its setups prepared does not count: it may run again by itself.
+        let scopes = dag.setup_scopes().into_iter();
+        let of_its_setups = scopes.filter(|(setup, _)| dag.teardowns_of(*setup).contains(&task));
+        let users: BTreeSet<_> = of_its_setups
+            .flat_map(|(setup, scope)| scope.into_iter().chain([setup]))
+            .collect();
+        let awaited = dag.awaited(task);
+        let is_user = |ti: &&ports::store::TiWrite| awaited.contains(&ti.key.task) && users.contains(&ti.key.task);
+        for user in rows.iter().filter(is_user) {
+            let ended = user.end_date.filter(|_| user.state != TaskInstanceState::Removed);
+            assert!(
+                ended.is_none_or(|ended| ended <= began),
+                "{}: {} after the teardown",
+                what(),
+                user.task_id
+            );
+        }
+        ran += 1;
+    }
+    ran
+}
+
 /// What happened, to be sure that enough did.
 #[derive(Debug, Default)]
 struct Seen {
@@ -544,6 +584,8 @@ struct Seen {
     failed_commits: u64,
     operations: u64,
     mapped: u64,
+    /// Teardowns that ran, in runs that went their own way.
+    cleaned: u64,
     children: u64,
     callbacks: u64,
     /// Requests that came as rows of the inbox.
@@ -561,6 +603,7 @@ impl Seen {
         self.failed_commits += other.failed_commits;
         self.operations += other.operations;
         self.mapped += other.mapped;
+        self.cleaned += other.cleaned;
         self.children += other.children;
         self.callbacks += other.callbacks;
         self.asked += other.asked;
@@ -607,7 +650,7 @@ fn check_enough(seen: &Seen) {
         "{seen:?}"
     );
     assert!(seen.asked > 1_000 && seen.unsaid > 20, "{seen:?}");
-    assert!(per_mille(seen.mapped) > 500, "{seen:?}");
+    assert!(per_mille(seen.mapped) > 500 && per_mille(seen.cleaned) > 20, "{seen:?}");
     assert!(
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"

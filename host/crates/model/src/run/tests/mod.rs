@@ -1,5 +1,6 @@
 //! Tests of the run state machine. Whole workflows with results known from Airflow are in `tests/oracle`.
 
+mod anew;
 mod between;
 mod callbacks;
 mod choose;
@@ -11,6 +12,7 @@ mod properties;
 mod repeats;
 mod repeats_properties;
 mod scale;
+mod teardowns;
 mod tries;
 mod waits;
 

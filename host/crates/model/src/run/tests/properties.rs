@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::take_along;
 use super::super::testing::notify;
 use super::*;
 use crate::between::TriggerDag;
@@ -188,12 +189,18 @@ fn event(run: &RunState, (kind, a, b, c): Action, now: Timestamp) -> Option<Even
             loss,
         })?,
         13 | 14 => Event::Timer,
-        15 => Event::Clear {
-            task_instances: (0..9)
+        15 => {
+            let mut task_instances: Vec<_> = (0..9)
                 .filter(|at| a >> (at % 8) & 1 == 1)
                 .map(|at| (TaskIndex(at), any().1))
-                .collect(),
-        },
+                .collect();
+            if b % 2 == 0 {
+                // As people do: with the setups in whose scope they lie.
+                let known = run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
+                task_instances.extend(take_along(run.dag(), &task_instances, known));
+            }
+            Event::Clear { task_instances }
+        }
         16 => Event::SetRunState {
             state: DagRunState::ALL[usize::from(a % 4)],
         },
@@ -237,6 +244,19 @@ fn same(a: &RunState, b: &RunState) -> bool {
     times(a) == times(b) && a.tis == b.tis && a.nodes == b.nodes && a.totals == b.totals
 }
 
+/// The tasks that a task waits for, found by a search: a teardown waits for all that lie between its setups and itself.
+fn awaited(dag: &Dag, task: &Task) -> Vec<TaskIndex> {
+    let mut found: BTreeSet<TaskIndex> = task.upstream.iter().copied().collect();
+    if task.is_teardown() {
+        let above = dag.ancestors(&[dag.index_of(task.id.as_str()).expect("it is in the DAG")]);
+        let is_setup = |at: &&TaskIndex| dag.task(**at).is_some_and(|task| task.role == TaskRole::Setup);
+        for setup in task.upstream.iter().filter(is_setup) {
+            found.extend(dag.descendants(&[*setup]).intersection(&above));
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// Follows the transitions of a run and checks each.
 #[derive(Default)]
 struct Witness {
@@ -244,6 +264,9 @@ struct Witness {
     ended: BTreeSet<(TaskIndex, u32)>,
     dispatches: BTreeMap<TaskIndex, DispatchNumber>,
     called: BTreeSet<(TaskIndex, u32)>,
+    /// Whether the run was cancelled while teardowns were still to come, and nobody let it go on since.
+    cancelled: bool,
+    ended_run: bool,
 }
 
 impl Witness {
@@ -268,7 +291,33 @@ impl Witness {
         }
         let is_setup = |at: &&TaskIndex| dag.task(**at).is_some_and(|task| task.role == TaskRole::Setup);
         let setups: Vec<TaskIndex> = task.upstream.iter().filter(is_setup).copied().collect();
-        task.trigger_rule.decide(&count(&task.upstream), &count(&setups))
+        task.trigger_rule.decide(&count(&awaited(dag, task)), &count(&setups))
+    }
+
+    /// Who cancels a run, and who lets it go on.
+    fn watch_cancel(&mut self, dag: &Dag, event: &Event, transitions: &[Transition]) {
+        let revived = |transition: &Transition| matches!(transition, Transition::TaskInstance { from, to: TaskInstanceState::NoStatus, .. } if from.is_finished());
+        let is_there =
+            |(task, map_index): &(TaskIndex, MapIndex)| dag.task(*task).is_some() && *map_index == MapIndex::UNMAPPED;
+        match event {
+            Event::SetRunState {
+                state: DagRunState::Failed,
+            } if !self.ended_run => {
+                let unfinished = |at: usize| !self.state(TaskIndex(at as u32)).is_finished();
+                self.cancelled |= (0..dag.tasks.len()).any(|at| dag.tasks[at].is_teardown() && unfinished(at));
+            }
+            Event::SetRunState {
+                state: DagRunState::Queued | DagRunState::Success,
+            } => self.cancelled = false,
+            Event::Clear { task_instances } if task_instances.iter().any(is_there) => self.cancelled = false,
+            Event::SetTaskInstanceState { .. } if transitions.iter().any(revived) => self.cancelled = false,
+            _ => {}
+        }
+        for transition in transitions {
+            if let Transition::Run { to, .. } = transition {
+                self.ended_run = to.is_finished();
+            }
+        }
     }
 
     fn watch(&mut self, dag: &Dag, event: &Event, transitions: &[Transition]) -> Result<(), TestCaseError> {
@@ -277,11 +326,12 @@ impl Witness {
             event,
             Event::Clear { .. } | Event::SetRunState { .. } | Event::SetTaskInstanceState { .. }
         );
+        self.watch_cancel(dag, event, transitions);
         let mut calls = 0;
         for (at, transition) in transitions.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| transitions.get(at));
             match transition {
-                Transition::Renumbered { .. } => {}
+                Transition::Renumbered { .. } | Transition::RowDue { .. } => {}
                 Transition::TaskInstance { task, from, to, .. } => {
                     prop_assert_eq!(self.state(*task), *from, "transitions are a chain");
                     let definition = dag.task(*task).expect("it is in the DAG");
@@ -358,7 +408,12 @@ impl Witness {
                             .states
                             .iter()
                             .any(|(task, state)| dag.is_leaf(*task) && failed(*state));
-                        prop_assert_eq!(*to == DagRunState::Failed, leaf_failed, "the leaves decide");
+                        let failed = leaf_failed || self.cancelled;
+                        prop_assert_eq!(
+                            *to == DagRunState::Failed,
+                            failed,
+                            "the leaves decide, unless it was cancelled"
+                        );
                     }
                 }
             }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dag::{Combine, DagParts, Expansion, Group, GroupIndex, Loop, MapSource, MapValues, Repeat};
 use crate::run::scope::Phase;
+use crate::run::take_along;
 use crate::trigger_rule::{TriggerRule, Upstream};
 
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ struct Plan {
     /// Of each group: where its parent is (a number modulo the groups before it, or none), and what repeats it.
     groups: Vec<(Option<u8>, u8)>,
     tasks: Vec<TaskPlan>,
+    /// Whether the first task is a setup, and which tasks its teardown, which comes last, follows.
+    teardown: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,8 +49,13 @@ fn plans() -> impl Strategy<Value = Plan> {
     (
         proptest::collection::vec(group, 0..4),
         proptest::collection::vec(task, 1..8),
+        proptest::option::weighted(0.5, any::<u8>()),
     )
-        .prop_map(|(groups, tasks)| Plan { groups, tasks })
+        .prop_map(|(groups, tasks, teardown)| Plan {
+            groups,
+            tasks,
+            teardown,
+        })
 }
 
 /// Edges go from earlier to later tasks, so there are no cycles.
@@ -80,6 +88,21 @@ fn build(plan: &Plan) -> Arc<Dag> {
         };
         made.retry.retries = of.retries.into();
         tasks.push(made);
+    }
+    if let Some(follows) = plan.teardown {
+        tasks[0].role = TaskRole::Setup;
+        tasks[0].group = None;
+        let number = u32::try_from(tasks.len()).unwrap();
+        let upstream: Vec<u32> = (0..number)
+            .filter(|at| *at == 0 || follows >> (at % 8) & 1 == 1)
+            .collect();
+        tasks.push(Task {
+            role: TaskRole::Teardown {
+                on_failure_fail_dagrun: follows % 3 == 0,
+            },
+            trigger_rule: TriggerRule::AllDoneSetupSuccess,
+            ..task("teardown", &upstream)
+        });
     }
     // Measures: whatever a task measures, the driver answers with a number that fits its kind.
     let mut groups: Vec<Group> = plan
@@ -144,7 +167,8 @@ fn build(plan: &Plan) -> Arc<Dag> {
         .collect();
     for (at, of) in plan.tasks.iter().enumerate() {
         let number = u32::try_from(at).unwrap();
-        let Some((is_literal, length)) = of.expand.filter(|_| !untils.contains(&number)) else {
+        let is_work = tasks[at].role == TaskRole::Work;
+        let Some((is_literal, length)) = of.expand.filter(|_| is_work && !untils.contains(&number)) else {
             continue;
         };
         if is_literal {
@@ -265,6 +289,11 @@ proptest! {
                 }
             }
             prop_assert_eq!(ended.get(&(task, map_index, try_number)), Some(&1), "a try ends once");
+            if dag.task(task).is_some_and(Task::is_teardown) {
+                let setups = dag.awaited(task).iter().flat_map(|of| run.tis().filter(move |(task, ..)| task == of));
+                let used = setups.filter(|(.., ti)| !ti.state.is_finished()).count();
+                prop_assert_eq!(used, 0, "nothing uses what was torn down");
+            }
             check(&run)?;
             if choice % 11 == 0 {
                 // The process ends and another one goes on.
@@ -278,7 +307,9 @@ proptest! {
                 let mut cleared = dag.descendants(&[first]);
                 cleared.insert(first);
                 let all = run.tis().map(|(task, map_index, _)| (task, map_index));
-                let some: Vec<_> = all.filter(|(task, _)| cleared.contains(task)).collect();
+                let mut some: Vec<_> = all.filter(|(task, _)| cleared.contains(task)).collect();
+                let known = run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
+                some.extend(take_along(&dag, &some, known));
                 step(&mut run, Event::Clear { task_instances: some });
                 step(&mut run, Event::Start);
             }

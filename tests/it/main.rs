@@ -22,3 +22,4 @@ mod python_client;
 mod radio;
 mod runs;
 mod support;
+mod waits;

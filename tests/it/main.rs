@@ -25,3 +25,4 @@ mod radio;
 mod runs;
 mod support;
 mod teardowns;
+mod waits;

@@ -34,57 +34,114 @@ pub(crate) fn hidden(run: &Value) {
     }
 }
 
-/// Tells which task instances of a running run wait for the run before it, and for what. Only DAGs whose tasks look back are asked.
-pub(super) async fn past(client: &Client, dag_id: &str, run_id: &str, run: &Value, instances: &[Value]) -> Result<()> {
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    let waits = |instance: &&Value| {
-        let state = text(instance, "state");
-        matches!(state.as_deref(), None | Some("up_for_retry" | "up_for_reschedule"))
-    };
-    let dated = run.get("logical_date").is_some_and(|date| !date.is_null());
-    if text(run, "state").as_deref() != Some("running") || !dated || !instances.iter().any(|one| waits(&one)) {
-        return Ok(());
+/// Tells what a run waits for that has no slot, and what task instances of a running one wait for that could go on: slots of any kind,
+/// and the run before.
+pub(super) async fn waits(client: &Client, dag_id: &str, run_id: &str, run: &Value, instances: &[Value]) -> Result<()> {
+    let asks = Asks { client, dag_id, run_id };
+    match text(run, "state").as_deref() {
+        Some("queued") => {
+            let Some(first) = instances.first() else { return Ok(()) };
+            for (name, reason) in asks.dependencies(first).await? {
+                if matches!(name.as_str(), "Dagrun Running" | "Dag Not Paused") {
+                    say("the run", &reason);
+                }
+            }
+            Ok(())
+        }
+        Some("running") => asks.of_running(run, instances).await,
+        _ => Ok(()),
     }
-    let tasks = client.get(&api(&["dags", dag_id, "tasks"]), &[]).await?;
-    let looking_back: Vec<String> = tasks
-        .get("tasks")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter(|task| task.get("depends_on_past").and_then(Value::as_bool) == Some(true))
-        .filter_map(|task| text(task, "task_id"))
-        .collect();
-    let looks_back = |instance: &&Value| text(instance, "task_id").is_some_and(|id| looking_back.contains(&id));
-    for instance in instances.iter().filter(waits).filter(looks_back).take(MOST) {
+}
+
+struct Asks<'a> {
+    client: &'a Client,
+    dag_id: &'a str,
+    run_id: &'a str,
+}
+
+impl Asks<'_> {
+    async fn of_running(&self, run: &Value, instances: &[Value]) -> Result<()> {
+        let is_scheduled = |instance: &&Value| text(instance, "state").as_deref() == Some("scheduled");
+        let may_look_back = |instance: &&Value| {
+            let state = text(instance, "state");
+            matches!(state.as_deref(), None | Some("up_for_retry" | "up_for_reschedule"))
+        };
+        let dated = run.get("logical_date").is_some_and(|date| !date.is_null());
+        // Only DAGs whose tasks look back are asked about the past.
+        let looking_back = if dated && instances.iter().any(|one| may_look_back(&one)) {
+            self.looking_back().await?
+        } else {
+            Vec::new()
+        };
+        let looks_back = |instance: &&Value| {
+            may_look_back(instance) && text(instance, "task_id").is_some_and(|id| looking_back.contains(&id))
+        };
+        let past = instances.iter().filter(looks_back);
+        let of_kinds = [
+            (past.take(MOST).collect::<Vec<_>>(), &["Previous Dagrun State"][..]),
+            (
+                instances.iter().filter(is_scheduled).take(MOST).collect(),
+                &[
+                    "Pool Slots Available",
+                    "Task Instance Slots Available",
+                    "Task Concurrency",
+                    "Parallelism",
+                    "Dag Not Paused",
+                ][..],
+            ),
+        ];
+        for (waiting, names) in of_kinds {
+            for instance in waiting {
+                for (name, reason) in self.dependencies(instance).await? {
+                    if names.contains(&name.as_str()) {
+                        say(&name_of(instance), &reason);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks of the DAG that look back at the run before.
+    async fn looking_back(&self) -> Result<Vec<String>> {
+        let tasks = self.client.get(&api(&["dags", self.dag_id, "tasks"]), &[]).await?;
+        let tasks = tasks.get("tasks").and_then(Value::as_array).into_iter().flatten();
+        Ok(tasks
+            .filter(|task| task.get("depends_on_past").and_then(Value::as_bool) == Some(true))
+            .filter_map(|task| text(task, "task_id"))
+            .collect())
+    }
+
+    /// Why a task instance does not run yet: names and reasons.
+    async fn dependencies(&self, instance: &Value) -> Result<Vec<(String, String)>> {
         let task_id = text(instance, "task_id").unwrap_or_default();
-        let index = instance
-            .get("map_index")
-            .and_then(Value::as_i64)
-            .unwrap_or(-1)
-            .to_string();
-        let mut path = api(&["dags", dag_id, "dagRuns", run_id, "taskInstances", &task_id]);
+        let index = instance.get("map_index").and_then(Value::as_i64).unwrap_or(-1);
+        let index = index.to_string();
+        let mut path = api(&["dags", self.dag_id, "dagRuns", self.run_id, "taskInstances", &task_id]);
         if index != "-1" {
             path.push(&index);
         }
         path.push("dependencies");
-        let answer = client.get(&path, &[]).await?;
+        let answer = self.client.get(&path, &[]).await?;
         let dependencies = answer.get("dependencies").and_then(Value::as_array);
-        let of_past = |of: &&Value| text(of, "name").as_deref() == Some("Previous Dagrun State");
-        for reason in dependencies
-            .into_iter()
-            .flatten()
-            .filter(of_past)
-            .filter_map(|of| text(of, "reason"))
-        {
-            term::errln(&format!(
-                "{} {} waits: {}",
-                Paint::stderr().yellow("!"),
-                escape::line(&name_of(instance)),
-                escape::line(&reason)
-            ));
-        }
+        let found = dependencies.into_iter().flatten();
+        Ok(found
+            .filter_map(|of| Some((text(of, "name")?, text(of, "reason")?)))
+            .collect())
     }
-    Ok(())
+}
+
+fn text(value: &Value, key: &str) -> Option<String> {
+    value.get(key).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn say(who: &str, reason: &str) {
+    term::errln(&format!(
+        "{} {} waits: {}",
+        Paint::stderr().yellow("!"),
+        escape::line(who),
+        escape::line(reason)
+    ));
 }
 
 /// Says that a DAG is paused because its runs fail.

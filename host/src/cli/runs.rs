@@ -221,7 +221,7 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 return Ok(());
             }
             show(context.output(), run.clone(), instances.clone(), callbacks, &children);
-            run_remarks::past(client, &dag_id, &run_id, &run, &instances).await
+            run_remarks::waits(client, &dag_id, &run_id, &run, &instances).await
         }
         Command::Watch(Run { dag_id, run_id }) => watch(context, &dag_id, &run_id).await,
         Command::Cancel(Run { dag_id, run_id }) => {

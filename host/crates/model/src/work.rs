@@ -81,6 +81,11 @@ impl Work {
         }
     }
 
+    /// Whether its tries may be deferred.
+    pub fn may_defer(&self) -> bool {
+        self.deferred_for(None).is_some()
+    }
+
     /// How long a try may be deferred, from its start on; `sensor` is the task's. None where it may not be deferred at all, and
     /// `Some(None)` where nothing bounds it.
     pub(crate) fn deferred_for(&self, sensor: Option<&Sensor>) -> Option<Option<Duration>> {

@@ -411,6 +411,32 @@ pub struct SchedulerHealth {
     pub set_aside_runs: Vec<String>,
 }
 
+/// What only the scheduler knows about room for task instances. Nothing of it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// How many task instances may be dispatched at a time; none where it is not known here.
+    pub parallelism: Option<u32>,
+    /// For whom free slots of pools are kept, at most one for each.
+    pub kept: Vec<KeptSlots>,
+}
+
+/// The most urgent task instance of a pool, which needs more slots than are free there: they are kept for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSlots {
+    /// The pool.
+    pub pool: String,
+    /// Of this DAG.
+    pub dag_id: DagId,
+    /// Of this run.
+    pub run_id: RunId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Its map index.
+    pub map_index: MapIndex,
+    /// The slots that it needs.
+    pub slots: u32,
+}
+
 /// The scheduler, as the API sees it.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
@@ -469,6 +495,10 @@ pub trait Control: Send + Sync + 'static {
     fn health(&self) -> SchedulerHealth;
     /// The last progress that a running task instance reported.
     fn progress(&self, dag_id: &DagId, run_id: &RunId) -> Vec<(TaskId, MapIndex, Option<f64>, String)>;
+    /// What only the scheduler knows about room for task instances; nothing where it is another process.
+    fn room(&self) -> Room {
+        Room::default()
+    }
     /// How a run of this type is named when the caller gives no name (Airflow: `DagRunType.generate_run_id`).
     fn default_run_id(&self, run_type: DagRunType, run_after: Timestamp) -> String {
         format!("{run_type}__{run_after}")

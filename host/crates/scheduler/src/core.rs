@@ -71,6 +71,8 @@ pub(crate) struct Core {
     /// Intents of the last process.
     pub(crate) stored_intents: Vec<Intent>,
     pub(crate) failing: Option<Failing>,
+    /// Whether slots were kept for somebody in the last tick.
+    pub(crate) keeps: bool,
     /// How many ticks in a row found the slots taken that they were to take.
     pub(crate) recounts: u32,
     pub(crate) stopping: bool,
@@ -85,6 +87,7 @@ impl Core {
         inbox: mpsc::UnboundedReceiver<Message>,
         slots: Slots,
     ) -> Self {
+        shared.room().parallelism = Some(slots.parallelism());
         Self {
             shared,
             executor,
@@ -105,6 +108,7 @@ impl Core {
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
             failing: None,
+            keeps: false,
             recounts: 0,
             stopping: false,
             executor_stopped: false,
@@ -155,6 +159,7 @@ impl Core {
             || (!self.queue.is_empty() && self.executor_stopped)
             || self.soft_deadline().is_some_and(|deadline| deadline <= now)
             || (!self.stopping && self.slots.gate.next_timer().is_some_and(|due| due <= now))
+            || (!self.stopping && !self.that_give_way(now).is_empty())
     }
 
     fn soft_deadline(&self) -> Option<Timestamp> {
@@ -210,7 +215,8 @@ impl Core {
         let gate = if self.stopping {
             None
         } else {
-            self.slots.gate.next_timer()
+            let due = self.slots.gate.next_timer().into_iter();
+            due.chain(self.next_to_give_way_to(now)).min()
         };
         let marks = self
             .soft_deadline()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::run::Event;
-use model::{DagRunKey, DagRunState, TiKey};
+use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey};
 use ports::control::ControlError;
 use ports::intent::{Intent, IntentWork};
 use ports::store::TiNote;
@@ -173,6 +173,15 @@ impl Core {
                 task,
                 map_index,
             });
+        }
+        for (task, map_index, ti) in draft.state.unfinished() {
+            if ti.state == TaskInstanceState::Deferred {
+                self.slots.release(TiKey {
+                    run: key,
+                    task,
+                    map_index,
+                });
+            }
         }
         self.slots.run_gone(key);
         draft.deleted = true;

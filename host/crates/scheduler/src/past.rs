@@ -151,7 +151,50 @@ fn that_matter(dag: &Dag, before: &Dag) -> HashMap<TaskIndex, Option<MapIndex>> 
     there.map(|task| (task, None)).collect()
 }
 
+/// A run that gives its slot to another one.
+pub(crate) struct GivesWay {
+    pub(crate) run: DagRunKey,
+    pub(crate) to: DagRunKey,
+}
+
 impl Core {
+    /// Running runs that can do nothing before an earlier run has gone on, where that one waits for a run slot (or any other that does
+    /// not come after them: what comes after would wait as they do). Without this they would wait for each other.
+    pub(crate) fn that_give_way(&self, now: Timestamp) -> Vec<GivesWay> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let mut found: Vec<GivesWay> = Vec::new();
+        for dag_id in self.slots.gate.full(now) {
+            for waiter in self.waiting.by_dag.get(dag_id).into_iter().flatten() {
+                let to = self.to_give_way_to(dag_id, waiter, now);
+                let is_new = |to: &DagRunKey| found.iter().all(|known| known.to != *to);
+                found.extend(to.filter(is_new).map(|to| GivesWay { run: waiter.key, to }));
+            }
+        }
+        found
+    }
+
+    fn to_give_way_to(&self, dag_id: &DagId, waiter: &Waiter, now: Timestamp) -> Option<DagRunKey> {
+        let before = waiter.before.as_ref().filter(|_| waiter.changed.is_none())?;
+        let waits = |run: &crate::run::Run| run.state.waits_for_the_past_alone();
+        if waiter.told || !self.runs.get(&waiter.key).is_some_and(waits) {
+            return None;
+        }
+        if self.slots.gate.is_due(before.key, now) {
+            return Some(before.key);
+        }
+        let next = self.slots.gate.next_of(dag_id, now)?;
+        let date = self.runs.get(&next)?.live.context.logical_date;
+        date.is_none_or(|date| date < waiter.logical_date).then_some(next)
+    }
+
+    /// When a run will be due that another one may have to give way to.
+    pub(crate) fn next_to_give_way_to(&self, now: Timestamp) -> Option<Timestamp> {
+        let dags = self.waiting.by_dag.keys();
+        dags.filter_map(|dag_id| self.slots.gate.next_due_of(dag_id, now)).min()
+    }
+
     /// A run without a logical date has none before it, so everything may run.
     pub(crate) fn tell_no_past(&mut self, tick: &mut Tick, key: DagRunKey) {
         let Some(draft) = tick.draft(&self.runs, key) else {

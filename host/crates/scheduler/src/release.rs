@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::callback::CallbackState;
 use model::{DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, TiKey};
 use ports::callback::CallbackChange;
-use ports::control::{ControlError, DagChange, RunEvent};
+use ports::control::{ControlError, DagChange, KeptSlots, RunEvent};
 use ports::executor::{TryId, TryRequest};
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
@@ -81,7 +81,30 @@ impl Core {
         for applied in tick.items {
             self.answer(applied, &mut rows);
         }
+        self.publish_room();
         self.shared.condition().heartbeat = Some(self.shared.clock.now());
+    }
+
+    /// Lets those see who ask why something waits for whom slots are kept.
+    fn publish_room(&mut self) {
+        let kept: Vec<KeptSlots> = self
+            .slots
+            .kept()
+            .filter_map(|(pool, kept)| {
+                let run = &self.runs.get(&kept.key.run)?.live;
+                Some(KeptSlots {
+                    pool: pool.to_owned(),
+                    dag_id: run.context.dag_id.clone(),
+                    run_id: run.context.run_id.clone(),
+                    task_id: run.version.dag().task(kept.key.task)?.id.clone(),
+                    map_index: kept.key.map_index,
+                    slots: kept.slots,
+                })
+            })
+            .collect();
+        if std::mem::replace(&mut self.keeps, !kept.is_empty()) || self.keeps {
+            self.shared.room().kept = kept;
+        }
     }
 
     fn release_dag(&mut self, change: AppliedDag, events: &mut Vec<RunEvent>) {

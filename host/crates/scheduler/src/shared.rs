@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use std::time::Duration;
 
 use model::{Clock, DagId, RunId, Timestamp};
-use ports::control::{ControlError, RunEvent};
+use ports::control::{ControlError, Room, RunEvent};
 use ports::query::QueryError;
 use ports::store::{Lease, SchedulerStore};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -88,6 +88,7 @@ pub(crate) struct Shared {
     /// Checkpoints that wait for a transaction.
     pub(crate) saves: Saves,
     condition: Mutex<Condition>,
+    room: Mutex<Room>,
 }
 
 impl Shared {
@@ -123,6 +124,7 @@ impl Shared {
             carried: Mutex::default(),
             steps: Semaphore::new(intent::STEPS),
             condition: Mutex::default(),
+            room: Mutex::default(),
         }
     }
 
@@ -164,6 +166,11 @@ impl Shared {
 
     pub(crate) fn condition(&self) -> MutexGuard<'_, Condition> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whom slots are kept, as of the last tick.
+    pub(crate) fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A version from memory or from the database.

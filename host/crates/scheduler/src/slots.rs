@@ -1,8 +1,9 @@
 //! What may run at a time, as the loop uses it: `model`'s capacity, ready queue and run gate side by side. They change while
 //! a tick is decided; after a tick that was not committed they are made anew from the runs.
 
-use model::capacity::{Capacity, ReadyQueue, RunGate, admit};
-use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskIndex, TiKey, Timestamp};
+use model::capacity::{Capacity, Kept, ReadyQueue, RunGate, admit};
+use model::dag::Task;
+use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskIndex, TaskInstanceState, TiKey, Timestamp};
 use ports::executor::RunContext;
 use ports::query::PoolRow;
 
@@ -10,6 +11,12 @@ use crate::live::LiveRun;
 use crate::pools::Pools;
 use crate::run::Run;
 use crate::version::Version;
+
+/// Whether a task's deferred instances are counted by the limits of the task: what waits for a run of its own is still at work, and what
+/// looks at another one's run is not.
+fn counts_deferred(task: &Task) -> bool {
+    task.work.trigger_dag().is_some()
+}
 
 /// Slots, who waits for them, and which queued runs may start.
 pub(crate) struct Slots {
@@ -36,13 +43,17 @@ impl Slots {
     fn set_pools(&mut self) {
         for pool in self.pools.iter() {
             self.capacity.set_pool(&pool.name, self.pools.usable(pool));
+            self.capacity.set_include_deferred(&pool.name, pool.include_deferred);
         }
     }
 
     /// A pool is new or has changed.
     pub(crate) fn set_pool(&mut self, name: &str) {
         match self.pools.get(name) {
-            Some(pool) => self.capacity.set_pool(name, self.pools.usable(pool)),
+            Some(pool) => {
+                self.capacity.set_pool(name, self.pools.usable(pool));
+                self.capacity.set_include_deferred(name, pool.include_deferred);
+            }
             None => self.capacity.remove_pool(name),
         }
     }
@@ -103,6 +114,21 @@ impl Slots {
                 self.capacity.occupy(ti, dag_id, definition);
             }
         }
+        let dag = run.live.version.dag();
+        if dag.tasks.iter().any(|task| task.work.may_defer()) {
+            let deferred = run.state.unfinished();
+            for (task, map_index, _) in deferred.filter(|(_, _, ti)| ti.state == TaskInstanceState::Deferred) {
+                if let Some(definition) = dag.task(task) {
+                    let ti = TiKey {
+                        run: key,
+                        task,
+                        map_index,
+                    };
+                    let counts = counts_deferred(definition);
+                    self.capacity.occupy_deferred(ti, dag_id, definition, counts);
+                }
+            }
+        }
         if run.state.state() == DagRunState::Running {
             for (task, map_index, ti) in run.state.ready() {
                 self.ready(&run.live, (task, map_index), ti.scheduled_at.unwrap_or(run_after));
@@ -151,7 +177,23 @@ impl Slots {
         self.ready.remove(ti);
     }
 
-    /// A dispatch is over.
+    /// A try waits elsewhere from now on.
+    pub(crate) fn defer(&mut self, live: &LiveRun, ti: TiKey) {
+        let definition = live.version.dag().task(ti.task);
+        self.capacity.defer(ti, definition.is_some_and(counts_deferred));
+    }
+
+    /// How many task instances may be dispatched at a time.
+    pub(crate) fn parallelism(&self) -> u32 {
+        self.parallelism
+    }
+
+    /// For whom free slots of pools are kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&str, Kept)> {
+        self.capacity.kept().filter(|(_, kept)| self.ready.contains(kept.key))
+    }
+
+    /// A dispatch is over, or what it was deferred for.
     pub(crate) fn release(&mut self, ti: TiKey) {
         self.capacity.release(ti);
     }

@@ -18,6 +18,7 @@ use crate::dags::DagEntry;
 use crate::inbox::{DagOp, Item, NewRunOp};
 use crate::metrics::Metrics;
 use crate::outcome::{self, Details};
+use crate::past::GivesWay;
 use crate::run::{Draft, Place, Run};
 
 /// How many items a tick takes where few wait. A task that runs makes two: its start and its end.
@@ -119,6 +120,7 @@ impl Core {
             self.pause_failing(&mut tick);
         }
         if !self.stopping {
+            self.give_way(&mut tick);
             // A run without any work ends at once and makes room for the next.
             loop {
                 let startable = self.slots.gate.startable(now);
@@ -421,6 +423,16 @@ impl Core {
                 .is_some_and(|ti| ti.state.is_dispatched())
         {
             draft.details.insert(place, None);
+        }
+    }
+
+    /// Runs that wait for earlier ones give them their slots.
+    fn give_way(&mut self, tick: &mut Tick) {
+        for GivesWay { run, to } in self.that_give_way(tick.now) {
+            self.step(tick, run, Event::GiveWay);
+            if self.slots.gate.start(to, tick.now) {
+                self.start_run(tick, to);
+            }
         }
     }
 

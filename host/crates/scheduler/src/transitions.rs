@@ -113,10 +113,17 @@ impl Draft {
             (true, false) => self.undeferred.push(place),
             _ => {}
         }
+        if from == Deferred && to != Deferred && !to.is_dispatched() {
+            slots.release(self.ti(place));
+        }
         if from.is_dispatched() && !to.is_dispatched() {
             self.over.push(place);
             let ti = self.ti(place);
-            slots.release(ti);
+            if to == Deferred {
+                slots.defer(&self.live, ti);
+            } else {
+                slots.release(ti);
+            }
             if to == Success && self.has_checkpoint(place) {
                 self.checkpoint_deletes.push(ti);
             }

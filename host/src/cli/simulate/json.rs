@@ -46,9 +46,11 @@ pub(super) fn value(simulated: &Simulated) -> Value {
         let (why, task) = match hang {
             Hang::Person(task) => ("person", Some(simulated.name(*task))),
             Hang::Capacity(task) => ("capacity", Some(simulated.name(*task))),
+            Hang::Past(task) => ("past", Some(simulated.name(*task))),
             Hang::Endless => ("endless", None),
         };
-        json!({"scenario": scenario(simulated, of), "why": why, "task_id": task})
+        let reason = simulated.simulator.why(*hang);
+        json!({"scenario": scenario(simulated, of), "why": why, "task_id": task, "reason": reason})
     });
     let path = report.happy.critical_path.iter().map(|stretch| {
         json!({
@@ -61,6 +63,14 @@ pub(super) fn value(simulated: &Simulated) -> Value {
     let random = &report.random;
     let mut happy = outcome(simulated, &Scenario::default(), &report.happy);
     happy["critical_path"] = path.collect();
+    let waits = report.happy.waits.iter().map(|(task, wait)| {
+        json!({
+            "task_id": simulated.name(*task),
+            "seconds": wait.as_secs_f64(),
+            "reason": simulated.simulator.slots(*task),
+        })
+    });
+    happy["waits_for_slots"] = waits.collect();
     json!({
         "dag_id": simulated.dag.id,
         "seed": simulated.seed,
@@ -68,6 +78,7 @@ pub(super) fn value(simulated: &Simulated) -> Value {
         "requested": simulated.requested.as_ref().map(|(scenario, of)| outcome(simulated, scenario, of)),
         "choices": report.choices.iter().map(played).collect::<Vec<_>>(),
         "single_failures": singles.collect::<Vec<_>>(),
+        "run_before_failed": report.past.as_ref().map(played),
         "random": {
             "count": random.count,
             "success": random.success,

@@ -67,6 +67,7 @@ pub(crate) struct SimulateArgs {
 /// All that is shown.
 struct Simulated {
     dag: Arc<Dag>,
+    simulator: Simulator,
     seed: u64,
     report: Report,
     /// The scenario of `--fail` and `--choose`.
@@ -96,13 +97,15 @@ pub(super) async fn run(context: &Context, args: SimulateArgs) -> Result<()> {
             let outcome = simulator.run(&scenario);
             (scenario, outcome)
         });
-        (report, requested, took)
+        (simulator, report, requested, took)
     })
     .await;
     spinner.finish_and_clear();
-    let (report, requested, took) = simulated.or_fail(Exit::Broken, || "the simulation broke off".to_owned())?;
+    let (simulator, report, requested, took) =
+        simulated.or_fail(Exit::Broken, || "the simulation broke off".to_owned())?;
     let simulated = Simulated {
         dag,
+        simulator,
         seed: args.seed,
         report,
         requested,

@@ -11,6 +11,9 @@ use crate::ui::{escape, format};
 
 const WIDTH: usize = 100;
 
+/// Tasks that wait for slots which are shown, those that wait longest.
+const WAITS: usize = 5;
+
 /// Rows of a table that are shown; JSON has them all.
 const ROWS: usize = 80;
 
@@ -112,6 +115,11 @@ impl Page<'_> {
             .collect();
         if !path.is_empty() {
             self.wrapped("  longest way: ", &path.join(" → "));
+        }
+        for (task, wait) in happy.waits.iter().take(WAITS) {
+            let (name, wait) = (simulated.name(*task), format::duration(*wait));
+            let slots = simulated.simulator.slots(*task);
+            self.wrapped("  waits for slots: ", &format!("{name} {wait} ({slots})"));
         }
     }
 
@@ -303,15 +311,12 @@ impl Page<'_> {
             }
         }
         for (scenario, hang) in &report.hangs {
-            let why = match hang {
-                Hang::Person(task) => format!("{} waits for a person, without `timeout`", simulated.name(*task)),
-                Hang::Capacity(task) => format!("{} waits for slots that there will never be", simulated.name(*task)),
-                Hang::Endless => "it goes on and on".to_owned(),
+            let why = simulated.simulator.why(*hang);
+            let what = match hang {
+                Hang::Past(_) => "The run waits",
+                _ => "The run never ends",
             };
-            self.wrapped(
-                "  • ",
-                &format!("The run never ends: {why} ({}).", self.words(scenario)),
-            );
+            self.wrapped("  • ", &format!("{what}: {why} ({}).", self.words(scenario)));
         }
         for scenario in &report.deadlocks {
             let words = self.words(scenario);

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::task_instances::{dag_of, find};
 use super::ti_list::overlay;
-use super::{dag_runs, dags, under};
+use super::{dag_runs, dags, under, waits};
 use crate::error::ApiError;
 use crate::openapi::{Op, Routes};
 use crate::page;
@@ -61,10 +61,11 @@ async fn list(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskDe
     let waits = matches!(ti.state, TaskInstanceState::NoStatus | TaskInstanceState::Scheduled);
     if waits {
         let run = dag_runs::find(&app, &path).await?;
+        let dag = dags::find(&app, &path).await?;
         if run.state != DagRunState::Running {
-            add("Dagrun Running", format!("the run is `{}`, not `running`", run.state));
+            add("Dagrun Running", waits::run(&app, &run, &dag).await?);
         }
-        if dags::find(&app, &path).await?.paused {
+        if dag.paused {
             add("Dag Not Paused", format!("DAG `{}` is paused", run.dag_id));
         }
     }
@@ -85,16 +86,13 @@ async fn list(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskDe
             }
         }
         TaskInstanceState::Scheduled => {
-            let pools = app.metadata.pools().await?;
-            let pool = pools.iter().find(|pool| pool.name == ti.pool);
-            if let Some(pool) = pool.filter(|pool| pool.slots >= 0)
-                && pool.used + i64::from(ti.pool_slots) > i64::from(pool.slots)
-            {
-                let reason = format!(
-                    "it needs {} slots of pool `{}`, of which {} of {} are in use",
-                    ti.pool_slots, pool.name, pool.used, pool.slots
-                );
-                add("Pool Slots Available", reason);
+            let run = dag_runs::find(&app, &path).await?;
+            let of_run = dag_of(&app, &run).await?;
+            let dag = dags::find(&app, &path).await?;
+            if let Some(task) = of_run.task(ti.key.task) {
+                for (name, reason) in waits::task_instance(&app, &ti, task, &dag).await? {
+                    add(name, reason);
+                }
             }
         }
         _ => {}

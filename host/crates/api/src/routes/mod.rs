@@ -30,6 +30,7 @@ mod ti_list;
 mod token;
 mod tries;
 mod wait;
+mod waits;
 mod xcoms;
 
 pub use events::EVENTS_OF;

@@ -1,10 +1,11 @@
 //! Choosing who runs next.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::queue::{LaneKey, Rank, ReadyQueue};
-use super::slots::{Capacity, Demand};
+use super::slots::{Capacity, Demand, Room};
 use crate::id::TiKey;
 use crate::time::Timestamp;
 
@@ -21,16 +22,26 @@ type Claim = (i64, Reverse<u64>, Reverse<Rank>);
 
 /// Takes as many task instances out of the queue as fit, the most urgent first, and takes their slots.
 ///
+/// Where the most urgent of a pool needs more slots than are free there, and nothing else holds it back, the free ones are kept for
+/// it until it fits ([`Capacity::kept`]): less urgent ones get only what it leaves over of all slots of the pool. So a task that
+/// needs many slots waits no longer than for those that run when it becomes the most urgent. Nothing is kept for one that does not
+/// fit even when all of them have ended: it needs more than the pool has, or those that wait elsewhere hold the rest.
+///
 /// The cost is one look at each lane that has something to offer, plus a logarithm for each admission, whatever the number of
 /// entries. Give `Event::Admit` to the run for each answer; where the run does not dispatch it (it was overtaken), release it.
 /// Where the commit of the tick fails, release and push again.
 pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) -> Vec<Admitted> {
     let mut admitted = Vec::new();
-    if !capacity.has_room() || ready.is_empty() {
+    if ready.is_empty() {
+        capacity.forget_kept();
+        return admitted;
+    }
+    if !capacity.has_room() {
         return admitted;
     }
     ready.bring_back(capacity);
     loop {
+        capacity.forget_kept();
         admit_lanes(capacity, ready, now, &mut admitted);
         // An entry that was brought back and then held back by its other limit leaves its room to those behind it.
         if !capacity.has_room() || !ready.bring_back(capacity) {
@@ -40,12 +51,9 @@ pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) ->
 }
 
 fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, admitted: &mut Vec<Admitted>) {
-    let mut claims: BinaryHeap<(Claim, LaneKey)> = BinaryHeap::new();
-    for (key, lane) in &ready.lanes {
-        if capacity.fits(&lane.dag, &key.pool, key.pool_slots) {
-            claims.extend(claim(ready, key, now).map(|claim| (claim, key.clone())));
-        }
-    }
+    let mut claims = first_claims(capacity, ready, now);
+    // Pools of which all lanes have made their claims, whether they fit or not.
+    let mut all_claimed: BTreeSet<String> = BTreeSet::new();
     while let Some((made, lane_key)) = claims.pop() {
         // Another lane of the same run may have been served meanwhile.
         let Some(current) = claim(ready, &lane_key, now) else {
@@ -60,7 +68,8 @@ fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, 
         };
         let Some((_, _, entry)) = lane.head(now) else { continue };
         // What does not fit now does not fit later in this round either: slots are only taken.
-        if !capacity.fits(&lane.dag, &lane_key.pool, lane_key.pool_slots) {
+        let room = capacity.room(&lane.dag, &lane_key.pool, lane_key.pool_slots);
+        if room == Room::No {
             if capacity.has_room() {
                 continue;
             }
@@ -69,7 +78,16 @@ fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, 
         let key = entry.key;
         if let Some(group) = entry.held_back(&lane.dag, capacity) {
             ready.park(key, group);
-            claims.extend(claim(ready, &lane_key, now).map(|claim| (claim, lane_key)));
+            if room == Room::Later && all_claimed.insert(lane_key.pool.clone()) {
+                // Another lane may be the most urgent now.
+                claims.extend(later_claims(capacity, ready, &lane_key.pool, now));
+            } else {
+                claims.extend(claim(ready, &lane_key, now).map(|claim| (claim, lane_key)));
+            }
+            continue;
+        }
+        if room == Room::Later {
+            capacity.keep(key, &lane.dag, &lane_key.pool, lane_key.pool_slots);
             continue;
         }
         let demand = Demand {
@@ -86,6 +104,37 @@ fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, 
         admitted.push(Admitted { key });
         claims.extend(claim(ready, &lane_key, now).map(|claim| (claim, lane_key)));
     }
+}
+
+/// The claims of all lanes that fit, and in each pool that of the most urgent of those that do not fit yet.
+fn first_claims(capacity: &Capacity, ready: &ReadyQueue, now: Timestamp) -> BinaryHeap<(Claim, LaneKey)> {
+    let mut claims = BinaryHeap::new();
+    let mut later: BTreeMap<&str, (Claim, &LaneKey)> = BTreeMap::new();
+    for (key, lane) in &ready.lanes {
+        match capacity.room(&lane.dag, &key.pool, key.pool_slots) {
+            Room::No => {}
+            Room::Now => claims.extend(claim(ready, key, now).map(|claim| (claim, key.clone()))),
+            Room::Later => {
+                let Some(claim) = claim(ready, key, now) else { continue };
+                match later.entry(&key.pool) {
+                    Entry::Vacant(place) => drop(place.insert((claim, key))),
+                    Entry::Occupied(mut first) if first.get().0 < claim => drop(first.insert((claim, key))),
+                    Entry::Occupied(_) => {}
+                }
+            }
+        }
+    }
+    claims.extend(later.into_values().map(|(claim, key)| (claim, key.clone())));
+    claims
+}
+
+/// The claims of all lanes of a pool that do not fit yet.
+fn later_claims(capacity: &Capacity, ready: &ReadyQueue, pool: &str, now: Timestamp) -> Vec<(Claim, LaneKey)> {
+    let of_pool = ready.lanes.iter().filter(|(key, _)| key.pool == pool);
+    of_pool
+        .filter(|(key, lane)| capacity.room(&lane.dag, pool, key.pool_slots) == Room::Later)
+        .filter_map(|(key, _)| Some((claim(ready, key, now)?, key.clone())))
+        .collect()
 }
 
 fn claim(ready: &ReadyQueue, lane_key: &LaneKey, now: Timestamp) -> Option<Claim> {

@@ -317,6 +317,11 @@ impl ReadyQueue {
         self.served.remove(&run);
     }
 
+    /// Whether a task instance waits.
+    pub fn contains(&self, key: TiKey) -> bool {
+        self.places.contains_key(&key)
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.places.len()

@@ -1,6 +1,7 @@
 //! Which queued runs may start.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 
 use crate::id::{DagId, DagRunKey};
 use crate::time::Timestamp;
@@ -38,6 +39,11 @@ impl Default for GateDag {
 impl GateDag {
     fn open(&self) -> bool {
         !self.paused && self.running.len() < self.max_active_runs as usize
+    }
+
+    fn first_due(&self, now: Timestamp) -> Option<DagRunKey> {
+        let first = self.queued.first().filter(|(run_after, _)| *run_after <= now);
+        first.map(|(_, run)| *run)
     }
 }
 
@@ -122,6 +128,48 @@ impl RunGate {
             self.queued.remove(&dag);
         }
         started
+    }
+
+    /// The DAGs of which something is due and finds no slot, since as many runs are running as may be.
+    pub fn full(&self, now: Timestamp) -> impl Iterator<Item = &DagId> {
+        self.queued.iter().filter(move |dag| {
+            let entry = self.dags.get(*dag).filter(|entry| !entry.paused && !entry.open());
+            entry.is_some_and(|entry| entry.first_due(now).is_some())
+        })
+    }
+
+    /// The run of a DAG whose turn it is.
+    pub fn next_of(&self, dag: &DagId, now: Timestamp) -> Option<DagRunKey> {
+        self.dags.get(dag)?.first_due(now)
+    }
+
+    /// Whether a run is queued and due.
+    pub fn is_due(&self, run: DagRunKey, now: Timestamp) -> bool {
+        let known = self.runs.get(&run).filter(|(_, run_after)| *run_after <= now);
+        known.is_some_and(|(dag, run_after)| {
+            let entry = self.dags.get(dag);
+            entry.is_some_and(|entry| entry.queued.contains(&(*run_after, run)))
+        })
+    }
+
+    /// Lets a run start out of turn, where its DAG has a slot: give it `Event::Start`. Answers whether it may.
+    pub fn start(&mut self, run: DagRunKey, now: Timestamp) -> bool {
+        let Some((dag, run_after)) = self.runs.get(&run).cloned().filter(|_| self.is_due(run, now)) else {
+            return false;
+        };
+        let open = self.dags.get(&dag).is_some_and(GateDag::open);
+        if open {
+            self.running(run, &dag, run_after);
+        }
+        open
+    }
+
+    /// When the first run of a DAG without a free slot will be due.
+    pub fn next_due_of(&self, dag: &DagId, now: Timestamp) -> Option<Timestamp> {
+        let entry = self.dags.get(dag).filter(|entry| !entry.paused && !entry.open())?;
+        let after = (now, DagRunKey(i64::MAX));
+        let mut later = entry.queued.range((Bound::Excluded(after), Bound::Unbounded));
+        later.next().map(|(run_after, _)| *run_after)
     }
 
     /// When `startable` will next have an answer for no other reason than time.

@@ -1,6 +1,6 @@
 //! Slots, and who holds them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::dag::Task;
 use crate::id::{DagId, DagRunKey, TaskId, TaskIndex, TiKey};
@@ -17,6 +17,10 @@ pub struct Capacity {
     /// Dispatched task instances of each task, in all runs of its DAG and in one run.
     tasks: HashMap<Group, u32>,
     held: HashMap<TiKey, Held>,
+    /// How many of them are dispatched; the others are deferred.
+    dispatched: usize,
+    /// By pool: what its free slots are kept for. Made anew by each admission.
+    kept: BTreeMap<String, (Kept, DagId)>,
     /// Groups that got smaller since the last admission: somebody may wait for that.
     freed: BTreeSet<Group>,
 }
@@ -29,6 +33,27 @@ pub(super) enum Group {
     Dag(DagId, TaskId),
     /// Those of a task in one run.
     Run(DagRunKey, TaskIndex),
+}
+
+/// The most urgent task instance of a pool that does not fit: what becomes free there is kept for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Which.
+    pub key: TiKey,
+    /// The slots that it needs.
+    pub slots: u32,
+}
+
+/// Whether a task instance may be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Now.
+    Now,
+    /// Nothing but free slots of its pool is missing, of which there are some, and all that it needs will be free once those have
+    /// ended that run there. Nobody else has them kept.
+    Later,
+    /// Not now.
+    No,
 }
 
 /// What a dispatched task instance takes.
@@ -44,7 +69,24 @@ pub(super) struct Demand<'a> {
 struct PoolSlots {
     /// Negative: without bound. A pool that does not exist has none.
     slots: i64,
+    /// By dispatched task instances.
     used: i64,
+    /// By deferred ones, whether they count or not.
+    deferred: i64,
+    include_deferred: bool,
+    /// For whom what becomes free is kept.
+    kept: i64,
+}
+
+impl PoolSlots {
+    /// What those hold that wait elsewhere: nobody can say when they give it back.
+    fn stays(&self) -> i64 {
+        if self.include_deferred { self.deferred } else { 0 }
+    }
+
+    fn free(&self) -> i64 {
+        self.slots.saturating_sub(self.used).saturating_sub(self.stays())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +94,8 @@ struct DagSlots {
     max_active_tasks: u32,
     paused: bool,
     used: u32,
+    /// For task instances for which slots of a pool are kept, too.
+    kept: u32,
 }
 
 impl Default for DagSlots {
@@ -60,6 +104,7 @@ impl Default for DagSlots {
             max_active_tasks: u32::MAX,
             paused: false,
             used: 0,
+            kept: 0,
         }
     }
 }
@@ -70,6 +115,8 @@ struct Held {
     task: TaskId,
     pool: String,
     slots: u32,
+    /// It waits elsewhere; whether it is counted for the limits of its task meanwhile.
+    deferred: Option<bool>,
 }
 
 impl Capacity {
@@ -81,6 +128,8 @@ impl Capacity {
             dags: HashMap::new(),
             tasks: HashMap::new(),
             held: HashMap::new(),
+            dispatched: 0,
+            kept: BTreeMap::new(),
             freed: BTreeSet::new(),
         }
     }
@@ -93,6 +142,11 @@ impl Capacity {
     /// Adds a pool or changes its slots; negative is without bound. Tasks of a pool that does not exist wait (Airflow too).
     pub fn set_pool(&mut self, name: &str, slots: i64) {
         self.pools.entry(name.to_owned()).or_default().slots = slots;
+    }
+
+    /// Says whether deferred task instances keep their slots of a pool (Airflow: `include_deferred`).
+    pub fn set_include_deferred(&mut self, name: &str, include_deferred: bool) {
+        self.pools.entry(name.to_owned()).or_default().include_deferred = include_deferred;
     }
 
     /// Removes a pool.
@@ -125,6 +179,33 @@ impl Capacity {
         self.take(key, demand);
     }
 
+    /// The task instance waits elsewhere from now on: it gives back what it holds but the slots of a pool that includes deferred
+    /// ones. Where `counts` it still is one for the limits of its task (it waits for a run of its own).
+    pub fn defer(&mut self, key: TiKey, counts: bool) {
+        let Some(held) = self.held.get_mut(&key).filter(|held| held.deferred.is_none()) else {
+            return;
+        };
+        held.deferred = Some(counts);
+        self.dispatched = self.dispatched.saturating_sub(1);
+        if let Some(pool) = self.pools.get_mut(&held.pool) {
+            pool.used -= i64::from(held.slots);
+            pool.deferred += i64::from(held.slots);
+        }
+        if let Some(dag) = self.dags.get_mut(&held.dag) {
+            dag.used = dag.used.saturating_sub(1);
+        }
+        if !counts {
+            let (dag, task) = (held.dag.clone(), held.task.clone());
+            self.uncount(key, &dag, &task);
+        }
+    }
+
+    /// A task instance that waits elsewhere already (recovery).
+    pub fn occupy_deferred(&mut self, key: TiKey, dag: &DagId, task: &Task, counts: bool) {
+        self.occupy(key, dag, task);
+        self.defer(key, counts);
+    }
+
     /// Gives back what a task instance holds, if it holds anything.
     pub fn release(&mut self, key: TiKey) {
         let Some(Held {
@@ -132,17 +213,31 @@ impl Capacity {
             task,
             pool,
             slots,
+            deferred,
         }) = self.held.remove(&key)
         else {
             return;
         };
         if let Some(pool) = self.pools.get_mut(&pool) {
-            pool.used -= i64::from(slots);
+            match deferred {
+                None => pool.used -= i64::from(slots),
+                Some(_) => pool.deferred -= i64::from(slots),
+            }
         }
-        if let Some(dag) = self.dags.get_mut(&dag_id) {
-            dag.used = dag.used.saturating_sub(1);
+        if deferred.is_none() {
+            self.dispatched = self.dispatched.saturating_sub(1);
+            if let Some(dag) = self.dags.get_mut(&dag_id) {
+                dag.used = dag.used.saturating_sub(1);
+            }
         }
-        for group in groups(key, &dag_id, &task) {
+        if deferred != Some(false) {
+            self.uncount(key, &dag_id, &task);
+        }
+    }
+
+    /// One less for the limits of its task.
+    fn uncount(&mut self, key: TiKey, dag_id: &DagId, task: &TaskId) {
+        for group in groups(key, dag_id, task) {
             if let Some(count) = self.tasks.get_mut(&group) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
@@ -161,37 +256,79 @@ impl Capacity {
         }
     }
 
-    /// Whether a task instance holds slots.
+    /// Whether a task instance holds anything.
     pub fn holds(&self, key: TiKey) -> bool {
         self.held.contains_key(&key)
     }
 
-    /// How many task instances hold slots.
+    /// How many task instances are dispatched.
     pub fn used(&self) -> usize {
-        self.held.len()
+        self.dispatched
     }
 
-    /// The slots of a pool that are in use.
+    /// How many task instances may be dispatched at a time.
+    pub fn parallelism(&self) -> u32 {
+        self.parallelism
+    }
+
+    /// For whom the free slots of pools are kept, since the last admission.
+    pub fn kept(&self) -> impl Iterator<Item = (&str, Kept)> {
+        self.kept.iter().map(|(pool, (kept, _))| (pool.as_str(), *kept))
+    }
+
+    /// The slots of a pool that dispatched task instances use.
     pub fn pool_used(&self, name: &str) -> i64 {
         self.pools.get(name).map_or(0, |pool| pool.used)
     }
 
     /// Whether one more task instance could be admitted anywhere.
     pub(super) fn has_room(&self) -> bool {
-        self.held.len() < self.parallelism as usize
+        self.dispatched < self.parallelism as usize
     }
 
     /// Whether a task instance of this kind could be admitted.
-    pub(super) fn fits(&self, dag: &DagId, pool: &str, slots: u32) -> bool {
+    pub(super) fn room(&self, dag: &DagId, pool: &str, slots: u32) -> Room {
         let dag_fits = self
             .dags
             .get(dag)
-            .is_none_or(|dag| !dag.paused && dag.used < dag.max_active_tasks);
-        let pool_fits = self
-            .pools
-            .get(pool)
-            .is_some_and(|pool| pool.slots < 0 || pool.used + i64::from(slots) <= pool.slots);
-        self.has_room() && dag_fits && pool_fits
+            .is_none_or(|dag| !dag.paused && dag.used.saturating_add(dag.kept) < dag.max_active_tasks);
+        let Some(pool) = self.pools.get(pool).filter(|_| dag_fits && self.has_room()) else {
+            return Room::No;
+        };
+        if pool.slots < 0 {
+            return Room::Now;
+        }
+        let (free, slots) = (pool.free(), i64::from(slots));
+        if slots + pool.kept <= free {
+            Room::Now
+        } else if pool.kept == 0 && free > 0 && slots <= pool.slots - pool.stays() {
+            Room::Later
+        } else {
+            Room::No
+        }
+    }
+
+    /// What becomes free in the pool is kept for this one, as far as it needs it, and one place of its DAG: others may use the rest.
+    pub(super) fn keep(&mut self, key: TiKey, dag: &DagId, pool: &str, slots: u32) {
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.kept = i64::from(slots);
+        }
+        if let Some(dag) = self.dags.get_mut(dag) {
+            dag.kept = dag.kept.saturating_add(1);
+        }
+        self.kept.insert(pool.to_owned(), (Kept { key, slots }, dag.clone()));
+    }
+
+    /// Who is the most urgent is about to be found out anew.
+    pub(super) fn forget_kept(&mut self) {
+        for (pool, (_, dag)) in std::mem::take(&mut self.kept) {
+            if let Some(pool) = self.pools.get_mut(&pool) {
+                pool.kept = 0;
+            }
+            if let Some(dag) = self.dags.get_mut(&dag) {
+                dag.kept = 0;
+            }
+        }
     }
 
     /// How many task instances of a group are dispatched.
@@ -207,9 +344,12 @@ impl Capacity {
     pub(super) fn take(&mut self, key: TiKey, demand: Demand<'_>) {
         let Demand { dag, task, pool, slots } = demand;
         let slots = slots.max(1);
-        if self.held.contains_key(&key) {
-            return;
+        match self.held.get(&key) {
+            Some(held) if held.deferred.is_none() => return,
+            Some(_) => self.release(key),
+            None => {}
         }
+        self.dispatched += 1;
         self.pools.entry(pool.to_owned()).or_default().used += i64::from(slots);
         let entry = self.dags.entry(dag.clone()).or_default();
         entry.used = entry.used.saturating_add(1);
@@ -223,6 +363,7 @@ impl Capacity {
                 task: task.clone(),
                 pool: pool.to_owned(),
                 slots,
+                deferred: None,
             },
         );
     }

@@ -6,7 +6,7 @@ use crate::id::{DagId, DagRunKey, MapIndex, TaskIndex, TiKey};
 use crate::run::testing::{cpu_time, task};
 use crate::time::Timestamp;
 
-fn key(run: i64, task: u32) -> TiKey {
+pub(super) fn key(run: i64, task: u32) -> TiKey {
     TiKey {
         run: DagRunKey(run),
         task: TaskIndex(task),
@@ -14,11 +14,11 @@ fn key(run: i64, task: u32) -> TiKey {
     }
 }
 
-fn dag(name: &str) -> DagId {
+pub(super) fn dag(name: &str) -> DagId {
     DagId::new(name).unwrap()
 }
 
-fn with(pool: &str, slots: u32, weight: i32) -> Task {
+pub(super) fn with(pool: &str, slots: u32, weight: i32) -> Task {
     Task {
         pool: pool.to_owned(),
         pool_slots: slots,
@@ -32,7 +32,7 @@ fn with(pool: &str, slots: u32, weight: i32) -> Task {
 }
 
 /// A task of pool `p` with limits of its own.
-fn limited(id: &str, per_dag: Option<u32>, per_dagrun: Option<u32>) -> Task {
+pub(super) fn limited(id: &str, per_dag: Option<u32>, per_dagrun: Option<u32>) -> Task {
     Task {
         pool: "p".to_owned(),
         queueing: Queueing {
@@ -44,18 +44,18 @@ fn limited(id: &str, per_dag: Option<u32>, per_dagrun: Option<u32>) -> Task {
     }
 }
 
-fn mapped(run: i64, task: u32, map_index: i32) -> TiKey {
+pub(super) fn mapped(run: i64, task: u32, map_index: i32) -> TiKey {
     TiKey {
         map_index: MapIndex(map_index),
         ..key(run, task)
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp(seconds * 1_000_000)
 }
 
-fn admitted(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) -> Vec<TiKey> {
+pub(super) fn admitted(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) -> Vec<TiKey> {
     admit(capacity, ready, now)
         .into_iter()
         .map(|admitted| admitted.key)
@@ -296,6 +296,36 @@ fn runs_start_in_order_while_their_dag_has_slots() {
         [DagRunKey(3)],
         "a run that was cleared waits and starts again"
     );
+}
+
+#[test]
+fn a_run_may_start_out_of_turn_where_its_dag_has_a_slot() {
+    let mut gate = RunGate::new();
+    gate.set_dag(&dag("d"), 1, false);
+    gate.running(DagRunKey(9), &dag("d"), at(0));
+    gate.queue(DagRunKey(1), &dag("d"), at(10));
+    gate.queue(DagRunKey(2), &dag("d"), at(20));
+    let full = |gate: &RunGate, now| gate.full(at(now)).cloned().collect::<Vec<_>>();
+    assert!(full(&gate, 5).is_empty(), "nothing is due");
+    assert_eq!(gate.next_due_of(&dag("d"), at(5)), Some(at(10)));
+    assert_eq!(gate.next_due_of(&dag("d"), at(10)), Some(at(20)));
+    assert_eq!(gate.next_due_of(&dag("d"), at(20)), None);
+    assert_eq!(full(&gate, 15), [dag("d")]);
+    assert_eq!(gate.next_of(&dag("d"), at(15)), Some(DagRunKey(1)));
+    assert!(gate.is_due(DagRunKey(1), at(15)) && !gate.is_due(DagRunKey(2), at(15)));
+    assert!(!gate.is_due(DagRunKey(9), at(15)), "it runs");
+    assert!(!gate.start(DagRunKey(1), at(15)), "there is no slot");
+    gate.queue(DagRunKey(9), &dag("d"), at(0));
+    assert!(full(&gate, 30).is_empty(), "there is one now");
+    assert!(!gate.start(DagRunKey(2), at(15)), "it is not due");
+    assert!(gate.start(DagRunKey(2), at(30)));
+    assert_eq!(gate.running_of(&dag("d")), 1);
+    assert!(gate.startable(at(30)).is_empty());
+    gate.set_dag(&dag("d"), 1, true);
+    assert!(full(&gate, 30).is_empty(), "a paused DAG starts nothing");
+    gate.set_dag(&dag("d"), 1, false);
+    gate.remove(DagRunKey(2));
+    assert_eq!(gate.startable(at(30)), [DagRunKey(9)]);
 }
 
 proptest! {

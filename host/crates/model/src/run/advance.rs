@@ -61,6 +61,7 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
             loss,
         } => step.try_lost(task, map_index, dispatch, loss),
         Event::Past { met } => step.past(met),
+        Event::GiveWay => step.give_way(),
         Event::Resume => step.evaluate_all(),
         Event::Timer => step.timer(),
         Event::Clear { task_instances } => step.clear(&task_instances),

@@ -88,6 +88,8 @@ pub enum Event {
         /// Of those in `Dag::looking_back`.
         met: Vec<TaskIndex>,
     },
+    /// The run gives its slot to an earlier one: it goes back to queued, if all that it has left waits for the run before.
+    GiveWay,
     /// The run was restored from rows that may lag behind its trigger rules (a task instance that waits for capacity may be
     /// stored as `no_status`, or not at all): look at every task again.
     Resume,

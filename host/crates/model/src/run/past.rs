@@ -8,6 +8,7 @@ use super::state::RunState;
 use crate::dag::Dag;
 use crate::id::{MapIndex, TaskIndex};
 use crate::past::{RunBefore, is_successful};
+use crate::state::DagRunState;
 
 /// A run in memory, as the run after it sees it.
 pub struct LiveBefore<'a, F> {
@@ -66,7 +67,25 @@ impl RunState {
     }
 }
 
+impl RunState {
+    /// Whether the run is running and nothing can happen in it before something happens to the run before.
+    pub fn waits_for_the_past_alone(&self) -> bool {
+        self.state == DagRunState::Running
+            && self.past_met.is_some()
+            && self.totals.unfinished > 0
+            && self.totals.moving() == 0
+            && self.waits_for_the_past()
+    }
+}
+
 impl Step<'_> {
+    /// The run does not need its slot as long as it waits for the past alone.
+    pub(super) fn give_way(&mut self) {
+        if self.run.waits_for_the_past_alone() {
+            self.change_run(DagRunState::Queued);
+        }
+    }
+
     /// What the run before lets run is known, or has changed. What runs already goes on.
     pub(super) fn past(&mut self, met: Vec<TaskIndex>) {
         let known = self.run.past_met.take();

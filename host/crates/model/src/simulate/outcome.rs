@@ -21,6 +21,10 @@ pub struct Outcome {
     pub tis: Vec<TiOutcome>,
     /// What the run time is made of, from the start to the end. Only where it was asked for.
     pub critical_path: Vec<Stretch>,
+    /// Tasks that waited for slots, the longest first, each with the longest wait of its instances. Only where it was asked for.
+    pub waits: Vec<(TaskIndex, Duration)>,
+    /// How many events it took: what playing it cost.
+    pub events: usize,
 }
 
 /// Why a run would never end.
@@ -30,6 +34,8 @@ pub enum Hang {
     Person(TaskIndex),
     /// This task waits for slots that there will never be.
     Capacity(TaskIndex),
+    /// This task, and all that is left with it, waits for the run before, which failed.
+    Past(TaskIndex),
     /// It went on for longer than is simulated.
     Endless,
 }

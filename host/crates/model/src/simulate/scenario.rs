@@ -129,6 +129,8 @@ pub struct Scenario {
     pub injections: Vec<Injection>,
     /// What tasks choose. One that is not here chooses its first label or the default options; a short-circuit answers true.
     pub choices: BTreeMap<TaskIndex, Choice>,
+    /// Whether there is a run before that failed with all its tasks; else there is none.
+    pub run_before_failed: bool,
     /// By what number the times of tries are spread; 0 leaves them as they are assumed to be.
     pub spread_by: u64,
 }
@@ -189,7 +191,8 @@ impl Scenario {
             .choices
             .iter()
             .map(|(task, choice)| format!("{} → {choice}", name(task)));
-        let words: Vec<String> = faults.chain(choices).collect();
+        let before = self.run_before_failed.then(|| "the run before failed".to_owned());
+        let words: Vec<String> = before.into_iter().chain(faults).chain(choices).collect();
         if words.is_empty() {
             "nothing goes wrong".to_owned()
         } else {

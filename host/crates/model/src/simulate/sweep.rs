@@ -1,12 +1,13 @@
 //! All scenarios of a DAG: each choice, each failure by itself, and random ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::hidden::{Hidden, hidden_in};
 use super::outcome::{Hang, Outcome};
 use super::rng::Rng;
 use super::scenario::{Choice, Fault, Injection, Scenario, Which, choices_of};
-use super::world::Simulator;
+use super::world::{MAX_EVENTS, Simulator};
 use crate::cause::Cause;
 use crate::dag::Dag;
 use crate::id::TaskIndex;
@@ -19,7 +20,8 @@ pub struct Sweep {
     pub seed: u64,
     /// How many random scenarios.
     pub random: u32,
-    /// How many task instances all scenarios together may have. Scenarios beyond that are left out, and counted.
+    /// How many task instances all scenarios together may have; each four events of a scenario are one. Scenarios beyond that are left
+    /// out, and counted.
     pub work: u64,
 }
 
@@ -42,6 +44,8 @@ pub struct Report {
     pub choices: Vec<Played>,
     /// One task goes wrong in one way.
     pub singles: Vec<Single>,
+    /// The run before failed. Only where tasks look back at it.
+    pub past: Option<Played>,
     /// Several tasks go wrong.
     pub random: Random,
     /// Tasks that can fail while their run succeeds, in the order of the tasks.
@@ -62,6 +66,8 @@ pub struct Report {
     pub played: u64,
     /// How many were left out.
     pub left_out: u64,
+    /// How many events all of them took.
+    pub events: u64,
 }
 
 /// A scenario and how it ended.
@@ -112,6 +118,12 @@ pub struct Random {
 /// How many deadlocks are kept as examples.
 const EXAMPLES: usize = 10;
 
+/// A task instance has about so many events: let run, admitted, started, ended. One that is tried again and again has more.
+const EVENTS: u64 = 4;
+
+/// A scenario may always have so many events, however little work is left: no small one is broken off at the end.
+const LEAST_EVENTS: u64 = 10_000;
+
 /// Plays all scenarios of a DAG.
 pub fn sweep(simulator: &Simulator, options: &Sweep) -> Report {
     let mut player = Player {
@@ -125,11 +137,13 @@ pub fn sweep(simulator: &Simulator, options: &Sweep) -> Report {
         deadlocks: Vec::new(),
         played: 0,
         left_out: 0,
+        events: 0,
     };
     let happy = simulator.trace(&Scenario::default());
     player.note(&Scenario::default(), &happy);
     let choices = player.choices(&happy);
-    let singles = player.singles(&happy);
+    let singles = player.singles();
+    let past = player.past(&happy);
     let random = player.random(options);
     let fails_run = |fault: Fault| {
         let failing = singles.iter().filter(move |single| {
@@ -150,9 +164,11 @@ pub fn sweep(simulator: &Simulator, options: &Sweep) -> Report {
         deadlocks: player.deadlocks,
         played: player.played,
         left_out: player.left_out,
+        events: player.events,
         happy,
         choices,
         singles,
+        past,
         random,
     }
 }
@@ -160,8 +176,8 @@ pub fn sweep(simulator: &Simulator, options: &Sweep) -> Report {
 struct Player<'a> {
     simulator: &'a Simulator,
     dag: &'a Dag,
-    /// Of each task: the first scenario in which it ran.
-    base: Vec<Option<Scenario>>,
+    /// Of each task: the first scenario in which it ran, and all that ran there.
+    base: Vec<Option<Base>>,
     work: u64,
     hidden: BTreeMap<TaskIndex, Hidden>,
     soft: BTreeSet<TaskIndex>,
@@ -169,6 +185,13 @@ struct Player<'a> {
     deadlocks: Vec<Scenario>,
     played: u64,
     left_out: u64,
+    events: u64,
+}
+
+#[derive(Clone)]
+struct Base {
+    scenario: Scenario,
+    ran: Rc<Vec<bool>>,
 }
 
 impl Player<'_> {
@@ -177,20 +200,38 @@ impl Player<'_> {
             self.left_out += 1;
             return None;
         }
-        let outcome = self.simulator.run(scenario);
+        let events = self.work.saturating_mul(EVENTS).max(LEAST_EVENTS);
+        let events = usize::try_from(events).unwrap_or(usize::MAX);
+        let Some(outcome) = self.simulator.run_within(scenario, events) else {
+            // It was broken off, which has cost as much.
+            let most = u64::try_from(events.min(MAX_EVENTS)).unwrap_or(u64::MAX);
+            self.charge(0, most);
+            self.left_out += 1;
+            return None;
+        };
         self.note(scenario, &outcome);
         Some(outcome)
+    }
+
+    fn charge(&mut self, tis: usize, events: u64) {
+        // A run costs something even where it is small.
+        let cost = u64::try_from(tis).unwrap_or(u64::MAX).max(events / EVENTS).max(8);
+        self.work = self.work.saturating_sub(cost);
+        self.events = self.events.saturating_add(events);
     }
 
     /// Remembers what a scenario shows.
     fn note(&mut self, scenario: &Scenario, outcome: &Outcome) {
         self.played += 1;
-        // A run costs something even where it is small.
-        let cost = u64::try_from(outcome.tis.len()).unwrap_or(u64::MAX).max(8);
-        self.work = self.work.saturating_sub(cost);
+        self.charge(outcome.tis.len(), u64::try_from(outcome.events).unwrap_or(u64::MAX));
+        let mut ran = None;
         for ti in outcome.tis.iter().filter(|ti| ti.dispatches > 0) {
             if let Some(base @ None) = self.base.get_mut(ti.task.at()) {
-                *base = Some(scenario.clone());
+                let ran = ran.get_or_insert_with(|| Rc::new(outcome.all_that_ran(self.dag)));
+                *base = Some(Base {
+                    scenario: scenario.clone(),
+                    ran: Rc::clone(ran),
+                });
             }
         }
         for (task, by) in hidden_in(self.dag, outcome) {
@@ -258,7 +299,7 @@ impl Player<'_> {
     }
 
     /// Every fault of every task, in the first scenario in which the task runs. What runs only because of one is next.
-    fn singles(&mut self, happy: &Outcome) -> Vec<Single> {
+    fn singles(&mut self) -> Vec<Single> {
         let mut singles = Vec::new();
         let mut done = vec![false; self.dag.tasks.len()];
         loop {
@@ -271,11 +312,7 @@ impl Player<'_> {
                 any = true;
                 let index = TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
                 // What a fault of the base itself prevents is not this one's doing.
-                let ran = if base == Scenario::default() {
-                    happy.all_that_ran(self.dag)
-                } else {
-                    self.simulator.run(&base).all_that_ran(self.dag)
-                };
+                let Base { scenario: base, ran } = base;
                 for fault in Fault::SINGLE.iter().copied().filter(|fault| fault.suits(task)) {
                     let mut scenario = base.clone();
                     scenario.injections.push(Injection {
@@ -299,6 +336,19 @@ impl Player<'_> {
                 return singles;
             }
         }
+    }
+
+    /// What becomes of a run whose run before failed.
+    fn past(&mut self, happy: &Outcome) -> Option<Played> {
+        if self.dag.looking_back().is_empty() {
+            return None;
+        }
+        let scenario = Scenario {
+            run_before_failed: true,
+            ..Scenario::default()
+        };
+        let outcome = self.play(&scenario)?;
+        Some(summary(&scenario, &outcome, &happy.all_that_ran(self.dag)))
     }
 
     fn random(&mut self, options: &Sweep) -> Random {

@@ -558,6 +558,108 @@ fn the_same_seed_gives_the_same_report_and_work_is_bounded() {
 }
 
 #[test]
+fn a_thousand_retries_stay_within_the_work_bound() {
+    let tasks = vec![
+        retried("list", &[], 1_000),
+        Task {
+            expand: Some(xcom_of(A)),
+            ..retried("each", &[0], 1_000)
+        },
+        retried("last", &[1], 1_000),
+    ];
+    let tasks = tasks.into_iter().map(|task| Task {
+        measures: vec![measure(Measured::Length { limit: 1_000 })],
+        ..task
+    });
+    let dag = dag(tasks.collect(), |_| {});
+    let assumptions = Assumptions {
+        map_length: 100,
+        ..Assumptions::default()
+    };
+    let work = 100_000;
+    let began = crate::run::testing::cpu_time();
+    let options = Sweep {
+        work,
+        ..Sweep::default()
+    };
+    let report = sweep(&Simulator::new(dag, assumptions), &options);
+    let took = crate::run::testing::cpu_time().checked_sub(began).unwrap();
+    assert!(report.events <= work * 4 + 20_000, "{} events, {took:?}", report.events);
+    assert!(report.left_out > 500 && report.played > 20, "{report:?}");
+    assert!(
+        report.hangs.is_empty(),
+        "what is broken off is no hang: {:?}",
+        report.hangs
+    );
+    assert!(took < seconds(120), "{took:?}");
+}
+
+#[test]
+fn a_run_whose_run_before_failed_waits_and_says_for_what() {
+    let mut add = retried("add", &[], 0);
+    add.past = crate::past::Past::DependsOnPast;
+    let dag = dag(vec![add, task("publish", &[0]), task("alone", &[])], |dag| {
+        dag.max_active_runs = 1;
+    });
+    let report = sweep(&simulator(&dag), &Sweep::default());
+    assert_eq!(report.happy.state, DagRunState::Success);
+    let past = report.past.unwrap();
+    assert_eq!((past.hang, past.not_run.as_slice()), (Some(Hang::Past(A)), &[A, B][..]));
+    assert_eq!(past.scenario.in_words(&dag), "the run before failed");
+    assert_eq!(report.hangs, [(past.scenario, Hang::Past(A))]);
+    let why = simulator(&dag).why(Hang::Past(A));
+    assert!(
+        why.starts_with("add waits until it has succeeded, or was skipped, in the run before")
+            && why.ends_with("where there is no other (`max_active_runs: 1`)"),
+        "{why}"
+    );
+    assert!(sweep(&simulator(&chain()), &Sweep::default()).past.is_none());
+}
+
+#[test]
+fn what_waits_for_slots_says_for_which() {
+    let big = Task {
+        pool: "gpu".to_owned(),
+        pool_slots: 3,
+        ..task("big", &[])
+    };
+    let small = Task {
+        pool: "gpu".to_owned(),
+        ..task("small", &[])
+    };
+    let dag = dag(vec![small, big], |_| {});
+    let play = |slots| {
+        let assumptions = Assumptions {
+            pools: BTreeMap::from([("gpu".to_owned(), slots)]),
+            ..Assumptions::default()
+        };
+        let simulator = Simulator::new(Arc::clone(&dag), assumptions);
+        let outcome = simulator.trace(&Scenario::default());
+        (
+            outcome.waits,
+            outcome.hang.map(|hang| simulator.why(hang)),
+            simulator.slots(B),
+        )
+    };
+    let (waits, hang, words) = play(3);
+    assert_eq!((waits, hang), (vec![(B, seconds(1))], None));
+    assert!(
+        words.starts_with("it needs 3 slots of pool `gpu`, which has 3,"),
+        "{words}"
+    );
+    let (waits, hang, _) = play(2);
+    assert!(waits.is_empty());
+    assert_eq!(
+        hang.as_deref(),
+        Some(
+            "big waits for slots that there will never be: it needs 3 slots of pool `gpu`, which has 2 in all: it waits until the pool gets \
+             more"
+        )
+    );
+    assert_eq!(play(4).0, []);
+}
+
+#[test]
 fn faults_have_words() {
     for fault in Fault::SINGLE {
         assert_eq!(Fault::from_word(&fault.word()), Some(*fault));

@@ -8,7 +8,7 @@ use super::assume::Assumptions;
 use super::outcome::{Hang, Outcome, Stretch, TiOutcome};
 use super::rng::Rng;
 use super::scenario::{Choice, Fault, Scenario, Which, default_option};
-use crate::capacity::{Capacity, ReadyQueue, admit};
+use crate::capacity::{Capacity, KeptFor, PoolNow, ReadyQueue, admit, slots, waits_for_pool};
 use crate::cause::Cause;
 use crate::dag::{Dag, Measured, Task, TaskKind, length};
 use crate::id::{DagRunKey, DispatchNumber, MapIndex, TaskIndex, TiKey};
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 const RUN: DagRunKey = DagRunKey(1);
 
 /// No scenario goes on for longer than this many events.
-const MAX_EVENTS: usize = 2_000_000;
+pub(super) const MAX_EVENTS: usize = 2_000_000;
 
 /// What a sensor asks for between two pokes where its manifest does not say (Airflow: `poke_interval`).
 const POKE_INTERVAL: Duration = Duration::from_secs(60);
@@ -76,6 +76,69 @@ impl Simulator {
         World::new(self, scenario).play()
     }
 
+    /// Plays a scenario, if that takes no more than so many events; nothing where it takes more.
+    pub(super) fn run_within(&self, scenario: &Scenario, events: usize) -> Option<Outcome> {
+        let mut world = World::new(self, scenario);
+        world.max_events = events.min(MAX_EVENTS);
+        let outcome = world.play();
+        (outcome.hang != Some(Hang::Endless)).then_some(outcome)
+    }
+
+    /// What a run waits for that would never end, in words.
+    pub fn why(&self, hang: Hang) -> String {
+        let name = |task| self.dag.task(task).map_or("", |task| task.id.as_str());
+        match hang {
+            Hang::Person(task) => format!("{} waits for a person, without `timeout`", name(task)),
+            Hang::Capacity(task) => format!(
+                "{} waits for slots that there will never be: {}",
+                name(task),
+                self.slots(task)
+            ),
+            Hang::Past(task) => format!(
+                "{} waits until it has succeeded, or was skipped, in the run before (`depends_on_past`): clear that run, set its state, or \
+                 delete it; when it is cleared, this one gives it its run slot where there is no other (`max_active_runs: {}`)",
+                name(task),
+                self.dag.max_active_runs
+            ),
+            Hang::Endless => "it goes on for longer than is simulated".to_owned(),
+        }
+    }
+
+    /// The slots that a task needs, in words: those of its pool, and other limits of its own and of its DAG that are narrow.
+    pub fn slots(&self, task: TaskIndex) -> String {
+        let Some(task) = self.dag.task(task) else {
+            return String::new();
+        };
+        let needs = task.pool_slots.max(1);
+        let pool = self.assumptions.pools.get(&task.pool).map(|slots| PoolNow {
+            name: &task.pool,
+            slots: *slots,
+            used: 0,
+            deferred: 0,
+        });
+        if let Some(pool) = pool
+            && let Some(never) = waits_for_pool(&task.pool, Some(pool), needs, KeptFor::Nobody)
+        {
+            return never;
+        }
+        let of_pool = pool.filter(|pool| pool.slots >= 0).map(|pool| {
+            let needs = slots(i64::from(needs));
+            format!("it needs {needs} of pool `{}`, which has {}", pool.name, pool.slots)
+        });
+        let limits = [
+            ("max_active_tis_per_dag", task.queueing.max_active_tis_per_dag),
+            ("max_active_tis_per_dagrun", task.queueing.max_active_tis_per_dagrun),
+            ("max_active_tasks", Some(self.dag.max_active_tasks)),
+        ];
+        let limits = limits
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name, limit.filter(|limit| *limit <= self.assumptions.parallelism)?)))
+            .map(|(name, limit)| format!("`{name}: {limit}`"));
+        let parallelism = format!("{} run at a time", self.assumptions.parallelism);
+        let all: Vec<String> = of_pool.into_iter().chain(limits).chain([parallelism]).collect();
+        all.join(", ")
+    }
+
     /// Plays a scenario and finds its critical path.
     pub fn trace(&self, scenario: &Scenario) -> Outcome {
         let mut world = World::new(self, scenario);
@@ -123,6 +186,7 @@ struct World<'a> {
     rng: Option<Rng>,
     woken: Option<HashMap<Instance, Woken>>,
     events: usize,
+    max_events: usize,
 }
 
 impl<'a> World<'a> {
@@ -152,12 +216,17 @@ impl<'a> World<'a> {
             rng: (scenario.spread_by != 0).then(|| Rng::new(scenario.spread_by, 0)),
             woken: None,
             events: 0,
+            max_events: MAX_EVENTS,
         }
     }
 
     fn play(mut self) -> Outcome {
-        // As the first run of the DAG.
-        let met = self.of.dag.looking_back().to_vec();
+        // Where no run before failed it is the first run of the DAG.
+        let met = if self.scenario.run_before_failed {
+            Vec::new()
+        } else {
+            self.of.dag.looking_back().to_vec()
+        };
         self.step(Event::Past { met }, None);
         self.step(Event::Start, None);
         let hang = loop {
@@ -165,7 +234,7 @@ impl<'a> World<'a> {
             if self.run.state().is_finished() {
                 break None;
             }
-            if self.events > MAX_EVENTS {
+            if self.events > self.max_events {
                 break Some(Hang::Endless);
             }
             let next = self.coming.first_key_value().map(|((at, _), _)| *at);
@@ -194,7 +263,13 @@ impl<'a> World<'a> {
         if let Some(task) = first(TaskInstanceState::AwaitingInput) {
             return Hang::Person(task);
         }
-        first(TaskInstanceState::Scheduled).map_or(Hang::Endless, Hang::Capacity)
+        if let Some(task) = first(TaskInstanceState::Scheduled) {
+            return Hang::Capacity(task);
+        }
+        let looks_back = |task: &TaskIndex| self.of.dag.looking_back().contains(task);
+        let past = self.run.unfinished().map(|(task, ..)| task).find(looks_back);
+        past.filter(|_| self.run.waits_for_the_past_alone())
+            .map_or(Hang::Endless, Hang::Past)
     }
 
     /// Applies an event, keeps slots and the queue as the scheduler does, and executes what is dispatched.
@@ -477,7 +552,26 @@ impl<'a> World<'a> {
             run_time: end.since(start),
             tis,
             critical_path: self.critical_path(start),
+            waits: self.waits(),
+            events: self.events,
         }
+    }
+
+    /// How long tasks waited for slots.
+    fn waits(&self) -> Vec<(TaskIndex, Duration)> {
+        if self.woken.is_none() {
+            return Vec::new();
+        }
+        let mut longest: BTreeMap<TaskIndex, Duration> = BTreeMap::new();
+        for (task, _, ti) in self.run.tis() {
+            if let (Some(scheduled), Some(queued)) = (ti.scheduled_at, ti.queued_at) {
+                let known = longest.entry(task).or_default();
+                *known = queued.since(scheduled).max(*known);
+            }
+        }
+        let mut waits: Vec<_> = longest.into_iter().filter(|(_, wait)| !wait.is_zero()).collect();
+        waits.sort_by_key(|(task, wait)| (std::cmp::Reverse(*wait), *task));
+        waits
     }
 
     /// From what ended last back to what let it run, and so on.

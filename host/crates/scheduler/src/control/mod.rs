@@ -23,8 +23,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::{DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskId};
 use ports::control::{
-    ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, RunEvent, SchedulerHealth,
-    SetNoteRequest, SetStateRequest, TriggerRequest,
+    ClearRequest, Control, ControlError, NewPool, PoolPatch, RespondRequest, Responded, Room, RunEvent,
+    SchedulerHealth, SetNoteRequest, SetStateRequest, TriggerRequest,
 };
 use ports::deploy::{CheckedManifest, Deployed};
 use ports::query::{PoolRow, RunRow, TiRow};
@@ -130,5 +130,9 @@ impl Control for Handle {
 
     fn progress(&self, dag_id: &DagId, run_id: &RunId) -> Vec<(TaskId, MapIndex, Option<f64>, String)> {
         show::progress(&self.shared, dag_id, run_id)
+    }
+
+    fn room(&self) -> Room {
+        self.shared.room().clone()
     }
 }

@@ -336,7 +336,7 @@ async fn simulate(seed: u64) -> Seen {
                 name: NARROW.to_owned(),
                 slots: 4,
                 description: None,
-                include_deferred: false,
+                include_deferred: seed % 3 == 0,
             };
             told.take(seed, "create_pool", handle.create_pool(narrow, "tester").await);
             told.take(
@@ -350,6 +350,10 @@ async fn simulate(seed: u64) -> Seen {
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;
             }
             tokio::time::sleep(LONG).await;
+            if last {
+                let blocked = let_all_end(seed, &handle, &memory, &dag, &mut told).await;
+                seen.blocked += u64::from(blocked > 0);
+            }
         };
         tokio::select! {
             () = work => {}
@@ -364,6 +368,54 @@ async fn simulate(seed: u64) -> Seen {
     check_inbox(seed, &memory, &mut told, &mut seen).await;
     check(seed, &memory, &dag, &told, &stores, &mut seen);
     seen
+}
+
+/// Runs that wait for the run before do so as long as nobody does what is advised: clears that one, says that it succeeded, or deletes it. Nothing
+/// else may hold them up, above all not each other. Answers how often it had to be done.
+async fn let_all_end(seed: u64, handle: &Handle, memory: &MemoryStore, dag: &Dag, told: &mut Told) -> u32 {
+    for round in 0.. {
+        let runs = memory.runs_of(&dag.id);
+        let unfinished: Vec<&RunRow> = runs.iter().filter(|run| !run.state.is_finished()).collect();
+        if unfinished.is_empty() {
+            return round;
+        }
+        let waits = || -> Vec<_> {
+            let one = |run: &&RunRow| (run.run_id.clone(), run.logical_date, run.state);
+            unfinished.iter().map(one).collect()
+        };
+        let first = unfinished.iter().filter_map(|run| run.logical_date).min();
+        let before = runs
+            .iter()
+            .filter(|run| run.state.is_finished() && run.logical_date < first);
+        let before = before
+            .filter(|run| run.logical_date.is_some())
+            .max_by_key(|run| run.logical_date);
+        let Some(before) = before.filter(|_| first.is_some() && round < 60) else {
+            panic!("seed {seed}: these runs wait for nothing that is over: {:?}", waits());
+        };
+        let (user, run_id) = ("tester", before.run_id.clone());
+        match round % 6 {
+            0..4 => {
+                let clear = ClearRequest {
+                    run_id: Some(run_id),
+                    user: user.to_owned(),
+                    ..ClearRequest::default()
+                };
+                told.take(seed, "clear", handle.clear(&dag.id, clear).await);
+            }
+            4 => {
+                told.marked.insert(before.key);
+                let answer = handle.set_run_state(&dag.id, &run_id, DagRunState::Success, user).await;
+                told.take(seed, "set_run_state", answer);
+            }
+            _ => {
+                told.deleted.insert(before.key);
+                told.take(seed, "delete_run", handle.delete_run(&dag.id, &run_id, user).await);
+            }
+        }
+        tokio::time::sleep(LONG).await;
+    }
+    0
 }
 
 /// What was asked by rows is answered, and was done once or not at all, as the answer says.
@@ -588,6 +640,8 @@ struct Seen {
     cleaned: u64,
     children: u64,
     callbacks: u64,
+    /// Seeds in which runs waited for earlier ones until somebody did something about those.
+    blocked: u64,
     /// Requests that came as rows of the inbox.
     asked: u64,
     /// Those of them that were done by a scheduler that could not say so.
@@ -606,6 +660,7 @@ impl Seen {
         self.cleaned += other.cleaned;
         self.children += other.children;
         self.callbacks += other.callbacks;
+        self.blocked += other.blocked;
         self.asked += other.asked;
         self.unsaid += other.unsaid;
         for (state, count) in other.states {
@@ -651,6 +706,7 @@ fn check_enough(seen: &Seen) {
     );
     assert!(seen.asked > 1_000 && seen.unsaid > 20, "{seen:?}");
     assert!(per_mille(seen.mapped) > 500 && per_mille(seen.cleaned) > 20, "{seen:?}");
+    assert!(seen.blocked > 20, "{seen:?}");
     assert!(
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"

@@ -249,10 +249,10 @@ impl Plan {
         }
         dag.with(|parts| {
             parts.groups = self.groups;
-            parts.max_active_runs = 3;
+            parts.max_active_runs = self.random.random_range(1..4);
             let looks_back = parts.tasks.iter().any(|task| task.past.matters());
-            // What waits for a run that failed waits for ever, as in Airflow, unless its own run's time runs out.
-            if looks_back || self.random.random_bool(0.1) {
+            // What waits for a run that failed waits as long as that one is as it is, as in Airflow, unless its own run's time runs out.
+            if self.random.random_bool(if looks_back { 0.5 } else { 0.1 }) {
                 parts.dagrun_timeout = Some(Duration::from_secs(self.random.random_range(1..40)));
             }
             parts.callbacks = callbacks(&mut self.random, &CallbackEvent::OF_DAG);

@@ -17,7 +17,7 @@ impl Step<'_> {
                 self.clear_one(at);
             }
         }
-        if cleared && self.run.state.is_finished() {
+        if cleared && self.run.state.is_finished() && !self.run.held {
             self.change_run(DagRunState::Queued);
         }
     }
@@ -52,15 +52,15 @@ impl Step<'_> {
     /// Airflow: `set_dag_run_state_to_failed`. What runs fails, what waits is skipped; teardowns still do their work, and the run
     /// then ends after them.
     fn fail_run(&mut self) {
-        let mut teardowns = false;
-        for at in self.unfinished() {
-            let Some((slot, task)) = self.run.task(at) else {
+        let teardown = |step: &Self, at: usize| step.run.task(at).is_some_and(|(_, task)| task.is_teardown());
+        for at in self.unfinished(|step, at| !teardown(step, at)) {
+            if self.is_spent() {
+                self.run.cut_short = true;
+                return;
+            }
+            let Some((slot, _)) = self.run.task(at) else {
                 continue;
             };
-            if task.is_teardown() {
-                teardowns = true;
-                continue;
-            }
             match slot.ti.state {
                 TaskInstanceState::Running
                 | TaskInstanceState::Restarting
@@ -72,6 +72,7 @@ impl Step<'_> {
                 _ => self.stop(at, TaskInstanceState::Skipped, Some(Cause::Cancelled)),
             }
         }
+        let teardowns = !self.unfinished(teardown).is_empty();
         if self.run.state != DagRunState::Failed && (!teardowns || self.run.state.is_finished()) {
             self.change_run(DagRunState::Failed);
         }
@@ -89,6 +90,10 @@ impl Step<'_> {
             if task.is_teardown() {
                 teardowns |= !state.is_finished();
             } else if !matches!(state, TaskInstanceState::Success | TaskInstanceState::Removed) {
+                if self.is_spent() {
+                    self.run.cut_short = true;
+                    return;
+                }
                 self.stop(at, TaskInstanceState::Success, Some(Cause::Cancelled));
             }
         }
@@ -99,9 +104,18 @@ impl Step<'_> {
 
     /// Airflow: `SchedulerJobRunner._schedule_dag_run`: a run over `dagrun_timeout` fails, everything unfinished is skipped.
     pub(super) fn time_out_run(&mut self) {
-        for at in self.unfinished() {
+        self.run.timing_out = true;
+    }
+
+    /// As much of it as fits a step.
+    pub(super) fn skip_unfinished(&mut self) {
+        for at in self.unfinished(|_, _| true) {
+            if self.is_spent() {
+                return;
+            }
             self.stop(at, TaskInstanceState::Skipped, Some(Cause::TimedOut));
         }
+        self.run.timing_out = false;
         self.end_run(RunEndReason::TimedOut);
     }
 
@@ -118,7 +132,6 @@ impl Step<'_> {
         if self.state_at(at) == Some(state) || self.state_at(at) == Some(TaskInstanceState::Removed) {
             return;
         }
-        self.stop(at, state, Some(Cause::Cancelled));
         let mut to_clear = Vec::new();
         for task in self.run.dag.descendants(&[task]) {
             let met = self.run.met_by(at, task);
@@ -130,15 +143,25 @@ impl Step<'_> {
                 )
             }));
         }
+        // In several steps the new state comes last: until then it is known that the others have to follow it.
+        if self.run.held && to_clear.len() > self.left() {
+            to_clear.truncate(self.left());
+            self.run.cut_short = true;
+        } else {
+            self.stop(at, state, Some(Cause::Cancelled));
+        }
         for at in &to_clear {
             self.clear_one(*at);
         }
-        if !to_clear.is_empty() && self.run.state.is_finished() {
+        if !to_clear.is_empty() && self.run.state.is_finished() && !self.run.held {
             self.change_run(DagRunState::Queued);
         }
     }
 
-    fn unfinished(&self) -> Vec<usize> {
-        self.run.tis.unfinished().map(|(at, _)| at).collect()
+    /// Those that have not ended, and more of them than the step may change only by one.
+    fn unfinished(&self, which: impl Fn(&Self, usize) -> bool) -> Vec<usize> {
+        let unfinished = self.run.tis.unfinished().map(|(at, _)| at);
+        let most = self.left().saturating_add(1);
+        unfinished.filter(|at| which(self, *at)).take(most).collect()
     }
 }

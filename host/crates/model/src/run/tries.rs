@@ -41,7 +41,8 @@ impl Step<'_> {
             return;
         };
         let Some(slot) = self.run.tis.get(at) else { return };
-        if slot.ti.state != TaskInstanceState::Scheduled || self.run.state != DagRunState::Running {
+        if slot.ti.state != TaskInstanceState::Scheduled || self.run.state != DagRunState::Running || self.run.is_held()
+        {
             return;
         }
         let first_of_try = !slot.ti.try_is_open();

@@ -10,7 +10,9 @@ mod people;
 mod properties;
 mod repeats;
 mod repeats_properties;
+mod room;
 mod scale;
+mod slices;
 mod tries;
 mod waits;
 

@@ -5,7 +5,7 @@ use crate::manifest::{Components, ResolvedComponent, compile, parse};
 use crate::run::Known;
 
 /// A DAG of tasks that all have one component; `{}` in the tasks stands for it.
-fn compiled(tasks: &str) -> Arc<Dag> {
+pub(super) fn compiled(tasks: &str) -> Arc<Dag> {
     let component = format!("\"sha256:{}\"", "0".repeat(64));
     let source = format!(
         "dag: d\nparams: {{names: [x, y]}}\ntasks:\n{}",

@@ -93,6 +93,7 @@ impl Slots {
             DagRunState::Running => self.gate.running(key, dag_id, run_after),
             DagRunState::Success | DagRunState::Failed => {}
         }
+        self.hold_run(key, run.state.is_held());
         for (task, map_index, _) in run.state.dispatched() {
             if let Some(definition) = run.live.version.dag().task(task) {
                 let ti = TiKey {
@@ -108,6 +109,11 @@ impl Slots {
                 self.ready(&run.live, (task, map_index), ti.scheduled_at.unwrap_or(run_after));
             }
         }
+    }
+
+    /// Nothing of a run is admitted while it is held.
+    pub(crate) fn hold_run(&mut self, key: DagRunKey, held: bool) {
+        self.capacity.hold_run(key, held);
     }
 
     /// A new run waits until it is due.
@@ -132,6 +138,7 @@ impl Slots {
     pub(crate) fn run_gone(&mut self, key: DagRunKey) {
         self.gate.remove(key);
         self.ready.remove_run(key);
+        self.capacity.hold_run(key, false);
     }
 
     /// A task instance waits for capacity.

@@ -31,6 +31,7 @@ fn kind(work: &IntentWork) -> &'static str {
     match work {
         IntentWork::Clear(_) => "clear",
         IntentWork::SetState { .. } => "set_state",
+        IntentWork::EndRun { .. } => "end_run",
         IntentWork::DeleteRuns => "delete_runs",
         IntentWork::DeleteDag => "delete_dag",
     }

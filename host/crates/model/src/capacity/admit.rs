@@ -42,7 +42,7 @@ pub fn admit(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp) ->
 fn admit_lanes(capacity: &mut Capacity, ready: &mut ReadyQueue, now: Timestamp, admitted: &mut Vec<Admitted>) {
     let mut claims: BinaryHeap<(Claim, LaneKey)> = BinaryHeap::new();
     for (key, lane) in &ready.lanes {
-        if capacity.fits(&lane.dag, &key.pool, key.pool_slots) {
+        if capacity.fits(&lane.dag, &key.pool, key.pool_slots) && !capacity.is_on_hold(key.run) {
             claims.extend(claim(ready, key, now).map(|claim| (claim, key.clone())));
         }
     }

@@ -1,8 +1,9 @@
 //! How many task instances a run may have. They are counted before any of them is made.
 
 use super::expand::Want;
-use super::scope::Phase;
+use super::scope::{Node, Phase};
 use super::state::RunState;
+use super::ti::Ti;
 use crate::dag::{Dag, Expansion, MapValues, ROOT};
 use crate::id::{MapIndex, TaskIndex};
 
@@ -84,6 +85,31 @@ impl RunState {
     /// How many task instances it has.
     pub fn size(&self) -> usize {
         self.tis.len()
+    }
+
+    /// The task instance at a place in its table; they are counted from 0, and new ones come last.
+    pub fn at(&self, place: usize) -> Option<(TaskIndex, MapIndex, &Ti)> {
+        let slot = self.tis.get(place)?;
+        Some((slot.task, slot.map_index, &slot.ti))
+    }
+
+    /// The place of a task instance.
+    pub fn place_of(&self, task: TaskIndex, map_index: MapIndex) -> Option<usize> {
+        self.slot_of(task, map_index)
+    }
+
+    /// The places of a task's instances, in index order.
+    pub fn places_of(&self, task: TaskIndex) -> impl Iterator<Item = usize> {
+        let scopes = self.within(ROOT, self.dag.scopes().of_task(task).0).into_iter();
+        let nodes = scopes.filter_map(move |scope| self.nodes.get(self.node_in(scope, task)?));
+        nodes.flat_map(Node::slots)
+    }
+
+    /// How many instances a task has.
+    pub fn count_of(&self, task: TaskIndex) -> usize {
+        let scopes = self.within(ROOT, self.dag.scopes().of_task(task).0).into_iter();
+        let nodes = scopes.filter_map(|scope| self.nodes.get(self.node_in(scope, task)?));
+        nodes.map(|node| node.len() as usize).sum()
     }
 
     /// Sets how many task instances it may have from now on. What it has already stays.

@@ -406,6 +406,9 @@ impl Step<'_> {
         });
         if give_up {
             self.fail_try(at, Cause::InfrastructureLost, false, None, now);
+        } else if self.run.is_held() {
+            // What is done to the run comes first.
+            self.wait_again(at);
         } else {
             self.dispatch(at, !started && !may_have_run);
         }

@@ -17,6 +17,7 @@ mod heartbeats;
 mod human;
 mod inbox;
 mod intents;
+mod large;
 mod losses;
 mod mixed;
 mod past;

@@ -14,6 +14,7 @@ use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
 use ports::inbox::{Answer, Done, InboxStore as _, Request};
+use ports::intent::{Intent, IntentWork};
 use ports::query::RunRow;
 use ports::store::SchedulerStore as _;
 use rand::rngs::StdRng;
@@ -510,6 +511,8 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     let mut ended: HashMap<(TiKey, u32), u32> = HashMap::new();
     let mut published: HashMap<(TiKey, String), u32> = HashMap::new();
     for tick in stores.iter().flat_map(|store| store.committed()) {
+        let of_people = |intent: &&Arc<Intent>| !matches!(intent.work, IntentWork::DeleteRuns | IntentWork::DeleteDag);
+        seen.promised += tick.intents.iter().filter(of_people).count() as u64;
         for write in &tick.tries {
             *ended.entry((write.key, write.try_number.0)).or_default() += 1;
         }
@@ -546,6 +549,8 @@ struct Seen {
     runs: u64,
     crashes: u64,
     losses: u64,
+    /// Operations on one run that were done in steps.
+    promised: u64,
     failed_commits: u64,
     operations: u64,
     mapped: u64,
@@ -563,6 +568,7 @@ impl Seen {
         self.runs += other.runs;
         self.crashes += other.crashes;
         self.losses += other.losses;
+        self.promised += other.promised;
         self.failed_commits += other.failed_commits;
         self.operations += other.operations;
         self.mapped += other.mapped;
@@ -611,7 +617,10 @@ fn check_enough(seen: &Seen) {
         seen.crashes > 500 && seen.losses > 500 && seen.failed_commits > 500,
         "{seen:?}"
     );
-    assert!(seen.asked > 1_000 && seen.unsaid > 20, "{seen:?}");
+    assert!(
+        seen.asked > 1_000 && seen.unsaid > 20 && seen.promised > 300,
+        "{seen:?}"
+    );
     assert!(per_mille(seen.mapped) > 500, "{seen:?}");
     assert!(
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,

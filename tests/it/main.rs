@@ -16,6 +16,7 @@ mod errors;
 mod fencing;
 mod hostile;
 mod human;
+mod large;
 mod mapped;
 mod past;
 mod python_client;

@@ -30,8 +30,8 @@ static INTENT_RUN: Upsert = Upsert::new("intent_run", RUN, 0);
 fn kind(work: &IntentWork) -> &'static str {
     match work {
         IntentWork::Clear(_) => "clear",
-        IntentWork::SetState { .. } => "set_state",
-        IntentWork::EndRun { .. } => "end_run",
+        // Of a task instance, or of a run: the payload says which.
+        IntentWork::SetState { .. } | IntentWork::EndRun { .. } => "set_state",
         IntentWork::DeleteRuns => "delete_runs",
         IntentWork::DeleteDag => "delete_dag",
     }

@@ -119,7 +119,8 @@ impl RunState {
 
     /// Whether so many more task instances may be made.
     pub(super) fn has_room_for(&self, more: u64) -> bool {
-        self.would_be(more) <= u64::from(self.limit)
+        // Whoever has more than there may be now keeps it.
+        more == 0 || self.would_be(more) <= u64::from(self.limit)
     }
 
     fn would_be(&self, more: u64) -> u64 {

@@ -128,6 +128,7 @@ async fn clear_run(
         return Ok(rows);
     }
     let places: Vec<Place> = rows.iter().map(|row| (row.key.task, row.key.map_index)).collect();
+    drop(rows);
     let work = Arc::new(work);
     let asked = Arc::clone(&work);
     let promise = Uuid::new_v4();

@@ -187,6 +187,12 @@ fn a_lower_limit_takes_nothing_from_a_run_that_goes_on() {
     restored.set_limit(3);
     advance(&mut restored, Event::Resume, START);
     assert_eq!(restored.size(), 102);
+    // Nor is it too many when what it is mapped over is made anew, as long as it was.
+    let again = vec![(at(&restored, "plan"), MapIndex::UNMAPPED)];
+    advance(&mut restored, Event::Clear { task_instances: again }, START);
+    finish(&mut restored, "plan", &[10]);
+    assert_eq!(restored.size(), 102);
+    assert_eq!(state(&restored, "outer.first", 9), Some(TaskInstanceState::Scheduled));
     let failed = restored
         .tis()
         .filter(|(_, _, ti)| ti.state == TaskInstanceState::Failed);

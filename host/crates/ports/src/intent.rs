@@ -37,6 +37,13 @@ pub enum IntentWork {
         /// To this.
         state: TaskInstanceState,
     },
+    /// Note something about task instances of the run.
+    Note {
+        /// Which.
+        work: ClearWork,
+        /// What.
+        note: String,
+    },
     /// End the run as a person asked for it, who says what its state is then.
     EndRun {
         /// `success` or `failed`.

@@ -156,6 +156,8 @@ pub(crate) enum RunOp {
     CarryOut {
         intent: Uuid,
         work: Arc<IntentWork>,
+        /// Who asked for it.
+        user: String,
         from: Progress,
         /// Where to go on; none where nothing is left.
         reply: Reply<Option<Progress>>,
@@ -191,6 +193,7 @@ pub(crate) enum RunOp {
     TaskInstanceNote {
         work: Arc<ClearWork>,
         note: String,
+        promise: Uuid,
         by: Asker,
         reply: Reply<()>,
     },

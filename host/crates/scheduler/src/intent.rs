@@ -82,7 +82,7 @@ impl Drop for Carried {
 
 async fn carry_out(shared: &Shared, intent: &Intent) -> Result<(), ControlError> {
     match &intent.work {
-        IntentWork::Clear(_) | IntentWork::SetState { .. } | IntentWork::EndRun { .. } => {
+        IntentWork::Clear(_) | IntentWork::SetState { .. } | IntentWork::Note { .. } | IntentWork::EndRun { .. } => {
             each_run(shared, intent).await?
         }
         IntentWork::DeleteRuns => {
@@ -122,6 +122,7 @@ async fn one_run(shared: &Shared, intent: &Intent, run: DagRunKey, work: &Arc<In
             let op = RunOp::CarryOut {
                 intent: intent.id,
                 work: Arc::clone(work),
+                user: intent.user.clone(),
                 from,
                 reply,
             };

@@ -11,9 +11,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use model::run::{Event, RunState};
-use model::{DagRunKey, DagRunState, TaskInstanceState};
+use model::{DagRunKey, DagRunState, TaskInstanceState, TiKey};
 use ports::control::ControlError;
 use ports::intent::{ClearWork, Intent, IntentWork};
+use ports::store::TiNote;
 use uuid::Uuid;
 
 use crate::asker::Asker;
@@ -112,6 +113,16 @@ impl Core {
                 let work = ClearWork::clone(work);
                 (promise, by, IntentWork::SetState { work, state: *state })
             }
+            RunOp::TaskInstanceNote {
+                work,
+                note,
+                promise,
+                by,
+                ..
+            } if !is_small(work) => {
+                let (work, note) = (ClearWork::clone(work), note.clone());
+                (promise, by, IntentWork::Note { work, note })
+            }
             _ => return false,
         };
         let Some(draft) = tick.draft(&self.runs, key) else {
@@ -120,6 +131,7 @@ impl Core {
         let (event, extra) = match &work {
             IntentWork::EndRun { state } => ("patch_dag_run", format!("{{\"state\":\"{state}\"}}")),
             IntentWork::SetState { state, .. } => ("patch_task_instance", format!("{{\"new_state\":\"{state}\"}}")),
+            IntentWork::Note { .. } => ("patch_task_instance", "{\"dag_runs\":1}".to_owned()),
             _ => ("clear_task_instances", "{\"dag_runs\":1}".to_owned()),
         };
         let line = audit::run(event, by, &draft.live.context, Some(extra));
@@ -164,7 +176,7 @@ impl Core {
         &mut self,
         tick: &mut Tick,
         key: DagRunKey,
-        intent: Uuid,
+        (intent, user): (Uuid, &str),
         work: &IntentWork,
         from: Progress,
     ) {
@@ -177,6 +189,13 @@ impl Core {
             IntentWork::EndRun { state } => self.end_some(tick, key, *state, from),
             IntentWork::Clear(work) => self.clear_some(tick, key, work, from),
             IntentWork::SetState { work, state } => self.mark_some(tick, key, work, *state, from),
+            IntentWork::Note { work, note } => {
+                let (places, next) = self.some_to_change(tick, key, work, from);
+                if let Some(draft) = tick.draft(&self.runs, key) {
+                    draft.note_all(places, note, user);
+                }
+                next
+            }
             IntentWork::DeleteRuns | IntentWork::DeleteDag => None,
         };
         tick.transitions += 1;
@@ -218,9 +237,26 @@ impl Core {
     }
 
     fn clear_some(&mut self, tick: &mut Tick, key: DagRunKey, work: &ClearWork, from: Progress) -> Option<Progress> {
+        let (places, next) = self.some_to_change(tick, key, work, from);
+        if !places.is_empty() {
+            self.clear(tick, key, places);
+        }
+        next
+    }
+
+    /// The next task instances that are named, and where to go on.
+    fn some_to_change(
+        &self,
+        tick: &mut Tick,
+        key: DagRunKey,
+        work: &ClearWork,
+        from: Progress,
+    ) -> (Vec<Place>, Option<Progress>) {
         // Each makes up to four transitions.
         let most = (self.shared.config.max_transitions_per_step / 4).max(1);
-        let draft = tick.draft(&self.runs, key)?;
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return (Vec::new(), None);
+        };
         let selection = Selection::new(draft.live.version.dag(), work);
         let mut next = from;
         let mut places: Vec<Place> = Vec::new();
@@ -234,10 +270,7 @@ impl Core {
             }
         }
         let is_over = next.at >= draft.state.size();
-        if !places.is_empty() {
-            self.clear(tick, key, places);
-        }
-        (!is_over).then_some(next)
+        (places, (!is_over).then_some(next))
     }
 
     fn mark_some(
@@ -317,6 +350,20 @@ impl Core {
 }
 
 impl Draft {
+    /// Notes something about task instances.
+    pub(crate) fn note_all(&mut self, places: Vec<Place>, note: &str, user: &str) {
+        let key = self.key();
+        self.notes.extend(places.into_iter().map(|(task, map_index)| TiNote {
+            ti: TiKey {
+                run: key,
+                task,
+                map_index,
+            },
+            content: note.to_owned(),
+            user: user.to_owned(),
+        }));
+    }
+
     fn hold(&mut self, intent: Uuid) {
         if !self.meta.held_by.contains(&intent) {
             self.meta.held_by.push(intent);

@@ -56,11 +56,20 @@ impl Core {
                     .push(audit::run("clear_task_instances", by, &context, Some(extra)));
                 self.clear(tick, key, selected);
             }
-            RunOp::CarryOut { intent, work, from, .. } if is_large || !draft.meta.held_by.is_empty() => {
-                self.carry_on(tick, key, *intent, work, *from)
-            }
-            RunOp::CarryOut { intent, work, .. } => {
+            RunOp::CarryOut {
+                intent,
+                work,
+                user,
+                from,
+                ..
+            } if is_large || !draft.meta.held_by.is_empty() => self.carry_on(tick, key, (*intent, user), work, *from),
+            RunOp::CarryOut { intent, work, user, .. } => {
                 draft.intents_done.push(*intent);
+                if let IntentWork::Note { work, note } = &**work {
+                    let selected = Selection::new(draft.live.version.dag(), work).of(draft);
+                    draft.note_all(selected, note, user);
+                    return Ok(());
+                }
                 if let IntentWork::EndRun { state } = &**work {
                     self.step(tick, key, Event::SetRunState { state: *state });
                     return Ok(());
@@ -71,7 +80,10 @@ impl Core {
                     IntentWork::SetState { work, state } => {
                         (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
                     }
-                    IntentWork::EndRun { .. } | IntentWork::DeleteRuns | IntentWork::DeleteDag => (Vec::new(), None),
+                    IntentWork::Note { .. }
+                    | IntentWork::EndRun { .. }
+                    | IntentWork::DeleteRuns
+                    | IntentWork::DeleteDag => (Vec::new(), None),
                 };
                 tick.transitions += 1;
                 match state {

@@ -470,6 +470,10 @@ impl Step<'_> {
     /// an upstream task was cleared meanwhile; Airflow looks at the rule again too.)
     pub(super) fn fall_due(&mut self) {
         for at in self.run.tis.due(self.now) {
+            if self.is_spent() {
+                // The others are due still.
+                break;
+            }
             if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
                 self.input_timed_out(at);
                 continue;

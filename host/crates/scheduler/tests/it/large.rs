@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::dag::{Combine, Expansion, MapSource, MapValues};
 use model::run::DEFAULT_TASK_INSTANCES;
 use model::{DagRunState, MapIndex, TaskId, TaskInstanceState, TiKey};
-use ports::control::{ClearRequest, Control as _, ControlError, SetStateRequest};
+use ports::control::{ClearRequest, Control as _, ControlError, SetNoteRequest, SetStateRequest};
 use ports::executor::TryRequest;
 use ports::query::RunRow;
 use ports::store::{SchedulerStore as _, TickWrite};
@@ -408,6 +408,42 @@ async fn one_end_that_ends_many_and_one_mark_that_clears_them_go_on_in_steps() {
         .handle
         .set_task_instance_state(mark(&run, "work", TaskInstanceState::Success));
     assert!(matches!(nothing.await, Err(ControlError::Conflict(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_note_about_many_goes_on_in_steps() {
+    let rig = builder(works).start().await;
+    rig.deploy(wide("d", 1_000)).await;
+    let run = rig.trigger("d").await;
+    rig.executor.seen(1 + 64).await;
+    let before = rig.store.committed().len();
+    let note = SetNoteRequest {
+        dag_id: run.dag_id.clone(),
+        run_id: run.run_id.clone(),
+        tasks: vec![(TaskId::new("work").unwrap(), None)],
+        groups: Vec::new(),
+        note: "look here".to_owned(),
+        user: "tester".to_owned(),
+    };
+    assert_eq!(rig.handle.set_task_instance_note(note).await.unwrap().len(), 1_000);
+    carried_out(&rig).await;
+    let ticks = rig.store.committed().split_off(before);
+    let notes = ticks.iter().flat_map(|tick| &tick.notes);
+    let noted: std::collections::HashSet<TiKey> = notes.map(|note| note.ti).collect();
+    assert_eq!(noted.len(), 1_000);
+    assert!(ticks.iter().all(|tick| tick.notes.len() <= 100));
+    for id in rig
+        .executor
+        .dispatched
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|of| of.task.task_id.as_str() == "work")
+    {
+        rig.executor.done(id.id);
+    }
+    // It goes on: what waits is admitted.
+    rig.executor.seen(1 + 128).await;
 }
 
 #[tokio::test(start_paused = true)]

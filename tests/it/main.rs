@@ -18,6 +18,7 @@ mod fencing;
 mod harm;
 mod hostile;
 mod human;
+mod large;
 mod mapped;
 mod past;
 mod python_client;

@@ -111,6 +111,8 @@ codes! {
     Conflict = "conflict", CONFLICT;
     /// A run with this id or logical date exists.
     DagRunExists = "dag_run_exists", CONFLICT;
+    /// It would be more task instances than there may be.
+    TooManyTaskInstances = "too_many_task_instances", CONFLICT;
     /// The DAG exists; `PUT` replaces it.
     DagExists = "dag_exists", CONFLICT;
     /// A pool of this name exists.
@@ -328,6 +330,7 @@ impl From<ControlError> for ApiError {
             ControlError::PoolInUse { .. } => Self::new(Code::PoolInUse, text),
             ControlError::DefaultPool => Self::new(Code::DefaultPoolProtected, text),
             ControlError::RunExists(_) => Self::new(Code::DagRunExists, text),
+            ControlError::TooManyTaskInstances(_) => Self::new(Code::TooManyTaskInstances, text),
             ControlError::InvalidParams { .. } => Self::new(Code::InvalidParams, text),
             ControlError::InvalidAnswer { .. } => Self::new(Code::InvalidAnswer, text),
             ControlError::NotAsked(_) => Self::new(Code::HitlDetailNotFound, text),

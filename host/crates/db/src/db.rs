@@ -48,8 +48,7 @@ impl Db {
         statement: Statement,
         read: impl Fn(&Row) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, QueryError> {
-        let rows = self.database.fetch_all(statement).await.map_err(query_error)?;
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(query_error)
+        self.database.read_all(statement, read).await.map_err(query_error)
     }
 
     /// The first row, if any, read by `read`.

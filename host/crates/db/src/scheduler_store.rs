@@ -126,8 +126,8 @@ impl SchedulerStore for Db {
             .map_err(query_error)?;
         let Some(row) = row else { return Ok(None) };
         let (row, context) = dag_run::read_for_recovery(&row).map_err(query_error)?;
-        let rows = tx.fetch_all(task_instance::of_run(key)).await.map_err(query_error)?;
-        let task_instances = rows.iter().map(task_instance::read).collect::<Result<_, _>>();
+        let task_instances = tx.read_all(task_instance::of_run(key), task_instance::read).await;
+        let task_instances = task_instances.map_err(query_error)?;
         let counted = tx.fetch_optional(callback::count(key)).await.map_err(query_error)?;
         let callbacks = counted.map_or(Ok(0), |row| row.columns().int()).map_err(query_error)?;
         Ok(Some(StoredRun {
@@ -135,7 +135,7 @@ impl SchedulerStore for Db {
             callbacks: u32::try_from(callbacks).unwrap_or(u32::MAX),
             row,
             context,
-            task_instances: task_instances.map_err(query_error)?,
+            task_instances,
         }))
     }
 

@@ -68,6 +68,9 @@ pub enum ControlError {
     /// A run with this id or logical date exists already.
     #[error("{0}")]
     RunExists(String),
+    /// It would be more task instances than there may be.
+    #[error("{0}")]
+    TooManyTaskInstances(String),
     /// `conf` or the parameters are not valid; every problem is named.
     #[error("the parameters of the run are not valid: {}", problems.join("; "))]
     InvalidParams {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use model::{DagId, DagRunKey, MapIndex, TaskId, TaskInstanceState, Timestamp};
+use model::{DagId, DagRunKey, DagRunState, MapIndex, TaskId, TaskInstanceState, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -36,6 +36,18 @@ pub enum IntentWork {
         work: ClearWork,
         /// To this.
         state: TaskInstanceState,
+    },
+    /// Note something about task instances of the run.
+    Note {
+        /// Which.
+        work: ClearWork,
+        /// What.
+        note: String,
+    },
+    /// End the run as a person asked for it, who says what its state is then.
+    EndRun {
+        /// `success` or `failed`.
+        state: DagRunState,
     },
     /// Remove what is left of the runs, which exist no more.
     DeleteRuns,

@@ -17,6 +17,15 @@ pub struct Config {
     pub run_mark_delay: Duration,
     /// After this many transitions a tick takes no further work.
     pub max_transitions_per_tick: usize,
+    /// After about this many transitions of one run a step ends, and what is left of it goes on in later ticks. A run with more task
+    /// instances is ended, cleared and marked in several steps.
+    pub max_transitions_per_event: usize,
+    /// How many transitions each of the steps that follow makes; a tick takes one of them, of the runs in turn.
+    pub max_transitions_per_step: usize,
+    /// How many task instances a run may have.
+    pub max_task_instances_per_run: u32,
+    /// How many task instances all active runs may have together.
+    pub max_task_instances: u32,
     /// How many rows of each table a tick removes at the most for an intent that deletes.
     pub purge_rows: u32,
     /// How long the answer to a request that became an intent waits for it to be carried out. It is promised either way.
@@ -52,6 +61,10 @@ impl Config {
             parallelism: None,
             run_mark_delay: Duration::from_millis(500),
             max_transitions_per_tick: 5_000,
+            max_transitions_per_event: 2_000,
+            max_transitions_per_step: 500,
+            max_task_instances_per_run: model::run::DEFAULT_TASK_INSTANCES,
+            max_task_instances: 1_000_000,
             purge_rows: 2_000,
             intent_patience: Duration::from_secs(2),
             run_key_block: 1_000,

@@ -64,6 +64,12 @@ pub(crate) struct Core {
     pub(crate) watch_due: Option<Timestamp>,
     /// Runs with rows that are still to be written.
     pub(crate) lazy: BTreeSet<DagRunKey>,
+    /// Runs with something left to do, see `large`.
+    pub(crate) going: BTreeSet<DagRunKey>,
+    /// The one of them that had the last turn.
+    pub(crate) went: DagRunKey,
+    /// How many task instances the runs in memory have.
+    pub(crate) instances: usize,
     /// What runs have to do with other runs.
     pub(crate) between: Between,
     /// Bounds how many runs are read at a time.
@@ -104,6 +110,9 @@ impl Core {
             marks_due: None,
             watch_due: None,
             lazy: BTreeSet::new(),
+            going: BTreeSet::new(),
+            went: DagRunKey(0),
+            instances: 0,
             between: Between::default(),
             loads: Arc::new(Semaphore::new(LOADS)),
             stored_intents: Vec::new(),
@@ -138,6 +147,10 @@ impl Core {
             self.fall_due(now);
             if self.has_work(now) {
                 self.tick().await;
+                if !self.going.is_empty() {
+                    // A tick that has nothing to write waits for nothing.
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             if self.failing.is_some() && !self.stopping {
@@ -156,6 +169,7 @@ impl Core {
         self.queue.has_hard()
             || !self.dag_ops.is_empty()
             || !self.lazy.is_empty()
+            || (!self.stopping && !self.going.is_empty())
             || (!self.queue.is_empty() && self.executor_stopped)
             || self.soft_deadline().is_some_and(|deadline| deadline <= now)
             || (!self.stopping && self.slots.gate.next_timer().is_some_and(|due| due <= now))

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use model::params::param_lengths;
 use model::run::RunState;
 use ports::store::NewRun;
 
@@ -16,11 +15,16 @@ use crate::version::Version;
 
 impl Core {
     /// The draft of a new run.
-    pub(crate) fn create_run(&mut self, tick: &mut Tick, new: NewRun, version: &Arc<Version>, by: &Asker) {
+    pub(crate) fn create_run(
+        &mut self,
+        tick: &mut Tick,
+        new: NewRun,
+        state: RunState,
+        version: &Arc<Version>,
+        by: &Asker,
+    ) {
         let context = Arc::clone(&new.context);
-        let dag = Arc::clone(version.dag());
-        let lengths = param_lengths(&dag, &context.params);
-        let state = RunState::with_params(context.key, dag, context.run_after, new.queued_at, &lengths);
+        tick.grown = tick.grown.saturating_add(state.size());
         let at_once = new.queued_at >= context.run_after;
         let live = LiveRun::new(Arc::clone(&context), Arc::clone(version), state.state());
         let mut draft = Draft::new(live, state, new);

@@ -1,9 +1,11 @@
 //! What arrives at the loop. Everything comes through one channel; nothing here decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::human::Answer;
+use model::run::RunState;
 use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, TaskIndex, TaskInstanceState, Timestamp};
 use ports::callback::CallbackChange;
 use ports::control::{ControlError, NewPool, PoolPatch};
@@ -18,7 +20,9 @@ use uuid::Uuid;
 use crate::asker::Asker;
 use crate::between::{BetweenMessage, Resolution, Triggered};
 use crate::callback::flight::About;
+use crate::large::Progress;
 use crate::past::FoundBefore;
+use crate::run::Place;
 use crate::version::Version;
 
 /// Where an answer goes, once what it says is committed.
@@ -69,6 +73,9 @@ pub(crate) enum Message {
 /// A run as it was stored, with its version.
 pub(crate) struct LoadedRun {
     pub(crate) stored: StoredRun,
+    pub(crate) state: RunState,
+    /// Rows that are not there, and may be written later.
+    pub(crate) lazy: BTreeSet<Place>,
     pub(crate) version: Arc<Version>,
 }
 
@@ -129,6 +136,7 @@ pub(crate) enum PoolOp {
 /// A new run, complete but for its state.
 pub(crate) struct NewRunOp {
     pub(crate) new: NewRun,
+    pub(crate) state: RunState,
     pub(crate) version: Arc<Version>,
     pub(crate) by: Asker,
     pub(crate) reply: Reply<RunRow>,
@@ -139,23 +147,31 @@ pub(crate) enum RunOp {
     /// Clears what fits when its turn comes: there may be other instances by then than whoever asked has seen.
     Clear {
         work: Arc<ClearWork>,
+        /// Names the intent that it becomes where the run is large.
+        promise: Uuid,
         by: Asker,
         reply: Reply<()>,
     },
-    /// Clears, or sets, what an intent says; the run counts as dealt with.
+    /// Clears, sets or ends what an intent says, or some of it where the run is large. With the last of it the run counts as dealt with.
     CarryOut {
         intent: Uuid,
         work: Arc<IntentWork>,
-        reply: Reply<()>,
+        /// Who asked for it.
+        user: String,
+        from: Progress,
+        /// Where to go on; none where nothing is left.
+        reply: Reply<Option<Progress>>,
     },
     SetState {
         state: DagRunState,
+        promise: Uuid,
         by: Asker,
         reply: Reply<()>,
     },
     SetTaskInstanceState {
         work: Arc<ClearWork>,
         state: TaskInstanceState,
+        promise: Uuid,
         by: Asker,
         reply: Reply<()>,
     },
@@ -177,6 +193,7 @@ pub(crate) enum RunOp {
     TaskInstanceNote {
         work: Arc<ClearWork>,
         note: String,
+        promise: Uuid,
         by: Asker,
         reply: Reply<()>,
     },
@@ -189,14 +206,20 @@ pub(crate) enum RunOp {
 impl RunOp {
     /// Answers that it cannot be done.
     pub(crate) fn refuse(self, error: ControlError) {
+        if let Self::CarryOut { reply, .. } = self {
+            let _ = reply.send(Err(error));
+            return;
+        }
         let (Self::Clear { reply, .. }
-        | Self::CarryOut { reply, .. }
         | Self::SetState { reply, .. }
         | Self::SetTaskInstanceState { reply, .. }
         | Self::Respond { reply, .. }
         | Self::Note { reply, .. }
         | Self::TaskInstanceNote { reply, .. }
-        | Self::Delete { reply, .. }) = self;
+        | Self::Delete { reply, .. }) = self
+        else {
+            return;
+        };
         let _ = reply.send(Err(error));
     }
 }

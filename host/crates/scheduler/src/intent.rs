@@ -16,12 +16,15 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::inbox::{DagOp, Message, Reply, RunOp};
+use crate::large::Progress;
 use crate::shared::{Name, Shared, query_failed};
 
 /// What the steps that wait for a tick may weigh together: that much is the most that a tick has to do for intents.
 pub(crate) const STEPS: usize = 16;
 /// What a step weighs that changes a run.
 const CLEAR: u32 = 1;
+/// What a step weighs that goes on with a large run.
+const LARGE: u32 = 8;
 /// What a step weighs that removes rows.
 const PURGE: u32 = 8;
 
@@ -79,7 +82,9 @@ impl Drop for Carried {
 
 async fn carry_out(shared: &Shared, intent: &Intent) -> Result<(), ControlError> {
     match &intent.work {
-        IntentWork::Clear(_) | IntentWork::SetState { .. } => each_run(shared, intent).await?,
+        IntentWork::Clear(_) | IntentWork::SetState { .. } | IntentWork::Note { .. } | IntentWork::EndRun { .. } => {
+            each_run(shared, intent).await?
+        }
         IntentWork::DeleteRuns => {
             for runs in intent.runs.chunks(RUNS_A_STEP) {
                 purge(shared, runs).await?;
@@ -110,16 +115,27 @@ async fn each_run(shared: &Shared, intent: &Intent) -> Result<(), ControlError> 
 }
 
 async fn one_run(shared: &Shared, intent: &Intent, run: DagRunKey, work: &Arc<IntentWork>) -> Result<(), ControlError> {
-    let cleared = ask(shared, CLEAR, |reply| {
-        let op = RunOp::CarryOut {
-            intent: intent.id,
-            work: Arc::clone(work),
-            reply,
-        };
-        Message::Run(run, op)
-    })
-    .await;
-    match cleared {
+    let _turn = shared.names.lock(Name::Run(run)).await;
+    let (mut from, mut weight) = (Progress::default(), CLEAR);
+    let changed = loop {
+        let changed = ask(shared, weight, |reply| {
+            let op = RunOp::CarryOut {
+                intent: intent.id,
+                work: Arc::clone(work),
+                user: intent.user.clone(),
+                from,
+                reply,
+            };
+            Message::Run(run, op)
+        })
+        .await;
+        match changed {
+            Ok(Some(next)) => (from, weight) = (next, LARGE),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    match changed {
         Err(ControlError::Stopping) => Err(ControlError::Stopping),
         // It was deleted meanwhile.
         Ok(()) | Err(ControlError::Conflict(_) | ControlError::DagNotFound(_)) => Ok(()),

@@ -29,6 +29,7 @@ mod human;
 mod inbox;
 mod intent;
 mod keys;
+mod large;
 mod lease;
 mod ledger;
 mod live;

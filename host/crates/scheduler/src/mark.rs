@@ -2,7 +2,7 @@
 
 use model::dag::TaskRole;
 use model::run::Event;
-use model::{DagRunKey, TaskIndex, TaskInstanceState};
+use model::{Dag, DagRunKey, TaskIndex, TaskInstanceState};
 use ports::control::ControlError;
 use ports::intent::ClearWork;
 
@@ -22,9 +22,7 @@ pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) 
         .map(|(task, map_index, ti)| ((task, map_index), ti.state))
         .collect();
     if named.is_empty() {
-        return Err(ControlError::TaskInstanceNotFound(
-            "the run has no such task instance".to_owned(),
-        ));
+        return Err(unknown());
     }
     let places = named
         .into_iter()
@@ -34,9 +32,7 @@ pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) 
         .map(|(place, _)| place)
         .collect();
     if places.is_empty() {
-        return Err(ControlError::Conflict(format!(
-            "there is nothing to change: the state is `{state}` already, or the task instance was removed"
-        )));
+        return Err(nothing_to_change(state));
     }
     let mut depths: Vec<Option<usize>> = vec![None; dag.tasks.len()];
     let mut depth = |task: TaskIndex| {
@@ -46,6 +42,55 @@ pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) 
     };
     places.sort_by_cached_key(|(task, map_index)| (depth(*task), *task, *map_index));
     Ok(places)
+}
+
+/// Refuses what [`select`] does, without a look at more than it takes.
+pub(crate) fn check(draft: &Draft, work: &ClearWork, state: TaskInstanceState) -> Result<(), ControlError> {
+    let selection = Selection::new(draft.live.version.dag(), work);
+    let mut named = draft
+        .state
+        .tis()
+        .filter(|(task, map_index, ti)| selection.contains(*task, *map_index, ti.state))
+        .map(|(.., ti)| ti.state)
+        .peekable();
+    if named.peek().is_none() {
+        return Err(unknown());
+    }
+    match named.any(|now| now != state && now != TaskInstanceState::Removed) {
+        true => Ok(()),
+        false => Err(nothing_to_change(state)),
+    }
+}
+
+/// All tasks, those after which others come before them.
+pub(crate) fn upstream_first(dag: &Dag) -> Vec<TaskIndex> {
+    let mut waits_for: Vec<usize> = dag.tasks.iter().map(|task| task.upstream.len()).collect();
+    let tasks = (0..dag.tasks.len()).filter_map(|at| u32::try_from(at).ok());
+    let first = |task: &TaskIndex| waits_for.get(task.at()) == Some(&0);
+    let mut order: Vec<TaskIndex> = tasks.map(TaskIndex).filter(first).collect();
+    let mut at = 0;
+    while let Some(task) = order.get(at).copied() {
+        at += 1;
+        for follower in dag.task(task).into_iter().flat_map(|task| &task.downstream) {
+            if let Some(left) = waits_for.get_mut(follower.at()) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    order.push(*follower);
+                }
+            }
+        }
+    }
+    order
+}
+
+fn unknown() -> ControlError {
+    ControlError::TaskInstanceNotFound("the run has no such task instance".to_owned())
+}
+
+fn nothing_to_change(state: TaskInstanceState) -> ControlError {
+    ControlError::Conflict(format!(
+        "there is nothing to change: the state is `{state}` already, or the task instance was removed"
+    ))
 }
 
 /// What the audit log says of it.

@@ -27,7 +27,12 @@ impl Core {
         if let RunOp::Respond { task, map_index, .. } = op {
             human::check_waits(draft, (*task, *map_index))?;
         }
+        let is_large = draft.state.size() > self.shared.config.max_transitions_per_event && !draft.new_run;
         let to_mark = match op {
+            RunOp::SetTaskInstanceState { work, state, .. } if is_large => {
+                mark::check(draft, work, *state)?;
+                Vec::new()
+            }
             RunOp::SetTaskInstanceState { work, state, .. } => mark::select(draft, work, *state)?,
             _ => Vec::new(),
         };
@@ -36,6 +41,12 @@ impl Core {
             draft.run_changed = true;
         }
         let context = Arc::clone(&draft.live.context);
+        if is_large && self.promise(tick, key, op) {
+            return Ok(());
+        }
+        let Some(draft) = tick.draft(&self.runs, key) else {
+            return Ok(());
+        };
         match op {
             RunOp::Clear { work, by, .. } => {
                 let selected = Selection::new(draft.live.version.dag(), work).to_clear(draft);
@@ -45,15 +56,34 @@ impl Core {
                     .push(audit::run("clear_task_instances", by, &context, Some(extra)));
                 self.clear(tick, key, selected);
             }
-            RunOp::CarryOut { intent, work, .. } => {
+            RunOp::CarryOut {
+                intent,
+                work,
+                user,
+                from,
+                ..
+            } if is_large || !draft.meta.held_by.is_empty() => self.carry_on(tick, key, (*intent, user), work, *from),
+            RunOp::CarryOut { intent, work, user, .. } => {
                 draft.intents_done.push(*intent);
+                if let IntentWork::Note { work, note } = &**work {
+                    let selected = Selection::new(draft.live.version.dag(), work).of(draft);
+                    draft.note_all(selected, note, user);
+                    return Ok(());
+                }
+                if let IntentWork::EndRun { state } = &**work {
+                    self.step(tick, key, Event::SetRunState { state: *state });
+                    return Ok(());
+                }
                 let (selected, state) = match &**work {
                     IntentWork::Clear(work) => (Selection::new(draft.live.version.dag(), work).to_clear(draft), None),
                     // Where there is nothing to set, nothing is done.
                     IntentWork::SetState { work, state } => {
                         (mark::select(draft, work, *state).unwrap_or_default(), Some(*state))
                     }
-                    IntentWork::DeleteRuns | IntentWork::DeleteDag => (Vec::new(), None),
+                    IntentWork::Note { .. }
+                    | IntentWork::EndRun { .. }
+                    | IntentWork::DeleteRuns
+                    | IntentWork::DeleteDag => (Vec::new(), None),
                 };
                 tick.transitions += 1;
                 match state {
@@ -142,7 +172,7 @@ impl Core {
         Ok(())
     }
 
-    fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
+    pub(crate) fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
@@ -154,13 +184,15 @@ impl Core {
     }
 
     fn delete_run(&mut self, tick: &mut Tick, key: DagRunKey) {
-        self.step(
-            tick,
-            key,
-            Event::SetRunState {
-                state: DagRunState::Failed,
-            },
-        );
+        if !self.abandon_if_large(tick, key) {
+            self.step(
+                tick,
+                key,
+                Event::SetRunState {
+                    state: DagRunState::Failed,
+                },
+            );
+        }
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };

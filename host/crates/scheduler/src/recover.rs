@@ -1,7 +1,7 @@
 //! Runs that come from the database: all active ones at start, ended ones when something is asked of them, and those that
 //! are set aside.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use model::params::param_lengths;
@@ -10,7 +10,7 @@ use model::{DagRunKey, DagRunState, TaskInstanceState, Timestamp};
 use ports::control::ControlError;
 use ports::intent::IntentWork;
 use ports::query::QueryError;
-use ports::store::{RunWrite, TiWrite, TickWrite};
+use ports::store::{RunWrite, StoredRun, TiWrite, TickWrite};
 use uuid::Uuid;
 
 use crate::core::Core;
@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outcome::Details;
 use crate::run::{Meta, Place, Run, hidden_failures};
 use crate::shared::{KnownDag, Shared, query_failed};
+use crate::version::Version;
 
 impl Core {
     /// Takes over all that is stored. Dispatches of the last process are lost: those that no executor had acknowledged are
@@ -67,7 +68,12 @@ impl Core {
 
     /// Takes a stored run into memory.
     pub(crate) fn adopt(&mut self, loaded: LoadedRun, now: Timestamp) {
-        let LoadedRun { stored, version } = loaded;
+        let LoadedRun {
+            stored,
+            mut state,
+            lazy,
+            version,
+        } = loaded;
         let key = stored.context.key;
         let row = &stored.row;
         let mut details = HashMap::new();
@@ -101,39 +107,23 @@ impl Core {
             // Nobody knows.
             noted: true,
             callbacks: stored.callbacks,
+            held_by: self.holders_of(key, &state),
         };
-        let stored_rows = stored.task_instances.len();
-        let snapshot = RunSnapshot {
-            run_after: row.run_after,
-            state: row.state,
-            queued_at: row.queued_at,
-            start_date: row.start_date,
-            end_date: row.end_date,
-            param_lengths: param_lengths(version.dag(), &stored.context.params),
-            task_instances: stored.task_instances.iter().map(snapshot).collect(),
-        };
-        let state = RunState::restore(key, Arc::clone(version.dag()), snapshot);
-        let mut run = Run {
+        if !meta.held_by.is_empty() {
+            state.hold();
+        }
+        let run = Run {
             live: LiveRun::new(stored.context, version, state.state()),
             state,
             meta,
             details,
-            lazy: Default::default(),
+            lazy,
+            unlisted: 0..0,
         };
-        if stored_rows < run.state.tis().count() {
-            let known: std::collections::HashSet<Place> = stored
-                .task_instances
-                .iter()
-                .map(|ti| (ti.key.task, ti.key.map_index))
-                .collect();
-            run.lazy = run
-                .state
-                .tis()
-                .map(|(task, map_index, _)| (task, map_index))
-                .filter(|place| !known.contains(place))
-                .collect();
+        if !run.lazy.is_empty() {
             self.lazy.insert(key);
         }
+        self.instances = self.instances.saturating_add(run.state.size());
         if !run.state.state().is_finished() {
             self.shared.active_mut().insert(Arc::clone(&run.live));
         }
@@ -237,6 +227,7 @@ impl Core {
             }
         }
         // A run that is new does not exist at all.
+        self.forget_instances(key);
         let Some(run) = self.runs.remove(&key) else { return };
         Metrics::count(&self.shared.metrics.runs_set_aside);
         let context = &run.live.context;
@@ -279,8 +270,45 @@ async fn read_run(shared: &Shared, key: DagRunKey) -> Result<Option<Box<LoadedRu
     let Some(stored) = shared.store.load_run(key).await? else {
         return Ok(None);
     };
-    let version = shared.version(stored.version).await?;
-    Ok(version.map(|version| Box::new(LoadedRun { stored, version })))
+    let Some(version) = shared.version(stored.version).await? else {
+        return Ok(None);
+    };
+    let is_large = stored.task_instances.len() > shared.config.max_transitions_per_event;
+    let restore = move || Box::new(restored(key, stored, version));
+    let loaded = match is_large {
+        true => tokio::task::spawn_blocking(restore).await,
+        false => return Ok(Some(restore())),
+    };
+    let loaded = loaded.map_err(|error| QueryError::Internal(Box::new(error)))?;
+    Ok(Some(loaded))
+}
+
+/// A run made of its rows. It takes as long as the run is large, so the loop does not.
+fn restored(key: DagRunKey, stored: StoredRun, version: Arc<Version>) -> LoadedRun {
+    let row = &stored.row;
+    let snapshot = RunSnapshot {
+        run_after: row.run_after,
+        state: row.state,
+        queued_at: row.queued_at,
+        start_date: row.start_date,
+        end_date: row.end_date,
+        param_lengths: param_lengths(version.dag(), &stored.context.params),
+        task_instances: stored.task_instances.iter().map(snapshot).collect(),
+    };
+    let state = RunState::restore(key, Arc::clone(version.dag()), snapshot);
+    let mut lazy = BTreeSet::new();
+    if stored.task_instances.len() < state.size() {
+        let rows = stored.task_instances.iter();
+        let known: HashSet<Place> = rows.map(|ti| (ti.key.task, ti.key.map_index)).collect();
+        let all = state.tis().map(|(task, map_index, _)| (task, map_index));
+        lazy.extend(all.filter(|place| !known.contains(place)));
+    }
+    LoadedRun {
+        stored,
+        state,
+        lazy,
+        version,
+    }
 }
 
 fn details_of(ti: &TiWrite) -> Details {

@@ -1,7 +1,7 @@
 //! After the commit: drafts replace their runs, and effects are released — first what running tries may ask for, then
 //! dispatches and cancels, then answers and events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::callback::CallbackState;
@@ -13,10 +13,12 @@ use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
 use ports::query::{PoolRow, RunRow};
 use ports::store::{DagWrite, PoolWrite};
+use uuid::Uuid;
 
 use crate::core::Core;
 use crate::inbox::{DagOp, Item, RunOp};
 use crate::intent;
+use crate::large::Progress;
 use crate::live::LiveTry;
 use crate::metrics::Metrics;
 use crate::run::{Draft, Place, Run};
@@ -79,7 +81,7 @@ impl Core {
             self.executor.dispatch(request);
         }
         for applied in tick.items {
-            self.answer(applied, &mut rows);
+            self.answer(applied, &mut rows, &tick.progress);
         }
         self.publish_room();
         self.shared.condition().heartbeat = Some(self.shared.clock.now());
@@ -299,8 +301,8 @@ impl Core {
             }
         }
 
-        if let Some(rest) = &draft.rest {
-            intent::carry(&self.shared, Arc::clone(rest));
+        for intent in draft.rest.iter().chain(&draft.promised) {
+            intent::carry(&self.shared, Arc::clone(intent));
         }
         if !draft.callbacks.is_empty() && !draft.deleted {
             self.shared.flights.changed.notify_one();
@@ -336,6 +338,7 @@ impl Core {
             self.between.forget_run(key, parent.as_deref());
         }
         if done {
+            self.forget_instances(key);
             self.runs.remove(&key);
             self.lazy.remove(&key);
             self.timers.set(key, None);
@@ -373,6 +376,7 @@ impl Core {
     /// The draft becomes the run. Answers whether memory is done with the run.
     fn replace(&mut self, draft: Draft) -> bool {
         let key = draft.key();
+        let size_before = self.runs.get(&key).map_or(0, |run| run.state.size());
         let Draft {
             live,
             state,
@@ -380,6 +384,7 @@ impl Core {
             details,
             lazy,
             lazy_done,
+            unlisted,
             ..
         } = draft;
         let run = self.runs.entry(key).or_insert_with(|| Run {
@@ -388,8 +393,11 @@ impl Core {
             meta: meta.clone(),
             details: Default::default(),
             lazy: Default::default(),
+            unlisted: 0..0,
         });
+        self.instances = (self.instances + state.size()).saturating_sub(size_before);
         run.state = state;
+        run.unlisted = unlisted;
         run.meta = meta;
         for (place, details) in details {
             let goes_on = run.state.ti(place.0, place.1).is_some_and(|ti| !ti.state.is_finished());
@@ -406,16 +414,27 @@ impl Core {
                 run.lazy.remove(&place);
             }
         }
-        if run.lazy.is_empty() {
+        if run.lazy.is_empty() && run.unlisted.is_empty() {
             self.lazy.remove(&key);
         } else {
             self.lazy.insert(key);
         }
         self.timers.set(key, run.state.next_timer());
-        run.state.state().is_finished() && run.lazy.is_empty()
+        if run.state.has_more() {
+            self.going.insert(key);
+        } else {
+            self.going.remove(&key);
+        }
+        let is_written = run.lazy.is_empty() && run.unlisted.is_empty();
+        run.state.state().is_finished() && is_written && run.meta.held_by.is_empty()
     }
 
-    fn answer(&self, applied: Applied, rows: &mut Vec<(DagRunKey, RunRow)>) {
+    fn answer(
+        &self,
+        applied: Applied,
+        rows: &mut Vec<(DagRunKey, RunRow)>,
+        progress: &HashMap<(DagRunKey, Uuid), Progress>,
+    ) {
         if let Some(error) = applied.refused {
             return applied.item.refuse(error);
         }
@@ -427,9 +446,11 @@ impl Core {
                     .ok_or_else(|| ControlError::Internal("the new run was not committed".into()));
                 let _ = op.reply.send(answer);
             }
+            Item::Op(RunOp::CarryOut { intent, reply, .. }) => {
+                let _ = reply.send(Ok(progress.get(&(applied.key, intent)).copied()));
+            }
             Item::Op(
                 RunOp::Clear { reply, .. }
-                | RunOp::CarryOut { reply, .. }
                 | RunOp::SetState { reply, .. }
                 | RunOp::SetTaskInstanceState { reply, .. }
                 | RunOp::Respond { reply, .. }
@@ -460,18 +481,11 @@ fn collect_events(draft: &Draft, now: model::Timestamp, events: &mut Vec<RunEven
     let context = &draft.live.context;
     let dag = draft.live.version.dag();
     // Thousands of tasks that become ready at once are no news.
-    if draft.lazy.len() > SCHEDULED {
+    if draft.state.size().saturating_sub(draft.size_before) > SCHEDULED {
         let mut instances: BTreeMap<TaskIndex, usize> = BTreeMap::new();
-        for (task, map_index) in &draft.lazy {
+        for (task, map_index, _) in (draft.size_before..draft.state.size()).filter_map(|at| draft.state.at(at)) {
             if map_index.0 >= 0 {
-                instances.entry(*task).or_default();
-            }
-        }
-        for (task, map_index, _) in draft.state.tis() {
-            if map_index.0 >= 0
-                && let Some(count) = instances.get_mut(&task)
-            {
-                *count += 1;
+                instances.entry(task).or_insert_with(|| draft.state.count_of(task));
             }
         }
         events.extend(instances.into_iter().filter_map(|(task, instances)| {

@@ -14,6 +14,8 @@ use crate::write::{Owner, Write};
 /// How many rows that may wait a tick writes for one run: a large run must not make the others wait for rows that nobody needs yet, and
 /// most are overtaken by what happens to their task instances next.
 const LAZY_ROWS: usize = 64;
+/// How many rows are looked at for that.
+const LOOKS: usize = 4_096;
 /// The same for a new run: whoever started it looks at its task instances next.
 const NEW_ROWS: usize = 1_000;
 
@@ -113,6 +115,7 @@ impl Draft {
             dag_id: self.live.context.dag_id.clone(),
             reason: reason.clone(),
         }));
+        rows.intents.extend(self.promised.iter().cloned());
         let done = self.intents_done.drain(..);
         rows.intent_runs_done.extend(done.map(|intent| (intent, key)));
         self.changed.sort_unstable();
@@ -124,6 +127,7 @@ impl Draft {
         // One row a task instance: some databases refuse to write a row twice in one statement.
         let mut places = self.changed.clone();
         places.extend(self.lazy_done.iter().copied().filter(|place| self.waits(*place)));
+        places.extend(&self.listed);
         places.sort_unstable();
         places.dedup();
         rows.task_instances.reserve(places.len());
@@ -151,6 +155,32 @@ impl Draft {
     fn collect_lazy(&mut self, base: Option<&Run>, room: &mut usize) {
         let most = if self.new_run { NEW_ROWS } else { LAZY_ROWS };
         let mut left = most.min(*room);
+        let looks = self.unlisted.len().min(LOOKS);
+        for at in self.unlisted.by_ref().take(looks) {
+            let Some((task, map_index, ti)) = self.state.at(at) else {
+                continue;
+            };
+            // What was overtaken is among the changed rows, now or before.
+            if matches!(ti.state, TaskInstanceState::NoStatus | TaskInstanceState::Scheduled) {
+                self.listed.push((task, map_index));
+                left = left.saturating_sub(1);
+                *room = room.saturating_sub(1);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        // What is scheduled and comes later anyway.
+        let comes = |place: &Place| {
+            self.state
+                .place_of(place.0, place.1)
+                .is_some_and(|at| self.unlisted.contains(&at))
+        };
+        if !self.unlisted.is_empty() {
+            let mut lazy = std::mem::take(&mut self.lazy);
+            lazy.retain(|place| !comes(place));
+            self.lazy = lazy;
+        }
         let old = base.into_iter().flat_map(|run| run.lazy.iter().copied());
         for place in old.chain(self.lazy.iter().copied()) {
             // What was overtaken is among the changed rows, now or before, and costs nothing here.

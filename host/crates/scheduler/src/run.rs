@@ -1,6 +1,7 @@
 //! An active run in memory, and the draft that a tick works on. A draft replaces its run only after the commit.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::run::RunState;
@@ -18,6 +19,9 @@ use crate::outcome::Details;
 /// A task instance within its run.
 pub(crate) type Place = (TaskIndex, MapIndex);
 
+/// Of a new run with more task instances the rows that may wait are not kept one by one.
+const FEW: usize = 1_000;
+
 /// What is stored of a run beside its task instances.
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
@@ -31,6 +35,8 @@ pub(crate) struct Meta {
     pub(crate) noted: bool,
     /// How many callbacks have become due.
     pub(crate) callbacks: u32,
+    /// Intents that do something to the run in several steps, and hold it meanwhile.
+    pub(crate) held_by: Vec<Uuid>,
 }
 
 /// An active run, as it is committed.
@@ -42,6 +48,8 @@ pub(crate) struct Run {
     pub(crate) details: HashMap<Place, Details>,
     /// Rows that may be written later: a crash loses nothing by them.
     pub(crate) lazy: BTreeSet<Place>,
+    /// The same, for places in its table: those of a large run are looked at one after another.
+    pub(crate) unlisted: Range<usize>,
 }
 
 impl Run {
@@ -76,6 +84,8 @@ pub(crate) struct Draft {
     pub(crate) deleted: bool,
     /// What removes the rows of the run once it is deleted.
     pub(crate) rest: Option<Arc<Intent>>,
+    /// What is done to the run in several steps from now on.
+    pub(crate) promised: Vec<Arc<Intent>>,
     /// Intents that have dealt with the run.
     pub(crate) intents_done: Vec<Uuid>,
     /// Rows that this tick must write.
@@ -84,6 +94,12 @@ pub(crate) struct Draft {
     pub(crate) lazy: Vec<Place>,
     /// Rows of `Run::lazy` and `lazy` that this tick writes, or that were written since.
     pub(crate) lazy_done: Vec<Place>,
+    /// See `Run::unlisted`.
+    pub(crate) unlisted: Range<usize>,
+    /// Rows of `unlisted` that this tick writes.
+    pub(crate) listed: Vec<Place>,
+    /// How many task instances there were.
+    pub(crate) size_before: usize,
     /// Rows under map indexes that are replaced.
     pub(crate) renumbered: Vec<TiKey>,
     pub(crate) tries: Vec<TiWrite>,
@@ -112,7 +128,11 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn of(run: &Run) -> Self {
-        Self::with(Arc::clone(&run.live), run.state.clone(), run.meta.clone())
+        Self {
+            unlisted: run.unlisted.clone(),
+            size_before: run.state.size(),
+            ..Self::with(Arc::clone(&run.live), run.state.clone(), run.meta.clone())
+        }
     }
 
     pub(crate) fn new(live: Arc<LiveRun>, state: RunState, new: NewRun) -> Self {
@@ -125,12 +145,19 @@ impl Draft {
             set_aside: None,
             noted: false,
             callbacks: 0,
+            held_by: Vec::new(),
         };
-        let lazy = state.tis().map(|(task, map_index, _)| (task, map_index)).collect();
+        let few = state.size() <= FEW;
+        let all = state
+            .tis()
+            .filter(|_| few)
+            .map(|(task, map_index, _)| (task, map_index));
+        let lazy = all.collect();
         Self {
             new: Some(new),
             new_run: true,
             lazy,
+            unlisted: if few { 0..0 } else { 0..state.size() },
             ..Self::with(live, state, meta)
         }
     }
@@ -148,10 +175,14 @@ impl Draft {
             new_note: false,
             deleted: false,
             rest: None,
+            promised: Vec::new(),
             intents_done: Vec::new(),
             changed: Vec::new(),
             lazy: Vec::new(),
             lazy_done: Vec::new(),
+            unlisted: 0..0,
+            listed: Vec::new(),
+            size_before: 0,
             renumbered: Vec::new(),
             tries: Vec::new(),
             xcom_deletes: Vec::new(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use model::{Clock, DagId, RunId, Timestamp};
+use model::{Clock, DagId, DagRunKey, RunId, Timestamp};
 use ports::control::{ControlError, Room, RunEvent};
 use ports::query::QueryError;
 use ports::store::{Lease, SchedulerStore};
@@ -36,6 +36,8 @@ pub(crate) enum Name {
     RunId(DagId, RunId),
     LogicalDate(DagId, Timestamp),
     Dag(DagId),
+    /// What is done to a run in several steps takes turns.
+    Run(DagRunKey),
 }
 
 /// A DAG as the handle knows it: what is committed.

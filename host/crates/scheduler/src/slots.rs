@@ -104,6 +104,7 @@ impl Slots {
             DagRunState::Running => self.gate.running(key, dag_id, run_after),
             DagRunState::Success | DagRunState::Failed => {}
         }
+        self.hold_run(key, run.state.is_held());
         for (task, map_index, _) in run.state.dispatched() {
             if let Some(definition) = run.live.version.dag().task(task) {
                 let ti = TiKey {
@@ -136,6 +137,11 @@ impl Slots {
         }
     }
 
+    /// Nothing of a run is admitted while it is held.
+    pub(crate) fn hold_run(&mut self, key: DagRunKey, held: bool) {
+        self.capacity.hold_run(key, held);
+    }
+
     /// A new run waits until it is due.
     pub(crate) fn run_created(&mut self, context: &RunContext, due: Timestamp) {
         self.gate.queue(context.key, &context.dag_id, due);
@@ -158,6 +164,7 @@ impl Slots {
     pub(crate) fn run_gone(&mut self, key: DagRunKey) {
         self.gate.remove(key);
         self.ready.remove_run(key);
+        self.capacity.hold_run(key, false);
     }
 
     /// A task instance waits for capacity.

@@ -12,10 +12,12 @@ use ports::executor::{TryId, TryReport};
 use ports::intent::IntentWrite;
 use ports::payload::XcomValue;
 use ports::store::{DagWrite, HeartbeatWrite, PoolWrite, XcomWrite};
+use uuid::Uuid;
 
 use crate::core::Core;
 use crate::dags::DagEntry;
 use crate::inbox::{DagOp, Item, NewRunOp};
+use crate::large::Progress;
 use crate::metrics::Metrics;
 use crate::outcome::{self, Details};
 use crate::past::GivesWay;
@@ -58,6 +60,10 @@ pub(crate) struct Tick {
     pub(crate) transitions: usize,
     /// Runs that failed, other than by somebody's hand.
     pub(crate) failed: Vec<DagRunKey>,
+    /// How many task instances there are that were not there before.
+    pub(crate) grown: usize,
+    /// How far intents are that have not done all with a run.
+    pub(crate) progress: HashMap<(DagRunKey, Uuid), Progress>,
     /// Runs of which each is written only with the other.
     pub(crate) ties: Vec<(DagRunKey, DagRunKey)>,
 }
@@ -72,6 +78,8 @@ impl Tick {
             dag_changes: Vec::new(),
             transitions: 0,
             failed: Vec::new(),
+            grown: 0,
+            progress: HashMap::new(),
             ties: Vec::new(),
         }
     }
@@ -116,6 +124,7 @@ impl Core {
             taken += 1;
             self.apply(&mut tick, key, item);
         }
+        self.go_on(&mut tick);
         if !tick.failed.is_empty() {
             self.pause_failing(&mut tick);
         }
@@ -337,7 +346,8 @@ impl Core {
         if self.dags.get(&context.dag_id).is_none() {
             return Err(ControlError::DagNotFound(context.dag_id.clone()));
         }
-        self.create_run(tick, op.new.clone(), &op.version, &op.by);
+        self.check_room(tick, op.state.size())?;
+        self.create_run(tick, op.new.clone(), op.state.clone(), &op.version, &op.by);
         Ok(())
     }
 
@@ -488,13 +498,32 @@ impl Core {
 
     /// Applies an event to the draft of a run and notes what follows from it.
     pub(crate) fn step(&mut self, tick: &mut Tick, key: DagRunKey, event: Event) {
+        let most = match event {
+            // A run that is too large for it has been promised the event, see `large`.
+            Event::SetRunState { .. } | Event::SetTaskInstanceState { .. } => usize::MAX,
+            _ => self.shared.config.max_transitions_per_event,
+        };
+        self.step_within(tick, key, event, most);
+    }
+
+    /// The same, with about so many transitions.
+    pub(crate) fn step_within(&mut self, tick: &mut Tick, key: DagRunKey, event: Event, most: usize) {
         let now = tick.now;
+        let room = self.room(tick);
+        let per_run = self.shared.config.max_task_instances_per_run;
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
         let by_hand = matches!(event, Event::SetRunState { .. });
         let resolved = matches!(event, Event::Resolved { .. });
-        let transitions = model::run::advance(&mut draft.state, event, now);
+        let (size, was_held) = (draft.state.size(), draft.state.is_held());
+        let limit = u32::try_from(size.saturating_add(room)).unwrap_or(u32::MAX);
+        draft.state.set_limit(limit.min(per_run));
+        let transitions = model::run::advance_within(&mut draft.state, event, now, most);
+        let grown = draft.state.size().saturating_sub(size);
+        if was_held != draft.state.is_held() {
+            self.slots.hold_run(key, !was_held);
+        }
         let count = transitions.len();
         let waited = draft.undeferred.len();
         let base = self.runs.get(&key);
@@ -514,6 +543,7 @@ impl Core {
             true => Vec::new(),
         };
         tick.transitions += count;
+        tick.grown = tick.grown.saturating_add(grown);
         if failed && !by_hand {
             tick.failed.push(key);
         }

@@ -1,6 +1,6 @@
 //! What the transitions of a step mean for a draft: rows to write, slots taken and freed, dispatches and cancels to send.
 
-use model::run::Transition;
+use model::run::{TooMany, Transition};
 use model::{Cause, DispatchNumber, TaskInstanceState, Timestamp, TryNumber};
 use ports::store::TiWrite;
 
@@ -8,6 +8,9 @@ use crate::between;
 use crate::outcome::Details;
 use crate::run::{Dispatch, Draft, Place, Run, may_wait};
 use crate::slots::Slots;
+
+/// The code of what is more task instances than there may be.
+const TOO_MANY: &str = "too_many_task_instances";
 
 impl Draft {
     pub(crate) fn note(&mut self, base: Option<&Run>, transition: Transition, now: Timestamp, slots: &mut Slots) {
@@ -21,7 +24,12 @@ impl Draft {
                 map_index,
                 from,
                 to,
-            } => self.note_state((task, map_index), from, to, now, slots),
+            } => {
+                if to == TaskInstanceState::Failed {
+                    self.explain_too_many((task, map_index));
+                }
+                self.note_state((task, map_index), from, to, now, slots);
+            }
             Transition::Renumbered { task, from, to } => {
                 self.renumbered.push(self.ti((task, from)));
                 self.move_notes(self.ti((task, from)), to);
@@ -174,6 +182,44 @@ impl Draft {
         let details = Details {
             message: Some(message),
             ..said
+        };
+        self.details.insert(place, Some(details));
+    }
+
+    /// Says why a task instance failed that never ran, since what it is mapped over makes too many.
+    fn explain_too_many(&mut self, place: Place) {
+        let Some(ti) = self.state.ti(place.0, place.1) else {
+            return;
+        };
+        // A try that ended has said why.
+        let is_said = self.details.get(&place).is_some_and(Option::is_some);
+        if ti.cause != Some(Cause::InputInvalid) || is_said {
+            return;
+        }
+        let (code, message) = match self.state.too_many(place.0, place.1) {
+            Some(TooMany::Elements { elements, limit }) => (
+                "map_limit_exceeded",
+                format!("there are {elements} elements to map over; `map_limit` allows {limit}"),
+            ),
+            Some(TooMany::TaskInstances { would_be, limit }) => (
+                TOO_MANY,
+                format!(
+                    "the run would have {would_be} task instances; it may have {limit} \
+                     (`--max-task-instances-per-run` and `--max-task-instances` of the server)"
+                ),
+            ),
+            None if ti.try_number.0 > 0 => (
+                TOO_MANY,
+                "the run may not have as many task instances as another iteration of the loop needs \
+                 (`--max-task-instances-per-run` and `--max-task-instances` of the server)"
+                    .to_owned(),
+            ),
+            None => return,
+        };
+        let details = Details {
+            message: Some(message),
+            code: Some(code.to_owned()),
+            ..Details::default()
         };
         self.details.insert(place, Some(details));
     }

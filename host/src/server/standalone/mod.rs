@@ -55,6 +55,8 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     config.lease_ttl = args.lease;
     config.parallelism = args.parallelism;
     config.max_trigger_depth = args.max_trigger_depth;
+    config.max_task_instances_per_run = args.max_task_instances_per_run;
+    config.max_task_instances = args.max_task_instances;
     let scheduler = Scheduler::new(config, parts.database.clone(), parts.clock.clone());
     let handle = scheduler.handle();
     let executor = LocalExecutor::new(

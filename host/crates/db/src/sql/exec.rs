@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqlitePool};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -175,6 +176,30 @@ impl Database {
         }
     }
 
+    /// Reads all rows, outside of any transaction, each by `read` as it comes: a row of the driver is much larger than what is made of it.
+    pub(crate) async fn read_all<T>(
+        &self,
+        statement: Statement,
+        read: impl Fn(&Row) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let mut all = Vec::new();
+        match self {
+            Self::Sqlite(db) => {
+                let mut rows = sqlite_query(statement).fetch(&db.readers);
+                while let Some(row) = rows.try_next().await? {
+                    all.push(read(&Row::Sqlite(row))?);
+                }
+            }
+            Self::Postgres(db) => {
+                let mut rows = postgres_query(statement).fetch(&db.connections);
+                while let Some(row) = rows.try_next().await? {
+                    all.push(read(&Row::Postgres(row))?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Reads at most one row, outside of any transaction.
     pub(crate) async fn fetch_optional(&self, statement: Statement) -> Result<Option<Row>, sqlx::Error> {
         match self {
@@ -287,6 +312,30 @@ pub(crate) enum ReadTx {
 }
 
 impl ReadTx {
+    /// Reads all rows, each by `read` as it comes.
+    pub(crate) async fn read_all<T>(
+        &mut self,
+        statement: Statement,
+        read: impl Fn(&Row) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let mut all = Vec::new();
+        match self {
+            Self::Sqlite(tx) => {
+                let mut rows = sqlite_query(statement).fetch(&mut **tx);
+                while let Some(row) = rows.try_next().await? {
+                    all.push(read(&Row::Sqlite(row))?);
+                }
+            }
+            Self::Postgres(tx) => {
+                let mut rows = postgres_query(statement).fetch(&mut **tx);
+                while let Some(row) = rows.try_next().await? {
+                    all.push(read(&Row::Postgres(row))?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     pub(crate) async fn fetch_all(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         match self {
             Self::Sqlite(tx) => {

@@ -30,7 +30,8 @@ static INTENT_RUN: Upsert = Upsert::new("intent_run", RUN, 0);
 fn kind(work: &IntentWork) -> &'static str {
     match work {
         IntentWork::Clear(_) => "clear",
-        IntentWork::SetState { .. } => "set_state",
+        // Of task instances or of a run, or a note: the payload says which.
+        IntentWork::SetState { .. } | IntentWork::EndRun { .. } | IntentWork::Note { .. } => "set_state",
         IntentWork::DeleteRuns => "delete_runs",
         IntentWork::DeleteDag => "delete_dag",
     }

@@ -92,16 +92,15 @@ async fn an_intent_comes_back_with_the_runs_that_are_left(
     )
     .await;
     test.commit(&lease, step(IntentWrite::Begin(Arc::clone(&third)))).await;
+    let state = DagRunState::Failed;
+    let fourth = intent(4, &[9], IntentWork::EndRun { state });
+    test.commit(&lease, step(IntentWrite::Begin(Arc::clone(&fourth)))).await;
     let db = test.again().await;
     assert_eq!(db.intents().await.unwrap()[2], Intent::clone(&third));
-    test.commit(
-        &lease,
-        step(IntentWrite::End {
-            id: third.id,
-            dag_id: None,
-        }),
-    )
-    .await;
+    assert_eq!(db.intents().await.unwrap()[3], Intent::clone(&fourth));
+    for id in [third.id, fourth.id] {
+        test.commit(&lease, step(IntentWrite::End { id, dag_id: None })).await;
+    }
     let intents = || async { db.intents().await.unwrap() };
     assert_eq!(intents().await, [Intent::clone(&first), Intent::clone(&second)]);
 

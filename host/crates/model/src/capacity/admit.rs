@@ -111,6 +111,9 @@ fn first_claims(capacity: &Capacity, ready: &ReadyQueue, now: Timestamp) -> Bina
     let mut claims = BinaryHeap::new();
     let mut later: BTreeMap<&str, (Claim, &LaneKey)> = BTreeMap::new();
     for (key, lane) in &ready.lanes {
+        if capacity.is_on_hold(key.run) {
+            continue;
+        }
         match capacity.room(&lane.dag, &key.pool, key.pool_slots) {
             Room::No => {}
             Room::Now => claims.extend(claim(ready, key, now).map(|claim| (claim, key.clone()))),
@@ -130,7 +133,8 @@ fn first_claims(capacity: &Capacity, ready: &ReadyQueue, now: Timestamp) -> Bina
 
 /// The claims of all lanes of a pool that do not fit yet.
 fn later_claims(capacity: &Capacity, ready: &ReadyQueue, pool: &str, now: Timestamp) -> Vec<(Claim, LaneKey)> {
-    let of_pool = ready.lanes.iter().filter(|(key, _)| key.pool == pool);
+    let of_pool = ready.lanes.iter();
+    let of_pool = of_pool.filter(|(key, _)| key.pool == pool && !capacity.is_on_hold(key.run));
     of_pool
         .filter(|(key, lane)| capacity.room(&lane.dag, pool, key.pool_slots) == Room::Later)
         .filter_map(|(key, _)| Some((claim(ready, key, now)?, key.clone())))

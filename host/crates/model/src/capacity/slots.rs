@@ -21,6 +21,8 @@ pub struct Capacity {
     dispatched: usize,
     /// By pool: what its free slots are kept for. Made anew by each admission.
     kept: BTreeMap<String, (Kept, DagId)>,
+    /// Runs of which nothing is admitted for now.
+    waiting_runs: BTreeSet<DagRunKey>,
     /// Groups that got smaller since the last admission: somebody may wait for that.
     freed: BTreeSet<Group>,
 }
@@ -130,6 +132,7 @@ impl Capacity {
             held: HashMap::new(),
             dispatched: 0,
             kept: BTreeMap::new(),
+            waiting_runs: BTreeSet::new(),
             freed: BTreeSet::new(),
         }
     }
@@ -166,6 +169,20 @@ impl Capacity {
         if self.dags.get(dag).is_some_and(|entry| entry.used == 0) {
             self.dags.remove(dag);
         }
+    }
+
+    /// Lets nothing of a run be admitted, or lets it again. What is out goes on.
+    pub fn hold_run(&mut self, run: DagRunKey, held: bool) {
+        if held {
+            self.waiting_runs.insert(run);
+        } else {
+            self.waiting_runs.remove(&run);
+        }
+    }
+
+    /// Whether nothing of a run may be admitted.
+    pub(super) fn is_on_hold(&self, run: DagRunKey) -> bool {
+        self.waiting_runs.contains(&run)
     }
 
     /// Takes slots without asking, for a dispatch that is out already (recovery).

@@ -16,13 +16,23 @@ use crate::time::Timestamp;
 /// Applies an event to a run and answers everything that it changes, in order. An event that does not fit the state that it
 /// finds (a stale result, a timer that was overtaken, an unknown task) changes nothing and answers nothing.
 pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transition> {
+    advance_within(run, event, now, usize::MAX)
+}
+
+/// Like [`advance`], but ends after about `most` transitions. What follows and is not done then is left for [`Event::GoOn`], as long as
+/// [`RunState::has_more`]; where a person ends a run or sets a state, and [`RunState::is_cut_short`], for the same event.
+pub fn advance_within(run: &mut RunState, event: Event, now: Timestamp, most: usize) -> Vec<Transition> {
+    run.cut_short = false;
     let mut step = Step {
         run,
         now,
+        most: most.max(1),
+        looks: 0,
         transitions: Vec::new(),
         to_evaluate: VecDeque::new(),
     };
     match event {
+        Event::GoOn => {}
         Event::Start => step.start(),
         Event::Admit { task, map_index } => step.admit(task, map_index),
         Event::TryStarted {
@@ -76,6 +86,10 @@ pub fn advance(run: &mut RunState, event: Event, now: Timestamp) -> Vec<Transiti
 pub(super) struct Step<'a> {
     pub(super) run: &'a mut RunState,
     pub(super) now: Timestamp,
+    /// After about so many transitions the step ends.
+    pub(super) most: usize,
+    /// How much was looked at.
+    pub(super) looks: usize,
     pub(super) transitions: Vec<Transition>,
     /// What has to be looked at, since what it waits for changed.
     pub(super) to_evaluate: VecDeque<Look>,
@@ -86,11 +100,26 @@ pub(super) struct Step<'a> {
 pub(super) enum Look {
     /// All instances that a node counts.
     Node(usize),
+    /// The instances of a node from the n-th on.
+    Rest(usize, u32),
     /// One task instance, by its place.
     Slot(usize),
 }
 
+/// So many looks that change nothing cost as much as a transition.
+const LOOKS: usize = 16;
+
 impl Step<'_> {
+    /// Whether the step has done as much as it may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.transitions.len() >= self.most || self.looks / LOOKS >= self.most
+    }
+
+    /// How many transitions are left; at least one.
+    pub(super) fn left(&self) -> usize {
+        self.most.saturating_sub(self.transitions.len()).max(1)
+    }
+
     /// Changes a task instance, reports it, and notes who has to be looked at because of it.
     pub(super) fn change(&mut self, at: usize, edit: impl FnOnce(&mut Ti)) {
         let Some((task, map_index)) = self.run.tis.get(at).map(|slot| (slot.task, slot.map_index)) else {

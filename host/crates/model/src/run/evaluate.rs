@@ -6,7 +6,6 @@ use super::advance::{Look, Step};
 use super::expand::Expanded;
 use super::scope::{Node, Phase};
 use crate::callback::RunEndReason;
-use crate::cause::Cause;
 use crate::dag::{MapSource, MapValues, Task, TaskKind};
 use crate::id::TaskIndex;
 use crate::state::{DagRunState, TaskInstanceState};
@@ -24,7 +23,8 @@ impl Step<'_> {
     }
 
     pub(super) fn evaluate_all(&mut self) {
-        self.to_evaluate = (0..self.run.nodes.len()).map(Look::Node).collect();
+        self.to_evaluate.clear();
+        self.run.later.all();
         let fans = u32::try_from(self.run.fans.len()).unwrap_or(u32::MAX);
         self.run.due_loops = (0..fans).filter(|fan| self.run.iteration_is_due(*fan)).collect();
     }
@@ -33,11 +33,26 @@ impl Step<'_> {
     pub(super) fn settle(&mut self) {
         if self.run.state != DagRunState::Running {
             self.run.due_loops.clear();
+            self.run.later.clear();
+            self.run.timing_out = false;
+            return;
+        }
+        if self.run.timing_out {
+            return self.skip_unfinished();
+        }
+        if self.run.held {
+            // All is looked at when it goes on.
+            self.run.due_loops.clear();
+            self.run.later.clear();
             return;
         }
         loop {
-            while let Some(look) = self.to_evaluate.pop_front() {
+            while let Some(look) = self.next_look() {
+                self.looks += 1;
                 self.evaluate(look);
+                if self.is_spent() {
+                    return self.leave_the_rest();
+                }
             }
             let Some(due) = self.run.due_loops.pop() else { break };
             if self.run.iteration_is_due(due) {
@@ -47,9 +62,22 @@ impl Step<'_> {
         self.finish_run();
     }
 
+    fn next_look(&mut self) -> Option<Look> {
+        let nodes = self.run.nodes.len();
+        self.run.later.pop(nodes).or_else(|| self.to_evaluate.pop_front())
+    }
+
+    /// What is still to be looked at is, in the next step.
+    fn leave_the_rest(&mut self) {
+        self.run.later.extend(&mut self.to_evaluate);
+        if self.run.later.is_empty() && self.run.due_loops.is_empty() {
+            self.finish_run();
+        }
+    }
+
     fn evaluate(&mut self, look: Look) {
         let at = match look {
-            Look::Node(at) => at,
+            Look::Node(at) | Look::Rest(at, _) => at,
             Look::Slot(slot) => match self.run.tis.get(slot) {
                 Some(slot) => slot.node as usize,
                 None => return,
@@ -70,6 +98,7 @@ impl Step<'_> {
         if decision == Decision::Run && task.past.matters() && !self.run.past_is_met(node.task) {
             decision = Decision::Wait;
         }
+        let mut too_many = false;
         if decision == Decision::Run {
             decision = match self.expand(at, task) {
                 Expanded::Settled => Decision::Run,
@@ -77,11 +106,8 @@ impl Step<'_> {
                 Expanded::Grown => return self.to_evaluate.push_back(Look::Node(at)),
                 Expanded::Never(decision) => decision,
                 Expanded::TooMany => {
-                    for slot in self.waiting_slots(at, look) {
-                        self.stop(slot, TaskInstanceState::Failed, Some(Cause::InputInvalid));
-                        self.run.edit(slot, |ti| ti.cause = Some(Cause::InputInvalid));
-                    }
-                    return;
+                    too_many = true;
+                    decision
                 }
             };
         }
@@ -89,8 +115,11 @@ impl Step<'_> {
             return;
         }
         let now = self.now;
-        for slot in self.waiting_slots(at, look) {
+        let (slots, rest) = self.waiting_slots(at, look);
+        self.to_evaluate.extend(rest);
+        for slot in slots {
             match decision {
+                _ if too_many => self.fail_for_room(slot),
                 Decision::Wait => {}
                 Decision::Run => self.change(slot, |ti| {
                     ti.state = TaskInstanceState::Scheduled;
@@ -102,15 +131,19 @@ impl Step<'_> {
         }
     }
 
-    fn waiting_slots(&self, node: usize, look: Look) -> Vec<usize> {
+    /// Those of a node that wait, as many as the step may still change, and what is left to look at then.
+    fn waiting_slots(&self, node: usize, look: Look) -> (Vec<usize>, Option<Look>) {
         let waits = |at: &usize| self.run.tis.get(*at).is_some_and(|slot| slot.ti.waits_for_rule());
-        match look {
-            Look::Slot(at) => Some(at).filter(waits).into_iter().collect(),
-            Look::Node(_) => {
-                let node = self.run.nodes.get(node);
-                node.into_iter().flat_map(Node::slots).filter(waits).collect()
-            }
-        }
+        let first = match look {
+            Look::Slot(at) => return (Some(at).filter(waits).into_iter().collect(), None),
+            Look::Node(_) => 0,
+            Look::Rest(_, first) => first,
+        };
+        let slots = self.run.nodes.get(node).into_iter().flat_map(Node::slots);
+        let mut waiting = slots.zip(0..).skip(first as usize).filter(|(at, _)| waits(at));
+        let found = waiting.by_ref().take(self.left()).map(|(at, _)| at).collect();
+        let rest = waiting.next().map(|(_, item)| Look::Rest(node, item));
+        (found, rest)
     }
 
     /// What a branch or a short-circuit decides is carried out at once, whatever the rules of the skipped tasks say and whatever

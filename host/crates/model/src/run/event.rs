@@ -93,6 +93,8 @@ pub enum Event {
     /// The run was restored from rows that may lag behind its trigger rules (a task instance that waits for capacity may be
     /// stored as `no_status`, or not at all): look at every task again.
     Resume,
+    /// The last steps left something to do, see [`RunState::has_more`](super::RunState::has_more).
+    GoOn,
     /// Time has passed: retries, pokes and the run's timeout that are due by `now` happen.
     Timer,
     /// Run these task instances again (Airflow: clear). Dispatched ones are cancelled and restart once they have stopped. A run

@@ -5,7 +5,9 @@
 
 use super::advance::{Look, Step};
 use super::lengths::Length;
+use super::room::TooMany;
 use super::scope::Phase;
+use super::state::RunState;
 use super::transition::Transition;
 use crate::cause::Cause;
 use crate::dag::{Expansion, Task};
@@ -26,10 +28,10 @@ pub(super) enum Expanded {
     TooMany,
 }
 
-enum Want {
+pub(super) enum Want {
     Instances(u32),
     Never(Decision),
-    TooMany,
+    TooMany(TooMany),
 }
 
 impl Step<'_> {
@@ -38,25 +40,31 @@ impl Step<'_> {
         let Some(node) = self.run.nodes.get(at) else {
             return Expanded::Settled;
         };
-        let (scope, phase) = (node.scope, node.phase);
-        if let Some(fan) = self.unsettled_fan(scope) {
+        let (scope, phase, have) = (node.scope, node.phase, node.len());
+        if let Some(fan) = self.run.unsettled_fan(scope) {
             return self.expand_group(fan);
         }
         let (Some(own), true) = (&task.expand, phase != Phase::Settled) else {
             return Expanded::Settled;
         };
         let number = u32::try_from(at).unwrap_or(u32::MAX);
-        match self.want(own, scope) {
+        match self.run.want_node(own, scope, have) {
             // What is there already goes on as it is until more is known.
             Want::Never(_) if phase == Phase::Stale && self.is_being_made(own, scope) => Expanded::Pending,
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
-            Want::TooMany => Expanded::TooMany,
+            Want::TooMany(_) => Expanded::TooMany,
             // Nothing to do is not an instance: it is skipped as it is (Airflow).
             Want::Instances(0) if phase == Phase::Open => Expanded::Never(Decision::Skip),
             Want::Instances(length) => {
                 let first_new = self.run.tis.len();
-                let surplus = self.run.expand_node(number, length);
+                let so_far = self.grow_to(have, length, 1);
+                let surplus = self.run.expand_node(number, so_far);
+                if so_far < length
+                    && let Some(node) = self.run.nodes.get_mut(at)
+                {
+                    node.phase = Phase::Stale;
+                }
                 self.grown(first_new, surplus);
                 self.last_is_due(first_new);
                 if phase == Phase::Stale {
@@ -68,17 +76,12 @@ impl Step<'_> {
         }
     }
 
-    /// The outermost mapped group around a scope that is not expanded, or has to be looked at again.
-    fn unsettled_fan(&self, scope: u32) -> Option<u32> {
-        let mut found = None;
-        let mut at = scope;
-        while let Some(fan) = self.run.scope(at).and_then(|scope| self.run.fan(scope.fan)) {
-            if fan.phase != Phase::Settled {
-                found = self.run.scope(at).map(|scope| scope.fan);
-            }
-            at = fan.scope;
-        }
-        found
+    /// How many instances there are after this step, where there have to be `length` and are `have`: all, unless they are more than a step
+    /// may make. Until all are there, none of them is let run.
+    fn grow_to(&self, have: u32, length: u32, each: u64) -> u32 {
+        let most = u64::try_from(self.left()).unwrap_or(u64::MAX) / each.max(1);
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
+        length.min(have.saturating_add(most))
     }
 
     /// Whether a mapped group around a scope has to be looked at again.
@@ -92,23 +95,38 @@ impl Step<'_> {
     }
 
     fn expand_group(&mut self, at: u32) -> Expanded {
-        let dag = std::sync::Arc::clone(&self.run.dag);
         let Some(fan) = self.run.fan(at) else {
             return Expanded::Settled;
         };
-        let (phase, scope) = (fan.phase, fan.scope);
-        let Some(mapping) = dag.mapping(fan.def) else {
+        let (phase, scope, def) = (fan.phase, fan.scope, fan.def);
+        let have = u32::try_from(fan.children.len()).unwrap_or(u32::MAX);
+        let Some(want) = self.run.want_fan(at) else {
             return Expanded::Settled;
         };
-        match self.want(mapping, scope) {
-            Want::Never(_) if phase == Phase::Stale && self.is_being_made(mapping, scope) => Expanded::Pending,
+        match want {
+            Want::Never(_)
+                if phase == Phase::Stale
+                    && self
+                        .run
+                        .dag
+                        .mapping(def)
+                        .is_some_and(|mapping| self.is_being_made(mapping, scope)) =>
+            {
+                Expanded::Pending
+            }
             Want::Never(_) if phase == Phase::Stale => Expanded::Settled,
             Want::Never(decision) => Expanded::Never(decision),
-            Want::TooMany => Expanded::TooMany,
+            Want::TooMany(_) => Expanded::TooMany,
             Want::Instances(0) if phase == Phase::Open => Expanded::Never(Decision::Skip),
             Want::Instances(length) => {
                 let (first_new, first_node) = (self.run.tis.len(), self.run.nodes.len());
-                let surplus = self.run.expand_fan(at, length);
+                let so_far = self.grow_to(have, length, self.run.instances_in(def));
+                let surplus = self.run.expand_fan(at, so_far);
+                if so_far < length
+                    && let Some(fan) = self.run.fans.get_mut(at as usize)
+                {
+                    fan.phase = Phase::Stale;
+                }
                 self.grown(first_new, surplus);
                 self.last_is_due(first_new);
                 if phase == Phase::Stale {
@@ -119,21 +137,6 @@ impl Step<'_> {
                     .extend((first_node..self.run.nodes.len()).map(Look::Node));
                 Expanded::Grown
             }
-        }
-    }
-
-    fn want(&self, mapping: &Expansion, scope: u32) -> Want {
-        match self.run.source_lengths(mapping, scope) {
-            Length::Known(lengths) => {
-                let length = mapping.combine(&lengths);
-                match u32::try_from(length) {
-                    Ok(fits) if fits <= mapping.limit && self.run.has_room_for(length) => Want::Instances(fits),
-                    _ => Want::TooMany,
-                }
-            }
-            // Its rule let it go before there was anything to map over.
-            Length::Pending | Length::Failed => Want::Never(Decision::UpstreamFailed),
-            Length::Skipped => Want::Never(Decision::Skip),
         }
     }
 
@@ -171,8 +174,9 @@ impl Step<'_> {
 
     /// Begins the next iteration of a loop.
     pub(super) fn iterate(&mut self, fan: u32) {
-        if !self.run.has_room_for(1) {
-            return;
+        let more = self.run.fan(fan).map_or(0, |fan| self.run.instances_in(fan.def));
+        if !self.run.has_room_for(more) {
+            return self.end_loop(fan);
         }
         let first_new = self.run.tis.len();
         let Some(scope) = self.run.add_iteration(fan) else {
@@ -196,6 +200,19 @@ impl Step<'_> {
             }
         }
         self.to_evaluate.extend(nodes.into_iter().map(Look::Node));
+    }
+
+    /// There is no room for another iteration: what asks for one has failed, which ends the loop.
+    fn end_loop(&mut self, fan: u32) {
+        if let Some(at) = self.run.deciding_slot(fan) {
+            self.fail_for_room(at);
+        }
+    }
+
+    /// What is mapped, or repeated, would be more than may be.
+    pub(super) fn fail_for_room(&mut self, at: usize) {
+        self.run.edit(at, |ti| ti.cause = Some(Cause::InputInvalid));
+        self.stop(at, TaskInstanceState::Failed, Some(Cause::InputInvalid));
     }
 
     /// What comes after an iteration that is run again is not there any more.
@@ -225,6 +242,49 @@ impl Step<'_> {
                 }
             }
             self.run.reconsider(fan);
+        }
+    }
+}
+
+impl RunState {
+    /// The outermost mapped group around a scope that is not expanded, or has to be looked at again.
+    pub(super) fn unsettled_fan(&self, scope: u32) -> Option<u32> {
+        let mut found = None;
+        let mut at = scope;
+        while let Some(fan) = self.scope(at).and_then(|scope| self.fan(scope.fan)) {
+            if fan.phase != Phase::Settled {
+                found = self.scope(at).map(|scope| scope.fan);
+            }
+            at = fan.scope;
+        }
+        found
+    }
+
+    /// How many instances of a task that is mapped by itself there have to be.
+    pub(super) fn want_node(&self, mapping: &Expansion, scope: u32, have: u32) -> Want {
+        self.want(mapping, scope, |length| u64::from(length.saturating_sub(have)))
+    }
+
+    /// How many elements a mapped group has to have.
+    pub(super) fn want_fan(&self, at: u32) -> Option<Want> {
+        let fan = self.fan(at)?;
+        let mapping = self.dag.mapping(fan.def)?;
+        Some(self.want(mapping, fan.scope, |length| self.more_in_fan(at, length)))
+    }
+
+    fn want(&self, mapping: &Expansion, scope: u32, more: impl Fn(u32) -> u64) -> Want {
+        match self.source_lengths(mapping, scope) {
+            Length::Known(lengths) => {
+                let length = mapping.combine(&lengths);
+                let fits = u32::try_from(length).unwrap_or(u32::MAX);
+                match self.judge(length, mapping.limit, more(fits)) {
+                    Some(why) => Want::TooMany(why),
+                    None => Want::Instances(fits),
+                }
+            }
+            // Its rule let it go before there was anything to map over.
+            Length::Pending | Length::Failed => Want::Never(Decision::UpstreamFailed),
+            Length::Skipped => Want::Never(Decision::Skip),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::room;
 use super::scope::{Fan, NO_FAN, Node, Phase, Scope};
 use super::state::{RunState, exclusion};
 use super::ti::{Slot, Ti};
@@ -10,19 +11,11 @@ use crate::id::{MapIndex, TaskIndex};
 use crate::state::TaskInstanceState;
 use crate::trigger_rule::Upstream;
 
-/// How many task instances one run may have.
-pub const MAX_TASK_INSTANCES: usize = 1_000_000;
-
 impl RunState {
     /// The run itself, with what is known to be in it from the start.
     pub(super) fn grow_root(&mut self) {
         self.create_scope(NO_FAN, crate::dag::ROOT, None);
         self.tally(0);
-    }
-
-    /// Whether so many more task instances may be made.
-    pub(super) fn has_room_for(&self, more: u64) -> bool {
-        u64::try_from(self.tis.len()).unwrap_or(u64::MAX).saturating_add(more) <= MAX_TASK_INSTANCES as u64
     }
 
     /// Makes an instance of a scope with all that belongs to it. What it sees, and what sees it, is counted by the caller: see
@@ -114,22 +107,12 @@ impl RunState {
 
     /// How many a mapping makes, where that is known before anything has run, and not none.
     fn length_from_start(&self, expansion: &Expansion) -> Option<u32> {
-        let lengths = expansion
-            .sources
-            .iter()
-            .map(|source| self.fixed_length(&source.values))
-            .collect::<Option<Vec<u32>>>()?;
-        let length = u32::try_from(expansion.combine(&lengths)).ok()?;
-        (length > 0 && length <= expansion.limit && self.has_room_for(length.into())).then_some(length)
+        room::length_from_start(expansion, &self.param_lengths).filter(|_| !self.is_over)
     }
 
     /// The length of what does not depend on any task.
     pub(super) fn fixed_length(&self, values: &MapValues) -> Option<u32> {
-        match values {
-            MapValues::Literal { .. } => values.literal_length(),
-            MapValues::Param { measure, .. } => self.param_lengths.get(*measure as usize).copied(),
-            MapValues::Xcom { .. } => None,
-        }
+        room::fixed_length(values, &self.param_lengths)
     }
 
     /// Adds task instances to the end of a node.

@@ -127,6 +127,14 @@ impl RunState {
         })
     }
 
+    /// The task instance that decides whether a loop goes on, in the iteration that it is in.
+    pub(super) fn deciding_slot(&self, at: u32) -> Option<usize> {
+        let fan = self.fan(at)?;
+        let until = self.loop_of(fan.def)?.until;
+        let scope = fan.children.get(fan.last as usize)?;
+        self.nodes.get(self.node_in(*scope, until)?)?.slot(0)
+    }
+
     /// Whether a loop's next iteration is due.
     pub(super) fn iteration_is_due(&self, at: u32) -> bool {
         let Some(fan) = self.fan(at) else { return false };

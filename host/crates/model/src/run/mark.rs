@@ -23,7 +23,7 @@ impl Step<'_> {
         if cleared {
             self.forget_cancel();
         }
-        if cleared && self.run.state.is_finished() {
+        if cleared && self.run.state.is_finished() && !self.run.held {
             self.change_run(DagRunState::Queued);
         }
     }
@@ -62,18 +62,24 @@ impl Step<'_> {
     /// then ends after them. It fails, whatever they come to: that is remembered in them, so that it is stored with their rows. (In
     /// Airflow the leaves decide, so that a run which is cancelled in its setup, or before, is a success.)
     fn fail_run(&mut self) {
-        let mut teardowns = false;
-        for at in self.unfinished() {
-            let Some((slot, task)) = self.run.task(at) else {
+        let teardown = |step: &Self, at: usize| step.run.task(at).is_some_and(|(_, task)| task.is_teardown());
+        if !self.run.state.is_finished() {
+            for at in self.unfinished(|step, at| teardown(step, at) && !step.remembers_cancel(at)) {
+                if self.is_spent() {
+                    self.run.cut_short = true;
+                    return;
+                }
+                self.remember_cancel(at);
+            }
+        }
+        for at in self.unfinished(|step, at| !teardown(step, at)) {
+            if self.is_spent() {
+                self.run.cut_short = true;
+                return;
+            }
+            let Some((slot, _)) = self.run.task(at) else {
                 continue;
             };
-            if task.is_teardown() {
-                teardowns = true;
-                if !self.run.state.is_finished() {
-                    self.remember_cancel(at);
-                }
-                continue;
-            }
             match slot.ti.state {
                 TaskInstanceState::Running
                 | TaskInstanceState::Restarting
@@ -85,17 +91,20 @@ impl Step<'_> {
                 _ => self.stop(at, TaskInstanceState::Skipped, Some(Cause::Cancelled)),
             }
         }
+        let teardowns = !self.unfinished(teardown).is_empty();
         if self.run.state != DagRunState::Failed && (!teardowns || self.run.state.is_finished()) {
             self.change_run(DagRunState::Failed);
         }
     }
 
+    fn remembers_cancel(&self, at: usize) -> bool {
+        let facts = self.run.tis.get(at).and_then(|slot| slot.ti.facts.as_ref());
+        facts.is_some_and(|facts| facts.cancelled)
+    }
+
     fn remember_cancel(&mut self, at: usize) {
         let Some(slot) = self.run.tis.get(at) else { return };
         let (task, map_index) = (slot.task, slot.map_index);
-        if slot.ti.facts.as_ref().is_some_and(|facts| facts.cancelled) {
-            return;
-        }
         self.run.edit(at, |ti| ti.remember(|facts| facts.cancelled = true));
         self.transitions.push(Transition::RowDue { task, map_index });
     }
@@ -128,6 +137,10 @@ impl Step<'_> {
             if task.is_teardown() {
                 teardowns |= !state.is_finished();
             } else if !matches!(state, TaskInstanceState::Success | TaskInstanceState::Removed) {
+                if self.is_spent() {
+                    self.run.cut_short = true;
+                    return;
+                }
                 self.stop(at, TaskInstanceState::Success, Some(Cause::Cancelled));
             }
         }
@@ -138,9 +151,18 @@ impl Step<'_> {
 
     /// Airflow: `SchedulerJobRunner._schedule_dag_run`: a run over `dagrun_timeout` fails, everything unfinished is skipped.
     pub(super) fn time_out_run(&mut self) {
-        for at in self.unfinished() {
+        self.run.timing_out = true;
+    }
+
+    /// As much of it as fits a step.
+    pub(super) fn skip_unfinished(&mut self) {
+        for at in self.unfinished(|_, _| true) {
+            if self.is_spent() {
+                return;
+            }
             self.stop(at, TaskInstanceState::Skipped, Some(Cause::TimedOut));
         }
+        self.run.timing_out = false;
         self.end_run(RunEndReason::TimedOut);
     }
 
@@ -157,7 +179,6 @@ impl Step<'_> {
         if self.state_at(at) == Some(state) || self.state_at(at) == Some(TaskInstanceState::Removed) {
             return;
         }
-        self.stop(at, state, Some(Cause::Cancelled));
         let mut to_clear = Vec::new();
         for task in self.run.dag.descendants(&[task]) {
             let met = self.run.met_by(at, task);
@@ -176,25 +197,35 @@ impl Step<'_> {
             .collect();
         let known = self.run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
         let along = take_along(&self.run.dag, &named, known);
-        to_clear.extend(
-            along
-                .into_iter()
-                .filter_map(|(task, map_index)| self.run.slot_of(task, map_index)),
-        );
+        let along = along
+            .into_iter()
+            .filter_map(|(task, map_index)| self.run.slot_of(task, map_index));
+        // Before what they are taken along for: that has to name them again where a step ends between the two.
+        let mut to_clear: Vec<usize> = along.chain(to_clear).collect();
         // Whoever said what a task instance came to knows better.
         to_clear.retain(|cleared| *cleared != at);
+        // In several steps the new state comes last: until then it is known that the others have to follow it.
+        if self.run.held && to_clear.len() > self.left() {
+            to_clear.truncate(self.left());
+            self.run.cut_short = true;
+        } else {
+            self.stop(at, state, Some(Cause::Cancelled));
+        }
         for at in &to_clear {
             self.clear_one(*at);
         }
         if !to_clear.is_empty() {
             self.forget_cancel();
         }
-        if !to_clear.is_empty() && self.run.state.is_finished() {
+        if !to_clear.is_empty() && self.run.state.is_finished() && !self.run.held {
             self.change_run(DagRunState::Queued);
         }
     }
 
-    fn unfinished(&self) -> Vec<usize> {
-        self.run.tis.unfinished().map(|(at, _)| at).collect()
+    /// Those that have not ended, and more of them than the step may change only by one.
+    fn unfinished(&self, which: impl Fn(&Self, usize) -> bool) -> Vec<usize> {
+        let unfinished = self.run.tis.unfinished().map(|(at, _)| at);
+        let most = self.left().saturating_add(1);
+        unfinished.filter(|at| which(self, *at)).take(most).collect()
     }
 }

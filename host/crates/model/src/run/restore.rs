@@ -167,7 +167,14 @@ impl RunState {
                 let waits = self.all_wait(nodes.collect());
                 match self.wanted(mapping, scope) {
                     Some(length) if length as usize == have => {}
-                    Some(length) if length as usize > have && !waits && !ended => drop(self.expand_fan(at, length)),
+                    Some(length)
+                        if length as usize > have
+                            && !waits
+                            && !ended
+                            && self.has_room_for(self.more_in_fan(at, length)) =>
+                    {
+                        drop(self.expand_fan(at, length));
+                    }
                     _ => {
                         if let Some(fan) = self.fans.get_mut(at as usize) {
                             fan.phase = Phase::Stale;
@@ -185,7 +192,11 @@ impl RunState {
                 let waits = self.all_wait(vec![at as usize]);
                 match self.wanted(own, scope) {
                     Some(length) if length == have => {}
-                    Some(length) if length > have && !waits && !ended => drop(self.expand_node(at, length)),
+                    Some(length)
+                        if length > have && !waits && !ended && self.has_room_for(u64::from(length - have)) =>
+                    {
+                        drop(self.expand_node(at, length));
+                    }
                     _ => {
                         if let Some(node) = self.nodes.get_mut(at as usize) {
                             node.phase = Phase::Stale;
@@ -238,7 +249,7 @@ impl RunState {
             return None;
         };
         let length = u32::try_from(mapping.combine(&lengths)).ok()?;
-        (length <= mapping.limit && self.has_room_for(length.into())).then_some(length)
+        (length <= mapping.limit).then_some(length)
     }
 
     /// What `restore` takes.

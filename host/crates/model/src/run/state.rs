@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::chunked::{Chunked, TiTable};
 use super::grow::Renumbered;
+use super::later::Later;
+use super::room::{MAX_TASK_INSTANCES, count_from_start};
 use super::scope::{Fan, Node, Scope};
 use super::ti::{Facts, Slot, Ti};
 use crate::dag::{Dag, Task};
@@ -32,6 +34,18 @@ pub struct RunState {
     pub(super) totals: Totals,
     /// What the run before lets run; nothing before that is known. It is not stored: whoever takes the run over is told anew.
     pub(super) past_met: Option<Arc<[TaskIndex]>>,
+    /// How many task instances there may be.
+    pub(super) limit: u32,
+    /// Whether there would have been more than may be: nothing was expanded from the start.
+    pub(super) is_over: bool,
+    /// What is left of earlier steps.
+    pub(super) later: Later,
+    /// See [`Self::hold`].
+    pub(super) held: bool,
+    /// Whether it has taken too long, and what is unfinished is being skipped.
+    pub(super) timing_out: bool,
+    /// See [`Self::is_cut_short`].
+    pub(super) cut_short: bool,
     /// Within a step: nodes to look at, since a loop that they wait for is over.
     pub(super) woken: Vec<usize>,
     /// Within a step: loops whose next iteration is due.
@@ -116,6 +130,20 @@ impl RunState {
         queued_at: Timestamp,
         param_lengths: &[u32],
     ) -> Self {
+        Self::with_limit(key, dag, run_after, queued_at, param_lengths, MAX_TASK_INSTANCES)
+    }
+
+    /// A new run that may have so many task instances. Where it would have more from the start, nothing is expanded then: what is
+    /// mapped fails when it is to run.
+    pub fn with_limit(
+        key: DagRunKey,
+        dag: Arc<Dag>,
+        run_after: Timestamp,
+        queued_at: Timestamp,
+        param_lengths: &[u32],
+        limit: u32,
+    ) -> Self {
+        let is_over = count_from_start(&dag, param_lengths) > u64::from(limit);
         let mut run = Self {
             key,
             dag,
@@ -131,6 +159,12 @@ impl RunState {
             param_lengths: param_lengths.into(),
             totals: Totals::default(),
             past_met: None,
+            limit,
+            is_over,
+            later: Later::default(),
+            held: false,
+            timing_out: false,
+            cut_short: false,
             woken: Vec::new(),
             due_loops: Vec::new(),
             renumbered: Vec::new(),
@@ -208,7 +242,7 @@ impl RunState {
 
     /// When `Event::Timer` is due next.
     pub fn next_timer(&self) -> Option<Timestamp> {
-        if self.state != DagRunState::Running {
+        if self.state != DagRunState::Running || self.timing_out {
             return None;
         }
         self.tis.next_at().into_iter().chain(self.deadline()).min()

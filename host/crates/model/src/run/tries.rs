@@ -41,7 +41,8 @@ impl Step<'_> {
             return;
         };
         let Some(slot) = self.run.tis.get(at) else { return };
-        if slot.ti.state != TaskInstanceState::Scheduled || self.run.state != DagRunState::Running {
+        if slot.ti.state != TaskInstanceState::Scheduled || self.run.state != DagRunState::Running || self.run.is_held()
+        {
             return;
         }
         let first_of_try = !slot.ti.try_is_open();
@@ -436,6 +437,9 @@ impl Step<'_> {
         });
         if give_up {
             self.fail_try(at, Cause::InfrastructureLost, false, None, now);
+        } else if self.run.is_held() {
+            // What is done to the run comes first.
+            self.wait_again(at);
         } else {
             self.dispatch(at, !started && !may_have_run);
         }
@@ -497,6 +501,10 @@ impl Step<'_> {
     /// an upstream task was cleared meanwhile; Airflow looks at the rule again too.)
     pub(super) fn fall_due(&mut self) {
         for at in self.run.tis.due(self.now) {
+            if self.is_spent() {
+                // The others are due still.
+                break;
+            }
             if self.state_at(at) == Some(TaskInstanceState::AwaitingInput) {
                 self.input_timed_out(at);
                 continue;

@@ -169,13 +169,10 @@ impl Core {
             );
             draft.audit.push(line);
             tick.ties.push((parent, child));
-            self.step(
-                tick,
-                child,
-                Event::SetRunState {
-                    state: DagRunState::Failed,
-                },
-            );
+            let state = DagRunState::Failed;
+            if !self.promise_end(tick, child, state) {
+                self.step(tick, child, Event::SetRunState { state });
+            }
         }
     }
 }

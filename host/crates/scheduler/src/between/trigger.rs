@@ -125,7 +125,7 @@ impl Core {
             return;
         };
         let allowed = match &triggered.verdict {
-            Ok(prepared) => self.allows(prepared, depth).map(|()| prepared),
+            Ok(prepared) => self.allows(tick, prepared, depth).map(|()| prepared),
             Err(refusal) => Err(Refusal {
                 message: refusal.message.clone(),
                 ..*refusal
@@ -164,7 +164,7 @@ impl Core {
                     parent: Some(Arc::new(parent)),
                     ..prepared.new.clone()
                 };
-                self.create_run(tick, new, &prepared.version, &Asker::here(user));
+                self.create_run(tick, new, prepared.state.clone(), &prepared.version, &Asker::here(user));
                 tick.ties.push((key, child.key));
                 if step.wait {
                     details.details = Some(names);
@@ -203,7 +203,7 @@ impl Core {
     }
 
     /// What only the loop knows, since it may have changed since the run was prepared.
-    fn allows(&self, prepared: &Prepared, depth: u32) -> Result<(), Refusal> {
+    fn allows(&self, tick: &Tick, prepared: &Prepared, depth: u32) -> Result<(), Refusal> {
         let dag_id = &prepared.new.context.dag_id;
         let Some(dag) = self.dags.get(dag_id) else {
             return Err(not_found(dag_id));
@@ -222,7 +222,8 @@ impl Core {
                 )
             });
         }
-        Ok(())
+        self.check_room(tick, prepared.state.size())
+            .map_err(|error| Refusal::new("too_many_task_instances", error.to_string()))
     }
 }
 
@@ -247,6 +248,9 @@ fn judge(prepared: Result<Prepared, ControlError>, result: Option<&str>) -> Opti
         Err(ControlError::DagNotFound(dag_id)) => Err(not_found(&dag_id)),
         Err(error @ ControlError::InvalidParams { .. }) => {
             Err(Refusal::new("trigger_conf_invalid", format!("{error}; change `conf`")))
+        }
+        Err(error @ ControlError::TooManyTaskInstances(_)) => {
+            Err(Refusal::new("too_many_task_instances", error.to_string()))
         }
         Err(ControlError::RunExists(why)) => Err(Refusal::new(
             "trigger_run_exists",

@@ -129,11 +129,18 @@ async fn clear_run(
         return Ok(rows);
     }
     let places: Vec<Place> = rows.iter().map(|row| (row.key.task, row.key.map_index)).collect();
+    drop(rows);
     let work = Arc::new(work);
     let asked = Arc::clone(&work);
-    shared
-        .ask(|reply| Message::Run(key, RunOp::Clear { work: asked, by, reply }))
-        .await?;
+    let promise = Uuid::new_v4();
+    let op = |reply| RunOp::Clear {
+        work: asked,
+        promise,
+        by,
+        reply,
+    };
+    shared.ask(|reply| Message::Run(key, op(reply))).await?;
+    intent::wait(shared, promise).await;
     if work.only_failed || work.only_running {
         return reread(shared, key, &places).await;
     }

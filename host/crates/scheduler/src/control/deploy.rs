@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use model::Dag;
+use model::params::param_lengths;
+use model::run::count_from_start;
 use ports::control::ControlError;
 use ports::deploy::{CheckedManifest, DagVersion, Deployed};
 use uuid::Uuid;
 
+use super::trigger::check_count;
 use crate::asker::Asker;
 use crate::inbox::{DagOp, Message};
 use crate::shared::{Name, Shared, query_failed};
@@ -31,6 +35,9 @@ async fn deploy_named(
 ) -> Result<Deployed, ControlError> {
     shared.check_open()?;
     let dag_id = manifest.dag.id.clone();
+    let lengths = param_lengths(&manifest.dag, &defaults(&manifest.dag));
+    let count = count_from_start(&manifest.dag, &lengths);
+    check_count(&manifest.dag, count, shared.config.max_task_instances_per_run)?;
     let _turn = shared.names.lock(Name::Dag(dag_id.clone())).await;
     let (known, highest) = shared
         .store
@@ -68,4 +75,13 @@ async fn deploy_named(
         new_version,
         diagnostics: manifest.diagnostics,
     })
+}
+
+/// The parameters of a run that is given none.
+fn defaults(dag: &Dag) -> serde_json::Value {
+    let with_default = dag.params.iter();
+    with_default
+        .filter_map(|(name, param)| Some((name.clone(), param.default.clone()?)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }

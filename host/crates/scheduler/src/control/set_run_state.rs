@@ -3,10 +3,12 @@
 use model::{DagId, DagRunState, RunId};
 use ports::control::ControlError;
 use ports::query::RunRow;
+use uuid::Uuid;
 
 use super::resolve::{run_key, run_row};
 use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
+use crate::intent;
 use crate::shared::Shared;
 
 pub(crate) async fn set_run_state(
@@ -22,8 +24,14 @@ pub(crate) async fn set_run_state(
         ));
     }
     let key = run_key(shared, dag_id, run_id).await?;
-    shared
-        .ask(|reply| Message::Run(key, RunOp::SetState { state, by, reply }))
-        .await?;
+    let promise = Uuid::new_v4();
+    let op = |reply| RunOp::SetState {
+        state,
+        promise,
+        by,
+        reply,
+    };
+    shared.ask(|reply| Message::Run(key, op(reply))).await?;
+    intent::wait(shared, promise).await;
     run_row(shared, key, dag_id, run_id).await
 }

@@ -13,6 +13,7 @@ use super::respond::dag_of;
 use super::show::overlay;
 use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
+use crate::intent;
 use crate::selection::Selection;
 use crate::shared::{Shared, query_failed};
 
@@ -38,6 +39,7 @@ pub(crate) async fn set_task_instance_note(
     let key = run_key(shared, &dag_id, &run_id).await?;
     let dag = dag_of(shared, &dag_id, &run_id).await?;
     check_tasks(&dag, &work)?;
+    let promise = Uuid::new_v4();
     shared
         .ask(|reply| {
             Message::Run(
@@ -45,12 +47,14 @@ pub(crate) async fn set_task_instance_note(
                 RunOp::TaskInstanceNote {
                     work: Arc::clone(&work),
                     note,
+                    promise,
                     by,
                     reply,
                 },
             )
         })
         .await?;
+    intent::wait(shared, promise).await;
     let selection = Selection::new(&dag, &work);
     let mut rows = shared.store.ti_rows(key).await.map_err(query_failed)?;
     overlay(shared, key, &mut rows);

@@ -15,6 +15,7 @@ use super::respond::dag_of;
 use super::show::overlay;
 use crate::asker::Asker;
 use crate::inbox::{Message, RunOp};
+use crate::intent;
 use crate::run::Place;
 use crate::selection::Selection;
 use crate::shared::{Shared, query_failed};
@@ -91,6 +92,7 @@ pub(crate) async fn set_task_instance_state(
         rows.retain(|row| row.state != state && row.state != TaskInstanceState::Removed);
         return Ok(rows);
     }
+    let promise = Uuid::new_v4();
     let had_it: HashSet<Place> = rows.iter().filter(|row| row.state == state).map(place).collect();
     shared
         .ask(|reply| {
@@ -99,12 +101,14 @@ pub(crate) async fn set_task_instance_state(
                 RunOp::SetTaskInstanceState {
                     work: Arc::clone(&work),
                     state,
+                    promise,
                     by,
                     reply,
                 },
             )
         })
         .await?;
+    intent::wait(shared, promise).await;
     rows = read().await?;
     rows.retain(|row| row.state == state && !had_it.contains(&place(row)));
     Ok(rows)

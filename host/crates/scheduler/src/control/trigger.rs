@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use model::params::resolve_params;
-use model::{DagRunType, RunId, RunUuid, Timestamp};
+use model::params::{param_lengths, resolve_params};
+use model::run::{RunState, count_from_start};
+use model::{Dag, DagRunType, RunId, RunUuid, Timestamp};
 use ports::control::{ControlError, TriggerRequest};
 use ports::executor::RunContext;
 use ports::query::RunRow;
@@ -136,7 +137,12 @@ fn run_exists(request: &TriggerRequest, run_id: &RunId) -> ControlError {
     ControlError::RunExists(format!("DAG `{}` has a run `{run_id}` already", request.dag_id))
 }
 
-async fn create(shared: &Arc<Shared>, by: &Asker, new: NewRun, version: &Arc<Version>) -> Result<RunRow, ControlError> {
+async fn create(
+    shared: &Arc<Shared>,
+    by: &Asker,
+    (new, state): (NewRun, RunState),
+    version: &Arc<Version>,
+) -> Result<RunRow, ControlError> {
     let new = NewRun {
         triggering_user: Some(by.user.clone()),
         ..new
@@ -145,12 +151,41 @@ async fn create(shared: &Arc<Shared>, by: &Asker, new: NewRun, version: &Arc<Ver
         .ask(|reply| {
             Message::New(Box::new(NewRunOp {
                 new,
+                state,
                 version: Arc::clone(version),
                 by: by.clone(),
                 reply,
             }))
         })
         .await
+}
+
+/// A new run that may be as large as it is. A large one is made in a thread of its own, so that nobody waits for it.
+async fn new_state(shared: &Shared, new: &NewRun, dag: &Arc<Dag>) -> Result<RunState, ControlError> {
+    let lengths = param_lengths(dag, &new.context.params);
+    let count = count_from_start(dag, &lengths);
+    let limit = shared.config.max_task_instances_per_run;
+    check_count(dag, count, limit)?;
+    let (key, run_after, queued_at) = (new.context.key, new.context.run_after, new.queued_at);
+    let dag = Arc::clone(dag);
+    let make = move || RunState::with_limit(key, dag, run_after, queued_at, &lengths, limit);
+    if count <= shared.config.max_transitions_per_event as u64 {
+        return Ok(make());
+    }
+    let made = tokio::task::spawn_blocking(make).await;
+    made.map_err(|error| ControlError::Internal(Box::new(error)))
+}
+
+/// Refuses a run, or a DAG whose runs would have too many task instances from the start.
+pub(super) fn check_count(dag: &Dag, count: u64, limit: u32) -> Result<(), ControlError> {
+    if count <= u64::from(limit) {
+        return Ok(());
+    }
+    Err(ControlError::TooManyTaskInstances(format!(
+        "a run of DAG `{}` would have {count} task instances; at most {limit} are allowed \
+         (`--max-task-instances-per-run` of the server): map over less, or let each task do more",
+        dag.id
+    )))
 }
 
 /// The row of a run, under a key of its own.
@@ -162,7 +197,7 @@ async fn new_run(
     version: &Arc<Version>,
     params: Value,
     conf: Value,
-) -> Result<NewRun, ControlError> {
+) -> Result<(NewRun, RunState), ControlError> {
     let now = shared.clock.now();
     // What is not to wait is queued when it is due, even if its name had to lie ahead of the clock.
     let queued_at = match request.run_after {
@@ -186,7 +221,7 @@ async fn new_run(
         params,
         conf,
     };
-    Ok(NewRun {
+    let new = NewRun {
         version: version.uuid(),
         run_type: DagRunType::Manual,
         conf: context.conf.to_string().into(),
@@ -196,12 +231,15 @@ async fn new_run(
         parent: None,
         queued_at,
         context: Arc::new(context),
-    })
+    };
+    let state = new_state(shared, &new, version.dag()).await?;
+    Ok((new, state))
 }
 
 /// A run that is complete but for what only the loop knows. Its names are reserved as long as the guards live.
 pub(crate) struct Prepared {
     pub(crate) new: NewRun,
+    pub(crate) state: RunState,
     pub(crate) version: Arc<Version>,
     #[expect(dead_code, reason = "held until the run is committed")]
     names: Vec<KeyedGuard<Name>>,
@@ -240,8 +278,10 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
         }
     };
     let conf = request.conf.clone();
+    let (new, state) = new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?;
     Ok(Prepared {
-        new: new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?,
+        new,
+        state,
         version: dag.version,
         names,
     })

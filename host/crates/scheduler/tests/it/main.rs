@@ -17,6 +17,7 @@ mod heartbeats;
 mod human;
 mod inbox;
 mod intents;
+mod large;
 mod limits;
 mod losses;
 mod mixed;

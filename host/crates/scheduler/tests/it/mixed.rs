@@ -14,6 +14,7 @@ use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
 use ports::inbox::{Answer, Done, InboxStore as _, Request};
+use ports::intent::{Intent, IntentWork};
 use ports::query::RunRow;
 use ports::store::SchedulerStore as _;
 use rand::rngs::StdRng;
@@ -325,6 +326,11 @@ async fn simulate(seed: u64) -> Seen {
         config.run_key_block = 4;
         config.heartbeat_timeout = Some(Duration::from_secs(10));
         config.keep_answers = 100 * LONG;
+        if seed % 2 == 1 {
+            // What is large is done in steps: for every other seed all runs are.
+            config.max_transitions_per_event = usize::try_from(1 + seed / 2 % 4).unwrap();
+            config.max_transitions_per_step = usize::try_from(1 + seed / 8 % 4).unwrap();
+        }
         let scheduler = Scheduler::new(config, Arc::clone(&store) as _, Arc::clone(&clock) as _);
         let handle = scheduler.handle();
         let executor = UnreliableExecutor::new(seed + life, Arc::clone(&clock), Arc::clone(&memory), true, play);
@@ -562,6 +568,8 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     let mut ended: HashMap<(TiKey, u32), u32> = HashMap::new();
     let mut published: HashMap<(TiKey, String), u32> = HashMap::new();
     for tick in stores.iter().flat_map(|store| store.committed()) {
+        let of_people = |intent: &&Arc<Intent>| !matches!(intent.work, IntentWork::DeleteRuns | IntentWork::DeleteDag);
+        seen.promised += tick.intents.iter().filter(of_people).count() as u64;
         for write in &tick.tries {
             *ended.entry((write.key, write.try_number.0)).or_default() += 1;
         }
@@ -633,6 +641,8 @@ struct Seen {
     runs: u64,
     crashes: u64,
     losses: u64,
+    /// Operations on one run that were done in steps.
+    promised: u64,
     failed_commits: u64,
     operations: u64,
     mapped: u64,
@@ -654,6 +664,7 @@ impl Seen {
         self.runs += other.runs;
         self.crashes += other.crashes;
         self.losses += other.losses;
+        self.promised += other.promised;
         self.failed_commits += other.failed_commits;
         self.operations += other.operations;
         self.mapped += other.mapped;
@@ -704,9 +715,12 @@ fn check_enough(seen: &Seen) {
         seen.crashes > 500 && seen.losses > 500 && seen.failed_commits > 500,
         "{seen:?}"
     );
-    assert!(seen.asked > 1_000 && seen.unsaid > 20, "{seen:?}");
     assert!(per_mille(seen.mapped) > 500 && per_mille(seen.cleaned) > 20, "{seen:?}");
     assert!(seen.blocked > 20, "{seen:?}");
+    assert!(
+        seen.asked > 1_000 && seen.unsaid > 20 && seen.promised > 300,
+        "{seen:?}"
+    );
     assert!(
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"

@@ -12,7 +12,7 @@ use crate::run::take_along;
 use crate::trigger_rule::{TriggerRule, Upstream};
 
 #[derive(Clone, Debug)]
-struct Plan {
+pub(super) struct Plan {
     /// Of each group: where its parent is (a number modulo the groups before it, or none), and what repeats it.
     groups: Vec<(Option<u8>, u8)>,
     tasks: Vec<TaskPlan>,
@@ -30,7 +30,7 @@ struct TaskPlan {
     retries: u8,
 }
 
-fn plans() -> impl Strategy<Value = Plan> {
+pub(super) fn plans() -> impl Strategy<Value = Plan> {
     let group = (proptest::option::of(any::<u8>()), any::<u8>());
     let task = (
         proptest::option::weighted(0.6, any::<u8>()),
@@ -59,7 +59,7 @@ fn plans() -> impl Strategy<Value = Plan> {
 }
 
 /// Edges go from earlier to later tasks, so there are no cycles.
-fn build(plan: &Plan) -> Arc<Dag> {
+pub(super) fn build(plan: &Plan) -> Arc<Dag> {
     const RULES: [TriggerRule; 6] = [
         TriggerRule::AllSuccess,
         TriggerRule::AllDone,
@@ -223,7 +223,7 @@ fn counted(run: &RunState) -> Vec<(String, Upstream, u32, u32, u32)> {
     all
 }
 
-fn check(run: &RunState) -> Result<(), TestCaseError> {
+pub(super) fn check(run: &RunState) -> Result<(), TestCaseError> {
     let fans = (0..run.fans.len())
         .filter_map(|at| run.fans.get(at))
         .map(|fan| fan.phase);

@@ -141,7 +141,7 @@ impl Core {
         Ok(())
     }
 
-    fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
+    pub(crate) fn clear(&mut self, tick: &mut Tick, key: DagRunKey, task_instances: Vec<Place>) {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };

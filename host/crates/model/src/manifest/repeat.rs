@@ -211,26 +211,8 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         let around = manifest.around(task.group);
         let is_mapped = task.expand.is_some() || around.iter().any(|group| group.expand.is_some());
         let loops = around.iter().any(|group| group.repeat.is_some());
-        let Some(template) = &task.input.template else { continue };
-        for (pointer, offset, root) in template.root_uses() {
-            let (missing, hint) = match root {
-                TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
-                TemplateRoot::Callback => (
-                    "this is not a callback",
-                    "only what stands under `on_failure` and its like sees it",
-                ),
-                TemplateRoot::Iteration if !loops => {
-                    ("there is no loop around the task", "put it into a group with `loop`")
-                }
-                _ => continue,
-            };
-            findings
-                .error(
-                    "manifest_expand",
-                    manifest.locate(&task.input, pointer, offset),
-                    format!("`{root}` means nothing: {missing}"),
-                )
-                .hint(hint);
+        for input in task.rendered() {
+            roots(manifest, input, is_mapped, loops, findings);
         }
         let groups = around.iter().filter_map(|group| group.expand.as_ref());
         let mappings: Vec<&ExpandDecl> = task.expand.iter().chain(groups).collect();
@@ -238,22 +220,8 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         if mappings.is_empty() || mappings.iter().any(|mapping| mapping.how == Combine::Kwargs) {
             continue;
         }
-        let names = || {
-            mappings
-                .iter()
-                .flat_map(|mapping| &mapping.sources)
-                .map(|source| &*source.name)
-        };
-        for (pointer, offset, name) in template.item_uses() {
-            if !names().any(|known| known == name) {
-                findings
-                    .error(
-                        "manifest_expand",
-                        manifest.locate(&task.input, pointer, offset),
-                        format!("nothing is mapped over as `{}`", short(name)),
-                    )
-                    .maybe_hint(suggest::hint(name, names()));
-            }
+        for input in task.rendered() {
+            elements(manifest, input, &mappings, findings);
         }
     }
     for (at, group) in manifest.groups.iter().enumerate() {
@@ -270,6 +238,51 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
                     task.id, group.id
                 ),
             );
+        }
+    }
+}
+
+/// Reports names that mean something only elsewhere.
+fn roots(manifest: &Manifest, input: &Input, is_mapped: bool, loops: bool, findings: &mut Findings) {
+    for (pointer, offset, root) in input.template.iter().flat_map(|template| template.root_uses()) {
+        let (missing, hint) = match root {
+            TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
+            TemplateRoot::Callback => (
+                "this is not a callback",
+                "only what stands under `on_failure` and its like sees it",
+            ),
+            TemplateRoot::Iteration if !loops => {
+                ("there is no loop around the task", "put it into a group with `loop`")
+            }
+            _ => continue,
+        };
+        findings
+            .error(
+                "manifest_expand",
+                manifest.locate(input, pointer, offset),
+                format!("`{root}` means nothing: {missing}"),
+            )
+            .hint(hint);
+    }
+}
+
+/// Reports elements that no mapping brings.
+fn elements(manifest: &Manifest, input: &Input, mappings: &[&ExpandDecl], findings: &mut Findings) {
+    let names = || {
+        mappings
+            .iter()
+            .flat_map(|mapping| &mapping.sources)
+            .map(|source| &*source.name)
+    };
+    for (pointer, offset, name) in input.template.iter().flat_map(|template| template.item_uses()) {
+        if !names().any(|known| known == name) {
+            findings
+                .error(
+                    "manifest_expand",
+                    manifest.locate(input, pointer, offset),
+                    format!("nothing is mapped over as `{}`", short(name)),
+                )
+                .maybe_hint(suggest::hint(name, names()));
         }
     }
 }

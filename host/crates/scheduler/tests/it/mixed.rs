@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::between::IfExists;
 use model::dag::Measured;
-use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Timestamp, Work};
+use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskInstanceState, TiKey, Timestamp, Work};
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
@@ -38,10 +39,13 @@ fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
         };
         return (outcome, Vec::new());
     }
-    if matches!(request.task.work, Work::TriggerDag(_)) {
+    if let Work::TriggerDag(step) = &request.task.work {
+        // Where the run may be there already, few names are shared by all.
+        let shared = step.if_exists != IfExists::Fail && random.random_bool(0.8);
         let child = TriggerDagRequest {
+            dag: None,
             conf: serde_json::json!({}),
-            run_id: None,
+            run_id: shared.then(|| RunId::new(&format!("key_{}", random.random_range(0..3))).unwrap()),
             logical_date: None,
         };
         return (TryOutcome::TriggerDag(Box::new(child)), Vec::new());

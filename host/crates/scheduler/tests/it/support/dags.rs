@@ -87,6 +87,7 @@ impl DagBuilder {
             group: None,
             expand: None,
             map_index_template: None,
+            when: None,
             measures: Vec::new(),
             kind: TaskKind::Plain,
             role: TaskRole::Work,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use model::between::TriggerDag;
+use model::between::{IfExists, TriggerDag};
 use model::callback::{Callback, CallbackAction, CallbackEvent, NotificationLevel, TEXT};
 use model::dag::{
     Combine, Expansion, Group, GroupIndex, Loop, MapSource, MapValues, Measure, Measured, Repeat, Task, TaskKind,
@@ -324,7 +324,9 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     }
     if name.starts_with("trigger") {
         task.work = Work::TriggerDag(Box::new(TriggerDag {
-            dag: DagId::new(CHILD).unwrap(),
+            dag: Some(DagId::new(CHILD).unwrap()),
+            allowed: Vec::new(),
+            if_exists: *IfExists::ALL.choose(random).unwrap(),
             wait: random.random_bool(0.7),
             allowed_states: vec![DagRunState::Success],
             result: None,

@@ -224,20 +224,43 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
             elements(manifest, input, &mappings, findings);
         }
     }
-    for (at, group) in manifest.groups.iter().enumerate() {
-        if group.expand.is_none() && group.repeat.is_none() {
+    setups(manifest, findings);
+}
+
+/// What repeats a setup repeats its teardowns: each element, and each iteration, has its own.
+fn setups(manifest: &Manifest, findings: &mut Findings) {
+    let repeats = |task: &TaskDecl| {
+        let is_repeated = |at: &usize| {
+            let group = manifest.groups.get(*at);
+            group.is_some_and(|group| group.expand.is_some() || group.repeat.is_some())
+        };
+        std::iter::successors(task.group, |at| manifest.groups.get(*at)?.parent).find(is_repeated)
+    };
+    for teardown in &manifest.tasks {
+        if !matches!(teardown.role, TaskRole::Teardown { .. }) {
             continue;
         }
-        let inside = |task: &&TaskDecl| task.role != TaskRole::Work && manifest.is_inside(task.group, at);
-        for task in manifest.tasks.iter().filter(inside) {
-            findings.error(
-                "manifest_expand",
-                task.pos,
-                format!(
-                    "task `{}` is a setup or a teardown and cannot lie in `{}`, which is repeated",
-                    task.id, group.id
-                ),
-            );
+        for setup in teardown.upstream.iter().filter_map(|at| manifest.tasks.get(*at)) {
+            if setup.role != TaskRole::Setup || repeats(setup) == repeats(teardown) {
+                continue;
+            }
+            let within = |task: &TaskDecl| match repeats(task).and_then(|at| manifest.groups.get(at)) {
+                Some(group) => format!("within `{}`, which is repeated", group.id),
+                None => "outside of what is repeated".to_owned(),
+            };
+            findings
+                .error(
+                    "manifest_expand",
+                    teardown.pos,
+                    format!(
+                        "teardown `{}` lies {}, and its setup `{}` {}: what is set up once is torn down once",
+                        teardown.id,
+                        within(teardown),
+                        setup.id,
+                        within(setup)
+                    ),
+                )
+                .hint("put both into the same repeated group, or both outside of it");
         }
     }
 }

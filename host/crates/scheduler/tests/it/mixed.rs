@@ -39,6 +39,10 @@ fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
         };
         return (outcome, Vec::new());
     }
+    if request.task.when.is_some() && random.random_bool(0.3) {
+        let reason = "`when` is false".to_owned();
+        return (TryOutcome::Skip { reason }, Vec::new());
+    }
     if let Work::TriggerDag(step) = &request.task.work {
         // Where the run may be there already, few names are shared by all.
         let shared = step.if_exists != IfExists::Fail && random.random_bool(0.8);
@@ -444,6 +448,7 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
         let of = (parent.run, parent.task, parent.map_index, parent.dispatch);
         assert!(triggered.insert(of), "seed {seed}: {of:?} triggered two runs");
         seen.children += 1;
+        seen.keyed += u64::from(run.run_id.as_str().starts_with("key_"));
     }
     let runs = memory.runs_of(&dag.id);
     for key in &told.runs {
@@ -509,6 +514,9 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     let mut ended: HashMap<(TiKey, u32), u32> = HashMap::new();
     let mut published: HashMap<(TiKey, String), u32> = HashMap::new();
     for tick in stores.iter().flat_map(|store| store.committed()) {
+        seen.taken += tick.parents.len() as u64;
+        let reused = |ti: &&ports::store::TiWrite| ti.details.as_ref().is_some_and(|said| said.contains("reused"));
+        seen.taken += tick.task_instances.iter().filter(reused).count() as u64;
         for write in &tick.tries {
             *ended.entry((write.key, write.try_number.0)).or_default() += 1;
         }
@@ -549,6 +557,10 @@ struct Seen {
     operations: u64,
     mapped: u64,
     children: u64,
+    /// Those of them that tasks may share, or make run again.
+    keyed: u64,
+    /// Times that tasks of several runs waited for one of those, or took it over.
+    taken: u64,
     callbacks: u64,
     /// Requests that came as rows of the inbox.
     asked: u64,
@@ -566,6 +578,8 @@ impl Seen {
         self.operations += other.operations;
         self.mapped += other.mapped;
         self.children += other.children;
+        self.keyed += other.keyed;
+        self.taken += other.taken;
         self.callbacks += other.callbacks;
         self.asked += other.asked;
         self.unsaid += other.unsaid;
@@ -616,6 +630,7 @@ fn check_enough(seen: &Seen) {
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"
     );
+    assert!(seen.keyed > 100 && seen.taken > 100, "{seen:?}");
     for state in [
         TaskInstanceState::Success,
         TaskInstanceState::Failed,

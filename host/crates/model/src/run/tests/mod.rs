@@ -3,6 +3,7 @@
 mod between;
 mod callbacks;
 mod choose;
+mod element_setups;
 mod hidden;
 mod human;
 mod past;

@@ -31,12 +31,12 @@ fn compiled(tasks: &str) -> Arc<Dag> {
     )
 }
 
-struct Repeats {
-    world: World,
+pub(super) struct Repeats {
+    pub(super) world: World,
 }
 
 impl Repeats {
-    fn of(tasks: &str) -> Self {
+    pub(super) fn of(tasks: &str) -> Self {
         let dag = compiled(tasks);
         let lengths = crate::params::param_lengths(&dag, &serde_json::json!({"names": ["x", "y"]}));
         let mut world = World {
@@ -47,7 +47,7 @@ impl Repeats {
         Self { world }
     }
 
-    fn index(&self, task: &str) -> TaskIndex {
+    pub(super) fn index(&self, task: &str) -> TaskIndex {
         self.world
             .run
             .dag()
@@ -56,7 +56,7 @@ impl Repeats {
     }
 
     /// Runs one task instance to its end, and checks that the run can be stored and restored at any time.
-    fn execute(&mut self, task: &str, map_index: i32, end: TryEnd, measured: &[u32]) {
+    pub(super) fn execute(&mut self, task: &str, map_index: i32, end: TryEnd, measured: &[u32]) {
         let (task, map_index) = (self.index(task), MapIndex(map_index));
         self.world.send(Event::Admit { task, map_index });
         let dispatch = self.world.run.ti(task, map_index).expect("it is there").dispatch;
@@ -76,11 +76,11 @@ impl Repeats {
         assert_eq!(restored.state(), run.state());
     }
 
-    fn done(&mut self, task: &str, map_index: i32, measured: &[u32]) {
+    pub(super) fn done(&mut self, task: &str, map_index: i32, measured: &[u32]) {
         self.execute(task, map_index, TryEnd::Done, measured);
     }
 
-    fn ready(&self) -> Vec<String> {
+    pub(super) fn ready(&self) -> Vec<String> {
         let mut ready: Vec<String> = self
             .world
             .run
@@ -91,7 +91,7 @@ impl Repeats {
         ready
     }
 
-    fn state(&self, task: &str, map_index: i32) -> TaskInstanceState {
+    pub(super) fn state(&self, task: &str, map_index: i32) -> TaskInstanceState {
         let ti = self.world.run.ti(self.index(task), MapIndex(map_index));
         ti.unwrap_or_else(|| panic!("no {task}[{map_index}]")).state
     }

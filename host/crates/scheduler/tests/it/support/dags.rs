@@ -114,6 +114,11 @@ impl DagBuilder {
         self
     }
 
+    /// The id of a task.
+    pub(crate) fn name(&self, task: TaskIndex) -> String {
+        self.parts.tasks[task.at()].id.to_string()
+    }
+
     fn index(&self, name: &str) -> TaskIndex {
         let at = self.parts.tasks.iter().position(|task| task.id.as_str() == name);
         TaskIndex(u32::try_from(at.unwrap()).unwrap())

@@ -233,6 +233,7 @@ impl Plan {
             });
             names.push(name);
         }
+        dag = self.inner_setup(dag, &mut names);
         if has_teardown {
             let mut upstream: Vec<&str> = names
                 .iter()
@@ -266,6 +267,46 @@ impl Plan {
                 }
             }
         })
+    }
+
+    /// A setup and a teardown within a group that is repeated, with a task between them: each element, and each iteration, has its own.
+    fn inner_setup(&mut self, mut dag: DagBuilder, names: &mut Vec<String>) -> DagBuilder {
+        let repeated = (0..self.groups.len()).find(|at| self.groups[*at].repeat.is_some());
+        let Some(at) = repeated.filter(|_| self.random.random_bool(0.5)) else {
+            return dag;
+        };
+        let group = Some(GroupIndex(u32::try_from(at).unwrap()));
+        // What is mapped over is upstream of all that lies within, around it too.
+        let mut sources: Vec<String> = Vec::new();
+        for around in std::iter::successors(group, |at| self.groups[at.at()].parent) {
+            if let Some(Repeat::Mapped(expansion)) = &self.groups[around.at()].repeat
+                && let MapValues::Xcom { task, .. } = &expansion.sources[0].values
+            {
+                sources.push(dag.name(*task));
+            }
+        }
+        let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+        let mut random = StdRng::from_rng(&mut self.random);
+        dag = dag.task_with("inner_setup", &sources, |task| {
+            task.group = group;
+            task.role = TaskRole::Setup;
+            task.retry.retries = random.random_range(0..2);
+        });
+        let within: Vec<&str> = sources.iter().copied().chain(["inner_setup"]).collect();
+        dag = dag.task_with("inner_work", &within, |task| {
+            task.group = group;
+            settle(task, &mut random);
+        });
+        let after: Vec<&str> = within.iter().copied().chain(["inner_work"]).collect();
+        dag = dag.task_with("inner_teardown", &after, |task| {
+            task.group = group;
+            task.role = TaskRole::Teardown {
+                on_failure_fail_dagrun: random.random_bool(0.5),
+            };
+            task.trigger_rule = TriggerRule::AllDoneSetupSuccess;
+        });
+        names.extend(["inner_setup", "inner_work", "inner_teardown"].map(str::to_owned));
+        dag
     }
 
     /// A task comes before all that are planned.
@@ -336,6 +377,7 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     if random.random_bool(0.1) {
         task.past = *[Past::DependsOnPast, Past::WaitForDownstream].choose(random).unwrap();
     }
+    task.when = random.random_bool(0.1).then(|| "{{ params.when }}".to_owned());
     task.callbacks = callbacks(random, CallbackEvent::ALL);
     task.retry.retries = random.random_range(0..3);
     task.retry.exponential_backoff = random.random_bool(0.3);

@@ -30,15 +30,15 @@ pub(super) async fn skips(attempt: &Attempt) -> Result<Option<Ended>, Death> {
     let mut source = Source::new(request, attempt.services.xcoms.as_ref(), &attempt.account);
     let mut values = HashMap::with_capacity(template.xcom_refs().len());
     for reference in template.xcom_refs() {
-        if let Some(value) = source.pull(reference).await? {
+        if let Some(value) = source.pull(reference).await.map_err(of_when)? {
             values.insert(reference.clone(), value);
         }
     }
-    let elements = elements(&mut source).await?;
+    let elements = elements(&mut source).await.map_err(of_when)?;
     let context = context(request, elements.items(), &values);
     let text = template
         .render(&context, TEMPLATE_FUEL, MAX_RESULT_BYTES)
-        .map_err(|error| Death::Input(format!("`when`: {error}")))?;
+        .map_err(|error| of_when(Death::Input(error.to_string())))?;
     match text.as_str() {
         "true" => return Ok(None),
         "false" => {}
@@ -59,6 +59,14 @@ pub(super) async fn skips(attempt: &Attempt) -> Result<Option<Ended>, Death> {
         xcoms: Vec::new(),
         measured: Vec::new(),
     }))
+}
+
+/// Says what an input that cannot be had was for.
+fn of_when(death: Death) -> Death {
+    match death {
+        Death::Input(message) => Death::Input(format!("`when`: {message}")),
+        other => other,
+    }
 }
 
 fn shown(text: &str) -> String {

@@ -70,7 +70,7 @@ impl Refusal {
     }
 
     pub(super) fn result_unknown(dag_id: &DagId, task: &str) -> Self {
-        Self::new(
+        Refusal::new(
             "trigger_result_unknown",
             format!("DAG `{dag_id}` has no task `{task}`, which `result` names"),
         )

@@ -212,7 +212,7 @@ pub(crate) struct Prepared {
     names: Vec<KeyedGuard<Name>>,
 }
 
-/// A run that a task asks for and that is there already. Its names are reserved as long as the guards live.
+/// A run that a task asks for and that is there already. If it is to be reset, its names are reserved as long as the guards live.
 pub(crate) struct Existing {
     pub(crate) key: DagRunKey,
     pub(crate) dag_id: DagId,
@@ -243,6 +243,10 @@ pub(crate) async fn prepare(
     if if_exists != IfExists::Fail
         && let Some((key, run_id)) = existing(shared, request, &mut names).await?
     {
+        // Who changes nothing of it keeps nobody waiting.
+        if if_exists != IfExists::Reset {
+            names.clear();
+        }
         return Ok(Preparation::Exists(Existing {
             key,
             dag_id: request.dag_id.clone(),

@@ -183,7 +183,7 @@ impl Core {
             Ok(Some(loaded)) if self.dags.get(&loaded.stored.row.dag_id).is_none() => {
                 for item in items {
                     match item {
-                        Item::Triggered(triggered) => self.prepare_again(triggered.report),
+                        Item::Triggered(triggered) => self.vanished(triggered),
                         item => item.refuse(ControlError::DagNotFound(loaded.stored.row.dag_id.clone())),
                     }
                 }
@@ -205,7 +205,7 @@ impl Core {
             Ok(None) => {
                 for item in items {
                     match item {
-                        Item::Triggered(triggered) => self.prepare_again(triggered.report),
+                        Item::Triggered(triggered) => self.vanished(triggered),
                         item => item.refuse(ControlError::Conflict("the run does not exist any more".to_owned())),
                     }
                 }

@@ -34,7 +34,12 @@ pub(crate) struct Triggered {
     pub(crate) report: Box<TryReport>,
     pub(crate) verdict: Result<Preparation, Refusal>,
     if_exists: IfExists,
+    /// How often what was prepared did not hold any more.
+    again: u8,
 }
+
+/// How often a run is prepared anew before whoever asks for it is told that it cannot be had.
+const MAX_AGAIN: u8 = 8;
 
 impl Triggered {
     /// The run that it resets.
@@ -88,6 +93,10 @@ impl Refusal {
 impl Core {
     /// Begins to prepare the run that a report asks for. Answers the report where there is nothing to prepare.
     pub(crate) fn begin_trigger(&mut self, report: Box<TryReport>) -> Option<Box<TryReport>> {
+        self.begin_again(report, 0)
+    }
+
+    fn begin_again(&mut self, report: Box<TryReport>, again: u8) -> Option<Box<TryReport>> {
         let TryOutcome::TriggerDag(asked) = &report.outcome else {
             return Some(report);
         };
@@ -113,6 +122,7 @@ impl Core {
                 report,
                 verdict: Err(Refusal::new("trigger_dag_not_allowed", message)),
                 if_exists: step.if_exists,
+                again,
             });
             self.between.preparing = self.between.preparing.saturating_add(1);
             send(&self.shared, BetweenMessage::Prepared(id.ti.run, Some(triggered)));
@@ -143,6 +153,7 @@ impl Core {
                     report,
                     verdict,
                     if_exists,
+                    again,
                 })
             });
             send(&shared, BetweenMessage::Prepared(id.ti.run, triggered));
@@ -199,7 +210,7 @@ impl Core {
             Ok(Preparation::Exists(existing)) => {
                 if tick.drafts.get(&existing.key).is_some_and(|draft| draft.deleted) {
                     // This very tick deletes it: once that is committed, there is none.
-                    self.prepare_again(Box::new(report.clone()));
+                    self.prepare_again(Box::new(report.clone()), triggered.again);
                     return;
                 }
                 self.take(tick, step, existing, report, parent, &by)
@@ -302,12 +313,21 @@ impl Core {
         }
     }
 
-    /// What was prepared does not hold any more.
-    pub(crate) fn prepare_again(&mut self, report: Box<TryReport>) {
+    /// What was prepared does not hold any more: the run that was there is gone.
+    fn prepare_again(&mut self, report: Box<TryReport>, again: u8) {
         let run = report.id.ti.run;
-        if let Some(report) = self.begin_trigger(report) {
+        if let Some(report) = self.begin_again(report, again.saturating_add(1)) {
             let now = self.shared.clock.now();
             self.queue.push(run, Item::Finished(report), now);
+        }
+    }
+
+    /// A run that was to be reset is not there any more.
+    pub(crate) fn vanished(&mut self, triggered: Box<Triggered>) {
+        if triggered.again < MAX_AGAIN {
+            self.prepare_again(triggered.report, triggered.again);
+        } else {
+            self.unreadable(triggered, "it, or its DAG version, is missing");
         }
     }
 

@@ -45,11 +45,11 @@ fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
     }
     if let Work::TriggerDag(step) = &request.task.work {
         // Where the run may be there already, few names are shared by all.
-        let shared = step.if_exists != IfExists::Fail && random.random_bool(0.8);
+        let shared = step.if_exists != IfExists::Fail && random.random_bool(0.9);
         let child = TriggerDagRequest {
             dag: None,
             conf: serde_json::json!({}),
-            run_id: shared.then(|| RunId::new(&format!("key_{}", random.random_range(0..3))).unwrap()),
+            run_id: shared.then(|| RunId::new(&format!("key_{}", random.random_range(0..2))).unwrap()),
             logical_date: None,
         };
         return (TryOutcome::TriggerDag(Box::new(child)), Vec::new());
@@ -516,7 +516,10 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     for tick in stores.iter().flat_map(|store| store.committed()) {
         seen.taken += tick.parents.len() as u64;
         let reused = |ti: &&ports::store::TiWrite| ti.details.as_ref().is_some_and(|said| said.contains("reused"));
-        seen.taken += tick.task_instances.iter().filter(reused).count() as u64;
+        let reusing = tick.task_instances.iter().filter(reused).count() as u64;
+        seen.taken += reusing;
+        // Who waited for what another one resets has its row in the same tick.
+        seen.taken_over += u64::from(!tick.parents.is_empty() && reusing > 0);
         for write in &tick.tries {
             *ended.entry((write.key, write.try_number.0)).or_default() += 1;
         }
@@ -561,6 +564,8 @@ struct Seen {
     keyed: u64,
     /// Times that tasks of several runs waited for one of those, or took it over.
     taken: u64,
+    /// Times that one of those who took it over found another one waiting.
+    taken_over: u64,
     callbacks: u64,
     /// Requests that came as rows of the inbox.
     asked: u64,
@@ -580,6 +585,7 @@ impl Seen {
         self.children += other.children;
         self.keyed += other.keyed;
         self.taken += other.taken;
+        self.taken_over += other.taken_over;
         self.callbacks += other.callbacks;
         self.asked += other.asked;
         self.unsaid += other.unsaid;
@@ -630,7 +636,7 @@ fn check_enough(seen: &Seen) {
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"
     );
-    assert!(seen.keyed > 100 && seen.taken > 100, "{seen:?}");
+    assert!(seen.keyed > 100 && seen.taken > 100 && seen.taken_over > 10, "{seen:?}");
     for state in [
         TaskInstanceState::Success,
         TaskInstanceState::Failed,

@@ -211,13 +211,13 @@ impl Plan {
         }
         for at in 0..tasks {
             let is_plain = self.decides(at + usize::from(has_teardown)) || self.expand[at].is_some();
-            let kind = if is_plain { 0 } else { self.random.random_range(0..12) };
+            let kind = if is_plain { 0 } else { self.random.random_range(0..14) };
             let name = match kind {
                 0..6 => format!("work{at}"),
                 6 => format!("branch{at}"),
                 7 => format!("circuit{at}"),
                 8 => format!("sensor{at}"),
-                9 => format!("trigger{at}"),
+                9..12 => format!("trigger{at}"),
                 _ => format!("human{at}"),
             };
             let mut upstream: Vec<&str> = self.upstream[at].iter().map(|of| names[*of].as_str()).collect();

@@ -1,5 +1,5 @@
-//! `kill -9` at random points while everything that a run can have is under way at once: setup and teardown, mapped tasks and
-//! groups, a loop, a sensor, a question to a person, retries, a branch, a skip, a pool, a run of another DAG, callbacks, and people who
+//! `kill -9` at random points while everything that a run can have is under way at once: setup and teardown, of elements too, mapped tasks and
+//! groups, a loop, a condition, runs of another DAG that are shared or reset, a sensor, a question to a person, retries, a branch, a skip, a pool, a run of another DAG, callbacks, and people who
 //! clear what has ended.
 
 use std::collections::BTreeSet;
@@ -33,7 +33,9 @@ tasks:
     expand: {number: "{{ xcom.numbers }}"}
     tasks:
       first: {component: workload@1, task: spin, input: {ms: 1, value: "{{ item.number + params.base }}"}}
-      second: {component: workload@1, task: spin, input: {ms: 1, value: "{{ xcom.first + 1000 }}"}}
+      up: {component: workload@1, task: spin, setup: true, input: {ms: 0, value: "{{ item.number }}"}}
+      second: {component: workload@1, task: spin, after: [up], input: {ms: 1, value: "{{ xcom.first + 1000 }}"}}
+      down: {component: workload@1, task: spin, after: [up, second], teardown: true, input: {ms: 0, value: 0}}
   all: {component: workload@1, task: sum, input: {values: "{{ xcom['each.second'] }}"}}
   solve:
     after: [prepare]
@@ -61,11 +63,18 @@ tasks:
   other:
     after: [prepare]
     trigger_dag: {dag: child, conf: {base: "{{ params.base }}"}, wait: true, result: double}
+  shared:
+    after: [prepare]
+    trigger_dag: {dag: child, run_id: shared, if_exists: reuse, wait: true, result: double}
+  again:
+    after: [numbers]
+    trigger_dag: {dag: child, run_id: "again_{{ run_id }}", conf: {base: "{{ params.base }}"}, if_exists: reset, wait: true, result: double}
+  off: {component: workload@1, task: spin, after: [prepare], when: "{{ params.base < 0 }}", input: {ms: 0, value: 0}}
   doubled: {component: workload@1, task: spin, input: {ms: 0, value: "{{ xcom.other.result }}"}}
   join:
     component: workload@1
     task: spin
-    after: [total, all, publish, poke, ask, flaky, left, right, idle, doubled]
+    after: [total, all, publish, poke, ask, flaky, left, right, idle, doubled, shared, again, off]
     trigger_rule: none_failed
     input: {ms: 1, value: "{{ params.base }}"}
     on_success:
@@ -144,6 +153,14 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
         ("right", json!(2)),
         ("join", json!(base)),
         ("doubled", json!(2 * base)),
+        (
+            "shared",
+            json!({"dag_id": "child", "run_id": "shared", "state": "success", "result": 0}),
+        ),
+        (
+            "again",
+            json!({"dag_id": "child", "run_id": format!("again_{run_id}"), "state": "success", "result": 2 * base}),
+        ),
     ] {
         let path = format!("/dags/everything/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/return_value");
         let found = client.get(&path).await.body["value"].clone();
@@ -158,8 +175,16 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
     }
     let base_path = format!("/dags/everything/dagRuns/{run_id}");
     let children = client.get(&format!("{base_path}/children")).await.ok();
-    assert_eq!(children["total_entries"], 1, "{run_id}: {children}");
-    assert_eq!(children["dag_runs"][0]["state"], "success", "{run_id}: {children}");
+    let children: Vec<&Value> = children["dag_runs"].as_array().into_iter().flatten().collect();
+    // Of all that share a run one has made it.
+    let own: Vec<&&Value> = children
+        .iter()
+        .filter(|child| child["dag_run_id"] != "shared")
+        .collect();
+    assert_eq!(own.len(), 2, "{run_id}: {children:?}");
+    for child in &children {
+        assert_eq!(child["state"], "success", "{run_id}: {children:?}");
+    }
     if !cleared {
         // Callbacks are carried out a moment later.
         let callbacks = client
@@ -187,7 +212,7 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
     for ti in &rows {
         let task = ti["task_id"].as_str().expect("a name");
         *counts.entry(task).or_default() += 1;
-        let skipped = ["left", "idle"].contains(&task);
+        let skipped = ["left", "idle", "off"].contains(&task);
         assert_eq!(
             ti["state"],
             if skipped { "skipped" } else { "success" },
@@ -221,11 +246,18 @@ async fn ended_well(client: &Client, run_id: &str, cleared: bool) {
         let unique: BTreeSet<u64> = numbers.iter().filter_map(|number| number.as_u64()).collect();
         assert_eq!(unique.len(), numbers.len(), "a try ended twice: {history}");
     }
-    let expected = [("square", 4), ("each.first", 4), ("each.second", 4), ("solve.step", 5)];
+    let expected = [
+        ("square", 4),
+        ("each.first", 4),
+        ("each.up", 4),
+        ("each.second", 4),
+        ("each.down", 4),
+        ("solve.step", 5),
+    ];
     for (task, count) in expected {
         assert_eq!(counts.get(task), Some(&count), "{run_id} {task}");
     }
-    assert_eq!(rows.len(), 4 + 4 + 4 + 5 + 16, "{counts:?}");
+    assert_eq!(rows.len(), 5 * 4 + 5 + 19, "{counts:?}");
 }
 
 async fn instances(client: &Client, run_id: &str) -> Vec<Value> {

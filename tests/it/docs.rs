@@ -36,7 +36,7 @@ fn codes() -> BTreeSet<String> {
         let text = std::fs::read_to_string(&file).expect("a readable file");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         // Refusals of components, answers against the contract, tries between DAGs.
-        for call in ["refusal(", "breach(details,", "Refusal::new("] {
+        for call in ["refusal(", "breach(details,", "Refusal::new(", "Refusal::fatal("] {
             for (at, _) in code.match_indices(call) {
                 codes.extend(literal(&code[at + call.len()..]).map(str::to_owned));
             }

@@ -8,6 +8,7 @@ mod cli;
 #[path = "../../host/crates/runtime/tests/it/wat.rs"]
 #[expect(dead_code, reason = "the runtime's tests use the rest")]
 mod component;
+mod conditions;
 mod crash;
 mod crash_api_server;
 mod crash_mixed;

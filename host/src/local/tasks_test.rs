@@ -118,6 +118,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,

@@ -108,6 +108,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             group: None,
             expand,
             map_index_template: None,
+            when: None,
             // Its length; of a mapped task whether it published.
             measures: Vec::new(),
             kind,

@@ -222,6 +222,7 @@ fn version() -> Arc<DagVersion> {
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,

@@ -35,6 +35,7 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
         slots,
         new_runs,
         runs,
+        parents,
         task_instance_deletes,
         task_instances,
         tries,
@@ -66,6 +67,9 @@ pub(crate) fn statements(dialect: Dialect, lease: &Lease, tick: &TickWrite) -> R
     }
     if !runs.is_empty() {
         statements.push(dag_run::update(dialect, lease, &last_by_key(runs, |run| run.key), now));
+    }
+    if !parents.is_empty() {
+        statements.push(dag_run::update_parents(dialect, &last_by_key(parents, |row| row.run)));
     }
     if !task_instance_deletes.is_empty() {
         statements.push(task_instance::delete(dialect, task_instance_deletes));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dag::Dag;
 use crate::id::{DagId, TaskId, TaskIndex};
-use crate::state::{DagRunState, TaskInstanceState};
+use crate::state::{DagRunState, TaskInstanceState, text_enum};
 
 /// How deep runs may trigger runs where the server says nothing else.
 pub const MAX_TRIGGER_DEPTH: u32 = 10;
@@ -23,11 +23,41 @@ pub const EXTERNAL_FAILED: &str = "external_failed";
 /// The code of a sensor on something that the other run does not have.
 pub const EXTERNAL_NOT_FOUND: &str = "external_task_not_found";
 
-/// Starts a run of another DAG. The run's `conf`, `run_id` and `logical_date` are templates, and so the task's input.
+text_enum! {
+    /// What becomes of a task that asks for a run which is there already: one with the same name, or, where the task gives none, with the
+    /// same logical date.
+    IfExists {
+        /// The try fails (Airflow: `DagRunAlreadyExists`).
+        Fail = "fail",
+        /// The task is skipped (Airflow: `skip_when_already_exists`).
+        Skip = "skip",
+        /// The run is taken as it is, whoever made it.
+        Reuse = "reuse",
+        /// The run is cleared, and runs again with what it has (Airflow: `reset_dag_run`).
+        Reset = "reset",
+    }
+}
+
+impl IfExists {
+    /// Whether it is what a manifest that says nothing means.
+    pub fn is_fail(&self) -> bool {
+        *self == Self::Fail
+    }
+}
+
+/// Starts a run of another DAG. The run's `conf`, `run_id` and `logical_date` are templates, and so the task's input; so is the DAG's
+/// id, where there are several to choose from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerDag {
-    /// Of which DAG.
-    pub dag: DagId,
+    /// Of which DAG. None where the member `dag` of the input, a template, names one of `allowed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dag: Option<DagId>,
+    /// The DAGs that the template may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<DagId>,
+    /// What happens where the run is there already.
+    #[serde(default = "fails", skip_serializing_if = "IfExists::is_fail")]
+    pub if_exists: IfExists,
     /// Whether the try lasts until that run has ended (Airflow: `wait_for_completion`).
     pub wait: bool,
     /// The ends of the run that let the try succeed; any other fails it.
@@ -118,9 +148,21 @@ impl<T: PartialEq> States<T> {
     }
 }
 
+const fn fails() -> IfExists {
+    IfExists::Fail
+}
+
 impl TriggerDag {
     /// Airflow's class for it.
     pub const CLASS: &'static str = "TriggerDagRunOperator";
+
+    /// The DAG of a try, given what its template named. None where it named nothing, or none of those that are allowed.
+    pub fn target<'s>(&'s self, named: Option<&str>) -> Option<&'s DagId> {
+        match &self.dag {
+            Some(dag) => Some(dag),
+            None => self.allowed.iter().find(|dag| Some(dag.as_str()) == named),
+        }
+    }
 }
 
 impl WaitForDag {

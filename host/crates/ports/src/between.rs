@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// What a rendered `trigger_dag` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerDagRequest {
+    /// The DAG, where a template chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dag: Option<DagId>,
     /// A JSON object.
     pub conf: Value,
     /// The name of the run, if it has one of its own.

@@ -78,6 +78,9 @@ pub struct TaskSpec {
     pub limits: Limits,
     /// How many tries there are at the most.
     pub max_tries: u32,
+    /// A template of true or false: false skips the task instance.
+    #[serde(default)]
+    pub when: Option<String>,
     /// What to measure of what a successful try publishes.
     #[serde(default)]
     pub measures: Vec<model::dag::Measure>,

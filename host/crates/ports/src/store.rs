@@ -90,6 +90,8 @@ pub struct TickWrite {
     pub new_runs: Vec<NewRun>,
     /// Runs that changed.
     pub runs: Vec<RunWrite>,
+    /// Runs that are the child of another task instance from now on.
+    pub parents: Vec<ParentWrite>,
     /// Task instances that got another map index: their old rows, deleted before `task_instances` are written.
     pub task_instance_deletes: Vec<TiKey>,
     /// Task instances that changed (whole rows, upserted).
@@ -123,6 +125,15 @@ pub struct TickWrite {
     pub intent_runs_done: Vec<(Uuid, DagRunKey)>,
     /// Lines for the audit log.
     pub audit: Vec<AuditWrite>,
+}
+
+/// Who waits for a run that somebody else made, or made it run again.
+#[derive(Clone, Debug)]
+pub struct ParentWrite {
+    /// The run.
+    pub run: DagRunKey,
+    /// Its parent.
+    pub parent: Arc<RunParent>,
 }
 
 /// A change to a DAG.

@@ -174,7 +174,10 @@ impl Core {
             // It was read while its DAG went.
             Ok(Some(loaded)) if self.dags.get(&loaded.stored.row.dag_id).is_none() => {
                 for item in items {
-                    item.refuse(ControlError::DagNotFound(loaded.stored.row.dag_id.clone()));
+                    match item {
+                        Item::Triggered(triggered) => self.vanished(triggered),
+                        item => item.refuse(ControlError::DagNotFound(loaded.stored.row.dag_id.clone())),
+                    }
                 }
             }
             Ok(Some(loaded)) => {
@@ -183,18 +186,30 @@ impl Core {
                     self.adopt(*loaded, now);
                 }
                 for item in items {
+                    // It was read for the sake of another run's task.
+                    let key = match &item {
+                        Item::Triggered(triggered) => triggered.report.id.ti.run,
+                        _ => key,
+                    };
                     self.queue.push(key, item, now);
                 }
             }
             Ok(None) => {
                 for item in items {
-                    item.refuse(ControlError::Conflict("the run does not exist any more".to_owned()));
+                    match item {
+                        Item::Triggered(triggered) => self.vanished(triggered),
+                        item => item.refuse(ControlError::Conflict("the run does not exist any more".to_owned())),
+                    }
                 }
             }
             Err(error) => {
                 let problem = error.to_string();
                 let mut first = Some(query_failed(error));
                 for item in items {
+                    if let Item::Triggered(triggered) = item {
+                        self.unreadable(triggered, &problem);
+                        continue;
+                    }
                     item.refuse(
                         first
                             .take()

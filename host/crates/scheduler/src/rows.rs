@@ -1,8 +1,10 @@
 //! From the drafts of a tick to the rows that it writes.
 
+use std::sync::Arc;
+
 use model::TaskInstanceState;
 use ports::intent::IntentWork;
-use ports::store::{AuditWrite, DagPause};
+use ports::store::{AuditWrite, DagPause, ParentWrite};
 
 use crate::audit;
 use crate::core::Core;
@@ -109,6 +111,12 @@ impl Draft {
         rows.new_runs.extend(self.new.take());
         if self.run_changed || self.row_changed {
             rows.runs.push(self.run_write());
+        }
+        if let (Some(parent), Some(_)) = (&self.meta.parent, self.reparented) {
+            rows.parents.push(ParentWrite {
+                run: key,
+                parent: Arc::clone(parent),
+            });
         }
         rows.pauses.extend(self.pause.as_ref().map(|reason| DagPause {
             run: key,

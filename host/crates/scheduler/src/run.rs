@@ -81,6 +81,8 @@ pub(crate) struct Draft {
     /// Whether its row is to be written although the run has not changed its state: what its success hides may be other than it was.
     pub(crate) row_changed: bool,
     pub(crate) new_note: bool,
+    /// Whose child it was before, where this tick makes it somebody else's.
+    pub(crate) reparented: Option<Option<DagRunKey>>,
     pub(crate) deleted: bool,
     /// What removes the rows of the run once it is deleted.
     pub(crate) rest: Option<Arc<Intent>>,
@@ -173,6 +175,7 @@ impl Draft {
             run_changed: false,
             row_changed: false,
             new_note: false,
+            reparented: None,
             deleted: false,
             rest: None,
             promised: Vec::new(),

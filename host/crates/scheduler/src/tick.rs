@@ -248,6 +248,9 @@ impl Core {
 
     fn apply(&mut self, tick: &mut Tick, key: DagRunKey, item: Item) {
         let mut refused = None;
+        let Some(item) = self.reads_first(tick, item) else {
+            return;
+        };
         if let Item::New(op) = &item {
             refused = self.apply_new(tick, op).err();
         } else if tick.draft(&self.runs, key).is_none() {

@@ -35,6 +35,7 @@ impl Version {
                     max_tries: task.retry.retries.saturating_add(1),
                     measures: task.measures.clone(),
                     map_index_template: task.map_index_template.clone(),
+                    when: task.when.clone(),
                 })
             })
             .collect();

@@ -59,6 +59,7 @@ impl Write {
             && tick.slots.is_empty()
             && tick.new_runs.is_empty()
             && tick.runs.is_empty()
+            && tick.parents.is_empty()
             && tick.task_instance_deletes.is_empty()
             && tick.task_instances.is_empty()
             && tick.tries.is_empty()
@@ -164,6 +165,7 @@ impl Write {
         to.slots = part(&mut from.slots, |row| of.contains(&row.run));
         to.new_runs = part(&mut from.new_runs, |row| of.contains(&row.context.key));
         to.runs = part(&mut from.runs, |row| of.contains(&row.key));
+        to.parents = part(&mut from.parents, |row| of.contains(&row.run));
         to.task_instance_deletes = part(&mut from.task_instance_deletes, |ti| of.contains(&ti.run));
         to.task_instances = part(&mut from.task_instances, |row| of.contains(&row.key.run));
         to.tries = part(&mut from.tries, |row| of.contains(&row.key.run));

@@ -114,7 +114,8 @@ fn injection(dag: &Dag, argument: &str) -> Result<Injection> {
             .hint(format!("write {}, or a number of failed tries", known.join(", ")))
     })?;
     if dag.task(task).is_some_and(|task| !fault.suits(task)) {
-        return Err(invalid(&format!("`{name}` asks a person: it cannot skip itself")));
+        return Err(invalid(&format!("`{name}` has nothing that could end it like that"))
+            .hint("a question to a person, and a run that is triggered, are skipped only by `when` or `if_exists: skip`, and time out only where there is a `timeout`"));
     }
     Ok(Injection { task, which, fault })
 }

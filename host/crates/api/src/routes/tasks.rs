@@ -106,6 +106,11 @@ struct TaskResponse {
     /// The input, with its templates.
     #[schema(value_type = Value)]
     input: Value,
+    /// A template of true or false; where it is false, the task is skipped.
+    when: Option<String>,
+    /// Of a step that triggers a DAG: which, or which of several, and what happens where the run is there already.
+    #[schema(value_type = Option<Value>)]
+    trigger_dag: Option<Value>,
     upstream_task_ids: Vec<String>,
     /// Of a branch: which tasks each label chooses.
     #[schema(value_type = Option<Value>)]
@@ -170,6 +175,15 @@ impl TaskResponse {
             component_digest: component.map(|component| component.digest.to_string()),
             entry: component.map(|component| component.entry.clone()),
             input: task.input.clone(),
+            when: task.when.clone(),
+            trigger_dag: task.work.trigger_dag().map(|step| {
+                json!({
+                    "dag_id": step.dag,
+                    "allowed": step.allowed,
+                    "if_exists": step.if_exists,
+                    "wait": step.wait,
+                })
+            }),
             upstream_task_ids: ids(&task.upstream),
             branches,
             retry_policy: task.retry.rules.iter().map(ToString::to_string).collect(),

@@ -6,7 +6,7 @@ use model::{DagId, DagRunKey, DagRunState, DispatchNumber, MapIndex, RunId, RunU
 use ports::between::{ChildRun, RunParent};
 use ports::executor::RunContext;
 use ports::query::RunRow;
-use ports::store::{Lease, NewRun, RunWrite, StoredBefore};
+use ports::store::{Lease, NewRun, ParentWrite, RunWrite, StoredBefore};
 
 use crate::sql::{Batch, Dialect, Kind, Row, Statement, Upsert, source};
 
@@ -136,6 +136,58 @@ pub(crate) fn update(dialect: Dialect, lease: &Lease, runs: &[&RunWrite], now: T
     batch.into_statement(match dialect {
         Dialect::Sqlite => UPDATE_SQLITE,
         Dialect::Postgres => UPDATE_POSTGRES,
+    })
+}
+
+const PARENTS: &[(&str, Kind)] = &[
+    ("id", Kind::Int),
+    ("parent_run", Kind::Int),
+    ("parent_dag_id", Kind::Text),
+    ("parent_run_id", Kind::Text),
+    ("parent_task", Kind::Int),
+    ("parent_task_id", Kind::Text),
+    ("parent_map_index", Kind::Int),
+    ("parent_dispatch", Kind::Int),
+    ("depth", Kind::Int),
+];
+
+/// As in [`UPDATE_SQLITE`].
+const REPARENT_SQLITE: &str = "\
+    INSERT INTO dag_run (id, uuid, dag_id, run_id, version, state, run_type, run_after, queued_at, conf, params, owner_epoch, \
+        updated_at, parent_run, parent_dag_id, parent_run_id, parent_task, parent_task_id, parent_map_index, parent_dispatch, depth) \
+    SELECT r.id, r.uuid, r.dag_id, r.run_id, r.version, r.state, r.run_type, r.run_after, r.queued_at, r.conf, r.params, \
+        r.owner_epoch, r.updated_at, c.value ->> 1, c.value ->> 2, c.value ->> 3, c.value ->> 4, c.value ->> 5, c.value ->> 6, \
+        c.value ->> 7, c.value ->> 8 \
+    FROM jsonb_each(?) c CROSS JOIN dag_run r WHERE r.id = c.value ->> 0 \
+    ON CONFLICT (id) DO UPDATE SET parent_run = excluded.parent_run, parent_dag_id = excluded.parent_dag_id, \
+        parent_run_id = excluded.parent_run_id, parent_task = excluded.parent_task, parent_task_id = excluded.parent_task_id, \
+        parent_map_index = excluded.parent_map_index, parent_dispatch = excluded.parent_dispatch, depth = excluded.depth";
+
+const REPARENT_POSTGRES: &str = "\
+    UPDATE dag_run r SET parent_run = c.parent_run, parent_dag_id = c.parent_dag_id, parent_run_id = c.parent_run_id, \
+        parent_task = c.parent_task, parent_task_id = c.parent_task_id, parent_map_index = c.parent_map_index, \
+        parent_dispatch = c.parent_dispatch, depth = c.depth \
+    FROM unnest(?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[]) \
+        AS c (id, parent_run, parent_dag_id, parent_run_id, parent_task, parent_task_id, parent_map_index, parent_dispatch, depth) \
+    WHERE r.id = c.id";
+
+/// Gives runs other parents. The rows are sorted and without repeats.
+pub(crate) fn update_parents(dialect: Dialect, rows: &[&ParentWrite]) -> Statement {
+    let mut batch = Batch::new(PARENTS, dialect, rows.len());
+    for ParentWrite { run, parent } in rows {
+        batch.int(run.0);
+        batch.int(parent.run.0);
+        batch.text(parent.dag_id.as_str());
+        batch.text(parent.run_id.as_str());
+        batch.int(i64::from(parent.task.0));
+        batch.text(parent.task_id.as_str());
+        batch.int(i64::from(parent.map_index.0));
+        batch.int(i64::from(parent.dispatch.0));
+        batch.int(i64::from(parent.depth));
+    }
+    batch.into_statement(match dialect {
+        Dialect::Sqlite => REPARENT_SQLITE,
+        Dialect::Postgres => REPARENT_POSTGRES,
     })
 }
 

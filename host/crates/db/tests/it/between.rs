@@ -95,3 +95,57 @@ async fn a_run_knows_its_parent_and_a_parent_finds_its_runs(
     let row = test.db.run_row(DagRunKey(3)).await.unwrap().unwrap();
     assert_eq!((row.state, row.parent.unwrap().depth), (DagRunState::Failed, 3));
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_run_gets_another_parent_and_nothing_else(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let Some(test) = TestDb::open(backend).await else {
+        return;
+    };
+    let version = version("d", 1, &["a"]);
+    let lease = test.with_dag(&version).await;
+    let with_parent = NewRun {
+        parent: Some(Arc::new(parent(1))),
+        ..new_run(&version, 2)
+    };
+    let write = TickWrite {
+        new_runs: vec![new_run(&version, 1), with_parent, new_run(&version, 3)],
+        runs: vec![run_write(2, DagRunState::Success), run_write(3, DagRunState::Failed)],
+        ..tick()
+    };
+    test.commit(&lease, write).await;
+    let mut before = Vec::new();
+    for key in [2, 3] {
+        before.push(test.db.run_row(DagRunKey(key)).await.unwrap().unwrap());
+    }
+    let other = |key| {
+        Arc::new(RunParent {
+            run: DagRunKey(1),
+            task: TaskIndex(5),
+            depth: 4,
+            dispatch: DispatchNumber(9),
+            ..parent(key)
+        })
+    };
+    let parents = [3, 2].map(|key| ports::store::ParentWrite {
+        run: DagRunKey(key),
+        parent: other(key),
+    });
+    let write = TickWrite {
+        parents: parents.to_vec(),
+        ..tick()
+    };
+    test.commit(&lease, write).await;
+    for (key, before) in [2, 3].into_iter().zip(before) {
+        let after = test.db.run_row(DagRunKey(key)).await.unwrap().unwrap();
+        assert_eq!(after.parent, Some(other(key)));
+        let expected = ports::query::RunRow {
+            parent: Some(other(key)),
+            ..before
+        };
+        assert_eq!(format!("{after:?}"), format!("{expected:?}"));
+    }
+    let children = test.db.children(DagRunKey(1)).await.unwrap();
+    let dispatches: Vec<_> = children.iter().map(|child| (child.key.0, child.dispatch.0)).collect();
+    assert_eq!(dispatches, [(2, 9), (3, 9)]);
+}

@@ -192,6 +192,7 @@ pub(crate) fn version_with(
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,

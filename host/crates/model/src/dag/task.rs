@@ -46,6 +46,9 @@ pub struct Task {
     /// A template that names a mapped instance for people (Airflow: `map_index_template`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_index_template: Option<String>,
+    /// A template of true or false, rendered when a try begins: false skips the task instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
     /// What is measured of what a successful try publishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measures: Vec<Measure>,

@@ -9,9 +9,10 @@ use super::field::{TRIGGER_DAG, WAIT_FOR_DAG};
 use super::section::{Section, Spanned, short, text, texts};
 use super::suggest;
 use super::tree::{Kind, Node};
-use crate::between::{Awaited, States, TriggerDag, WaitForDag};
+use crate::between::{Awaited, IfExists, States, TriggerDag, WaitForDag};
 use crate::id::{DagId, TaskId};
 use crate::state::{DagRunState, TaskInstanceState};
+use crate::template::is_template;
 use crate::work::Work;
 
 /// The ends of a run.
@@ -20,8 +21,8 @@ const ENDS: [DagRunState; 2] = [DagRunState::Success, DagRunState::Failed];
 /// A step between DAGs as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct BetweenDecl {
-    /// The other DAG.
-    pub(super) dag: Spanned<DagId>,
+    /// The other DAG, or those that a template chooses from.
+    pub(super) dags: Vec<Spanned<DagId>>,
     pub(super) work: Work,
     /// The task's input.
     pub(super) input: Value,
@@ -31,7 +32,7 @@ pub(super) struct BetweenDecl {
 pub(super) fn trigger_dag(node: &Node, findings: &mut Findings) -> Option<BetweenDecl> {
     let section = Section::open("`trigger_dag`", &[TRIGGER_DAG], node, findings)?;
     section.missing("dag", findings, node.pos);
-    let dag = dag(&section, findings);
+    let target = target(&section, findings);
     let wait = section.bool("wait", findings).is_some_and(|wait| wait.value);
     for key in ["allowed_states", "failed_states", "result"] {
         if !wait && section.get(key).is_some() {
@@ -77,16 +78,22 @@ pub(super) fn trigger_dag(node: &Node, findings: &mut Findings) -> Option<Betwee
         conf.bad_numbers(findings);
         input.insert("conf".to_owned(), conf.to_json());
     }
-    let dag = dag?;
+    let if_exists = if_exists(&section, findings);
+    let target = target?;
+    if let Some(template) = target.template {
+        input.insert("dag".to_owned(), template.into());
+    }
     Some(BetweenDecl {
         work: Work::TriggerDag(Box::new(TriggerDag {
-            dag: dag.value.clone(),
+            dag: target.dag,
+            allowed: target.allowed,
+            if_exists,
             wait,
             allowed_states,
             result,
             timeout: None,
         })),
-        dag,
+        dags: target.dags,
         input: Value::Object(input),
     })
 }
@@ -135,9 +142,107 @@ pub(super) fn wait_for_dag(node: &Node, findings: &mut Findings) -> Option<Betwe
             dag: dag.value.clone(),
             awaited,
         })),
-        dag,
+        dags: vec![dag],
         input: Value::Object(input),
     })
+}
+
+/// Which DAG is triggered.
+struct Target {
+    dag: Option<DagId>,
+    /// What a template may name.
+    allowed: Vec<DagId>,
+    template: Option<String>,
+    dags: Vec<Spanned<DagId>>,
+}
+
+/// The most DAGs that a template may name.
+const MAX_ALLOWED: usize = 100;
+
+fn target(section: &Section<'_>, findings: &mut Findings) -> Option<Target> {
+    let allowed = section.texts("allowed", findings);
+    let template = match section.get("dag").map(|node| (&node.kind, node.pos)) {
+        Some((Kind::Text(text), pos)) if is_template(text) => Spanned::new(text.clone(), pos),
+        _ => {
+            if section.get("allowed").is_some() {
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos("allowed"),
+                        "`allowed` means something only where `dag` is a template",
+                    )
+                    .hint("remove it, or write `dag: \"{{ params.target }}\"`");
+            }
+            let dag = dag(section, findings)?;
+            return Some(Target {
+                dag: Some(dag.value.clone()),
+                allowed: Vec::new(),
+                template: None,
+                dags: vec![dag],
+            });
+        }
+    };
+    let Some(allowed) = allowed else {
+        if section.get("allowed").is_none() {
+            findings
+                .error(
+                    "manifest_missing_key",
+                    template.pos,
+                    "`dag` is a template: `trigger_dag` needs the key `allowed`",
+                )
+                .hint("list every DAG that it may name: `allowed: [a, b]`");
+        }
+        return None;
+    };
+    if allowed.is_empty() || allowed.len() > MAX_ALLOWED {
+        findings.error(
+            "manifest_value",
+            section.key_pos("allowed"),
+            format!("`allowed` must have 1 to {MAX_ALLOWED} entries"),
+        );
+        return None;
+    }
+    let mut dags: Vec<Spanned<DagId>> = Vec::with_capacity(allowed.len());
+    for name in allowed {
+        let message = match DagId::new(&name.value) {
+            Ok(dag) if dags.iter().any(|known| known.value == dag) => format!("`{dag}` is in `allowed` twice"),
+            Ok(dag) => {
+                dags.push(Spanned::new(dag, name.pos));
+                continue;
+            }
+            Err(_) => format!("`{}` is not the id of a DAG", short(&name.value)),
+        };
+        findings
+            .error("manifest_value", name.pos, message)
+            .hint("list ids of DAGs, each once");
+    }
+    let mut ids: Vec<DagId> = dags.iter().map(|dag| dag.value.clone()).collect();
+    ids.sort();
+    Some(Target {
+        dag: None,
+        allowed: ids,
+        template: Some(template.value),
+        dags,
+    })
+}
+
+fn if_exists(section: &Section<'_>, findings: &mut Findings) -> IfExists {
+    let names: Vec<&str> = IfExists::ALL.iter().map(|name| name.as_str()).collect();
+    let Some(chosen) = section.choice("if_exists", &names, findings) else {
+        return IfExists::Fail;
+    };
+    let if_exists = chosen.value.parse().unwrap_or(IfExists::Fail);
+    let named = section.get("run_id").is_some() || section.get("logical_date").is_some();
+    if if_exists != IfExists::Fail && !named {
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("if_exists"),
+                "`if_exists` means something only where the run has a name or a date of its own",
+            )
+            .hint("write `run_id: \"…\"`; a name that is made is never taken");
+    }
+    if_exists
 }
 
 fn dag(section: &Section<'_>, findings: &mut Findings) -> Option<Spanned<DagId>> {
@@ -151,7 +256,7 @@ fn dag(section: &Section<'_>, findings: &mut Findings) -> Option<Spanned<DagId>>
                     name.pos,
                     format!("`{}` is not the id of a DAG", short(&name.value)),
                 )
-                .hint("the DAG is fixed: it cannot be a template");
+                .hint("letters, digits, `_`, `-` and `.`, at most 250 bytes; only `trigger_dag` with `allowed` takes a template");
             None
         }
     }
@@ -241,14 +346,15 @@ impl Manifest {
     /// The other DAGs that steps name.
     pub fn named_dags(&self) -> Vec<DagId> {
         let steps = self.tasks.iter().filter_map(|task| task.between.as_ref());
-        steps.map(|step| step.dag.value.clone()).collect()
+        let dags = steps.flat_map(|step| &step.dags);
+        dags.map(|dag| dag.value.clone()).collect()
     }
 
     /// Warns of DAGs that steps name and that `is_known` does not know: DAGs may be deployed in any order.
     pub fn unknown_dags(&self, is_known: impl Fn(&DagId) -> bool) -> Vec<Diagnostic> {
         let mut findings = Findings::default();
-        for step in self.tasks.iter().filter_map(|task| task.between.as_ref()) {
-            let Spanned { value: dag, pos } = &step.dag;
+        let steps = self.tasks.iter().filter_map(|task| task.between.as_ref());
+        for Spanned { value: dag, pos } in steps.flat_map(|step| &step.dags) {
             if self.id.as_ref().is_some_and(|id| id.value == *dag) || is_known(dag) {
                 continue;
             }

@@ -16,6 +16,7 @@ use super::pool::{self, Pools};
 use super::repeats;
 use super::section::{Spanned, short};
 use super::suggest;
+use super::when;
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::latest_only;
@@ -88,6 +89,7 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         .collect();
     let outputs = input::outputs(manifest, &described);
     input::check(manifest, &described, &outputs, &mut findings);
+    when::check(manifest, &outputs, &mut findings);
     let callbacks = callback::resolve(manifest, components, &outputs, &mut findings);
 
     let diagnostics = findings.sorted();
@@ -404,6 +406,7 @@ fn tasks_of(
                 group: task.group.map(repeats::group_index),
                 expand,
                 map_index_template: task.map_index_template.clone(),
+                when: when::template(task),
                 measures,
                 role: task.role.clone(),
                 past: Past::of(

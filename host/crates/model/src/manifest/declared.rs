@@ -109,9 +109,18 @@ pub(super) struct TaskDecl {
     pub(super) group: Option<usize>,
     pub(super) expand: Option<ExpandDecl>,
     pub(super) map_index_template: Option<String>,
+    /// `when:`, in the form of an input.
+    pub(super) when: Option<Input>,
     pub(super) role: TaskRole,
     pub(super) doc_md: Option<String>,
     pub(super) settings: Settings,
+}
+
+impl TaskDecl {
+    /// What is rendered when a try begins: the input, and `when`.
+    pub(super) fn rendered(&self) -> impl Iterator<Item = &Input> {
+        std::iter::once(&self.input).chain(&self.when)
+    }
 }
 
 /// An input as it was read.

@@ -42,6 +42,8 @@ pub(super) enum FieldKind {
     /// From name to a list, an object, or a template of one.
     Sources,
     Teardown,
+    /// A template of true or false, or one of these.
+    Condition,
     Tasks,
     Input,
     Branches,
@@ -182,6 +184,11 @@ pub(super) const TASK: &[Field] = &[
         "A template that names an instance of a mapped task for people.",
     ),
     field(
+        "when",
+        FieldKind::Condition,
+        "A template of true or false; where it is false, the task is skipped.",
+    ),
+    field(
         "setup",
         FieldKind::Bool,
         "The task prepares something for those between it and its teardowns.",
@@ -284,7 +291,16 @@ pub(super) const HUMAN: &[Field] = &[
 
 /// Which DAG is triggered, and how.
 pub(super) const TRIGGER_DAG: &[Field] = &[
-    field("dag", FieldKind::Key, "The DAG."),
+    field(
+        "dag",
+        FieldKind::Text,
+        "The DAG; a template where `allowed` says which.",
+    ),
+    field(
+        "allowed",
+        FieldKind::Tags,
+        "The DAGs that the template in `dag` may name.",
+    ),
     field(
         "conf",
         FieldKind::Input,
@@ -299,6 +315,11 @@ pub(super) const TRIGGER_DAG: &[Field] = &[
         "logical_date",
         FieldKind::Text,
         "The logical date of the run; a template. Default: none.",
+    ),
+    field(
+        "if_exists",
+        FieldKind::Choice(&["fail", "skip", "reuse", "reset"]),
+        "What happens where there is a run of that name, or date, already. Default: `fail`.",
     ),
     field(
         "wait",
@@ -640,6 +661,13 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "on_failure_callback" => "the key is `on_failure`",
         "on_retry_callback" => "the key is `on_retry`",
         "on_skipped_callback" => "the key is `on_skipped`",
+        "when" => "`when` belongs to a task; put it on those that it is about",
+        "if" | "condition" => "the key is `when`, in a task",
+        "skip_when_already_exists" => "write `if_exists: skip`",
+        "reset_dag_run" => "write `if_exists: reset`",
+        "trigger_dag_id" => "the key is `dag`",
+        "trigger_run_id" => "the key is `run_id`",
+        "wait_for_completion" => "the key is `wait`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
         "on_execute_callback" | "map" | "outlets" | "inlets" | "sla" | "deadline" => "not supported by this version",
         _ => return None,

@@ -283,7 +283,7 @@ fn upstream_names(declared: &Declared) -> Vec<Named<'_>> {
     });
     let sources = declared.task.expand.iter().flat_map(|expand| &expand.sources);
     after
-        .chain(in_template(&declared.task.input))
+        .chain(declared.task.rendered().flat_map(in_template))
         .chain(sources.flat_map(|source| in_template(&source.input)))
         .collect()
 }
@@ -386,14 +386,12 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
         }
     }
     for declared in &plan.tasks {
-        let uses = declared
-            .task
-            .input
-            .template
-            .iter()
-            .flat_map(|template| template.xcom_uses());
-        for used in uses.filter(|used| used.xcom.previous) {
-            let place = || manifest.locate(&declared.task.input, &used.path, used.offset);
+        let uses = declared.task.rendered().flat_map(|input| {
+            let uses = input.template.iter().flat_map(|template| template.xcom_uses());
+            uses.map(move |used| (input, used))
+        });
+        for (input, used) in uses.filter(|(_, used)| used.xcom.previous) {
+            let place = || manifest.locate(input, &used.path, used.offset);
             let loops = std::iter::successors(declared.task.group, |at| names.groups.get(*at)?.1)
                 .filter(|at| repeated.get(*at).is_some_and(|(_, looped)| *looped));
             match names.resolve(declared.task.group, &used.xcom.task) {

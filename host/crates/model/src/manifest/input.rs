@@ -208,7 +208,7 @@ fn place(pointer: &str) -> String {
 }
 
 /// Follows a template's path through the schema of what is published.
-fn follow<'s>(
+pub(super) fn follow<'s>(
     mut shape: Shape<'s>,
     name: &str,
     path: &[Segment],

@@ -117,6 +117,7 @@ fn value(kind: FieldKind) -> Value {
                 },
             ],
         }),
+        FieldKind::Condition => json!({"type": ["boolean", "string"], "examples": ["{{ params.full }}"]}),
         FieldKind::Input => json!({}),
         FieldKind::Branches => json!({"type": "object", "additionalProperties": list()}),
         FieldKind::ShortCircuit => json!({

@@ -29,6 +29,7 @@ mod section;
 mod sensor;
 pub(crate) mod suggest;
 mod tree;
+mod when;
 
 pub use compile::{Checked, compile, compile_on};
 pub use component::{

@@ -157,7 +157,7 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
 pub(super) fn check_uses(plan: &Plan, manifest: &Manifest, findings: &mut Findings) {
     let of_tasks = plan.tasks.iter().flat_map(|declared| {
         let sources = declared.task.expand.iter().flat_map(|expand| &expand.sources);
-        std::iter::once(&declared.task.input).chain(sources.map(|source| &source.input))
+        declared.task.rendered().chain(sources.map(|source| &source.input))
     });
     let of_groups = plan.groups.iter().flat_map(|declared| {
         let sources = declared.group.expand.iter().flat_map(|expand| &expand.sources);

@@ -11,7 +11,7 @@ use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
 pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{between, graph, group, human, locate, param, repeat, retry, sensor};
+use super::{between, graph, group, human, locate, param, repeat, retry, sensor, when};
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
@@ -190,6 +190,7 @@ pub(super) fn undeclared(id: TaskId, pos: Pos) -> TaskDecl {
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         role: TaskRole::Work,
         doc_md: None,
         settings: Settings::default(),
@@ -326,6 +327,7 @@ pub(super) fn task(
     task.doc_md = section.text("doc_md", findings).map(|doc| doc.value);
     task.expand = repeat::expand(&section, manifest, findings);
     task.map_index_template = repeat::map_index_template(&section, manifest, findings);
+    task.when = when::condition(&section, manifest, findings);
     task.role = repeat::role(&section, findings);
     let own = settings(&section, manifest, findings);
     task.settings = over(own, defaults);

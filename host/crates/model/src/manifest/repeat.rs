@@ -211,26 +211,8 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         let around = manifest.around(task.group);
         let is_mapped = task.expand.is_some() || around.iter().any(|group| group.expand.is_some());
         let loops = around.iter().any(|group| group.repeat.is_some());
-        let Some(template) = &task.input.template else { continue };
-        for (pointer, offset, root) in template.root_uses() {
-            let (missing, hint) = match root {
-                TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
-                TemplateRoot::Callback => (
-                    "this is not a callback",
-                    "only what stands under `on_failure` and its like sees it",
-                ),
-                TemplateRoot::Iteration if !loops => {
-                    ("there is no loop around the task", "put it into a group with `loop`")
-                }
-                _ => continue,
-            };
-            findings
-                .error(
-                    "manifest_expand",
-                    manifest.locate(&task.input, pointer, offset),
-                    format!("`{root}` means nothing: {missing}"),
-                )
-                .hint(hint);
+        for input in task.rendered() {
+            roots(manifest, input, is_mapped, loops, findings);
         }
         let groups = around.iter().filter_map(|group| group.expand.as_ref());
         let mappings: Vec<&ExpandDecl> = task.expand.iter().chain(groups).collect();
@@ -238,38 +220,92 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         if mappings.is_empty() || mappings.iter().any(|mapping| mapping.how == Combine::Kwargs) {
             continue;
         }
-        let names = || {
-            mappings
-                .iter()
-                .flat_map(|mapping| &mapping.sources)
-                .map(|source| &*source.name)
-        };
-        for (pointer, offset, name) in template.item_uses() {
-            if !names().any(|known| known == name) {
-                findings
-                    .error(
-                        "manifest_expand",
-                        manifest.locate(&task.input, pointer, offset),
-                        format!("nothing is mapped over as `{}`", short(name)),
-                    )
-                    .maybe_hint(suggest::hint(name, names()));
-            }
+        for input in task.rendered() {
+            elements(manifest, input, &mappings, findings);
         }
     }
-    for (at, group) in manifest.groups.iter().enumerate() {
-        if group.expand.is_none() && group.repeat.is_none() {
+    setups(manifest, findings);
+}
+
+/// What repeats a setup repeats its teardowns: each element, and each iteration, has its own.
+fn setups(manifest: &Manifest, findings: &mut Findings) {
+    let repeats = |task: &TaskDecl| {
+        let is_repeated = |at: &usize| {
+            let group = manifest.groups.get(*at);
+            group.is_some_and(|group| group.expand.is_some() || group.repeat.is_some())
+        };
+        std::iter::successors(task.group, |at| manifest.groups.get(*at)?.parent).find(is_repeated)
+    };
+    for teardown in &manifest.tasks {
+        if !matches!(teardown.role, TaskRole::Teardown { .. }) {
             continue;
         }
-        let inside = |task: &&TaskDecl| task.role != TaskRole::Work && manifest.is_inside(task.group, at);
-        for task in manifest.tasks.iter().filter(inside) {
-            findings.error(
+        for setup in teardown.upstream.iter().filter_map(|at| manifest.tasks.get(*at)) {
+            if setup.role != TaskRole::Setup || repeats(setup) == repeats(teardown) {
+                continue;
+            }
+            let within = |task: &TaskDecl| match repeats(task).and_then(|at| manifest.groups.get(at)) {
+                Some(group) => format!("within `{}`, which is repeated", group.id),
+                None => "outside of what is repeated".to_owned(),
+            };
+            findings
+                .error(
+                    "manifest_expand",
+                    teardown.pos,
+                    format!(
+                        "teardown `{}` lies {}, and its setup `{}` {}: what is set up once is torn down once",
+                        teardown.id,
+                        within(teardown),
+                        setup.id,
+                        within(setup)
+                    ),
+                )
+                .hint("put both into the same repeated group, or both outside of it");
+        }
+    }
+}
+
+/// Reports names that mean something only elsewhere.
+fn roots(manifest: &Manifest, input: &Input, is_mapped: bool, loops: bool, findings: &mut Findings) {
+    for (pointer, offset, root) in input.template.iter().flat_map(|template| template.root_uses()) {
+        let (missing, hint) = match root {
+            TemplateRoot::Item if !is_mapped => ("nothing is mapped here", "say what is mapped over with `expand`"),
+            TemplateRoot::Callback => (
+                "this is not a callback",
+                "only what stands under `on_failure` and its like sees it",
+            ),
+            TemplateRoot::Iteration if !loops => {
+                ("there is no loop around the task", "put it into a group with `loop`")
+            }
+            _ => continue,
+        };
+        findings
+            .error(
                 "manifest_expand",
-                task.pos,
-                format!(
-                    "task `{}` is a setup or a teardown and cannot lie in `{}`, which is repeated",
-                    task.id, group.id
-                ),
-            );
+                manifest.locate(input, pointer, offset),
+                format!("`{root}` means nothing: {missing}"),
+            )
+            .hint(hint);
+    }
+}
+
+/// Reports elements that no mapping brings.
+fn elements(manifest: &Manifest, input: &Input, mappings: &[&ExpandDecl], findings: &mut Findings) {
+    let names = || {
+        mappings
+            .iter()
+            .flat_map(|mapping| &mapping.sources)
+            .map(|source| &*source.name)
+    };
+    for (pointer, offset, name) in input.template.iter().flat_map(|template| template.item_uses()) {
+        if !names().any(|known| known == name) {
+            findings
+                .error(
+                    "manifest_expand",
+                    manifest.locate(input, pointer, offset),
+                    format!("nothing is mapped over as `{}`", short(name)),
+                )
+                .maybe_hint(suggest::hint(name, names()));
         }
     }
 }

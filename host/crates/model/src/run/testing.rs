@@ -31,6 +31,7 @@ pub(crate) fn task(id: &str, upstream: &[u32]) -> Task {
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
         role: TaskRole::Work,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::between::IfExists;
 use crate::dag::{Dag, Task, TaskKind};
 use crate::human::{APPROVE, REJECT};
 use crate::id::{MapIndex, TaskIndex};
@@ -42,7 +43,14 @@ impl Fault {
     /// triggered its task; and one that has no time limit never runs out of time.
     pub fn suits(self, task: &Task) -> bool {
         match self {
-            Self::Skips => task.work.human().is_none() && task.work.trigger_dag().is_none(),
+            // Unless its `when` skips it, or the run that it asks for is there already.
+            Self::Skips => {
+                let by_itself = match task.work.trigger_dag() {
+                    Some(step) => step.if_exists == IfExists::Skip,
+                    None => task.work.human().is_none(),
+                };
+                by_itself || task.when.is_some()
+            }
             Self::TimesOut => task.work.trigger_dag().is_none_or(|step| step.timeout.is_some()),
             _ => true,
         }

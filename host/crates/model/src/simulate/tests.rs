@@ -328,7 +328,9 @@ fn a_failed_teardown_is_hidden_unless_it_counts() {
 fn other_dags_take_the_time_that_is_assumed() {
     let with = |timeout| {
         let step = crate::between::TriggerDag {
-            dag: crate::id::DagId::new("other").unwrap(),
+            dag: Some(crate::id::DagId::new("other").unwrap()),
+            allowed: Vec::new(),
+            if_exists: crate::between::IfExists::Fail,
             wait: true,
             allowed_states: vec![DagRunState::Success],
             result: None,

@@ -18,6 +18,7 @@ use super::between;
 use super::input::{self, Input};
 use super::local::Services;
 use super::measure;
+use super::when;
 use crate::bindings::types::{Failure, Outcome};
 use crate::bindings::xcom;
 use crate::cache::{ComponentCache, Entry, Ready};
@@ -75,6 +76,9 @@ impl Attempt {
 
     /// Runs the try. It is dropped where the try is stopped from outside.
     pub(super) async fn run(&self) -> Result<Ended, Death> {
+        if let Some(skipped) = when::skips(self).await? {
+            return Ok(skipped);
+        }
         match &self.request.task.work {
             Work::Component(component) => self.run_component(component).await,
             Work::Human(_) => self.ask().await,

@@ -1,7 +1,7 @@
 //! Steps between DAGs: all that there is to do here is to render what they are given.
 
 use model::json::read_given;
-use model::{RunId, Timestamp};
+use model::{DagId, RunId, Timestamp};
 use ports::between::{RunSelector, TriggerDagRequest};
 use ports::executor::TryOutcome;
 use serde_json::{Map, Value};
@@ -35,11 +35,34 @@ pub(super) async fn trigger_dag(attempt: &Attempt) -> Result<Ended, Death> {
         )));
     }
     let request = TriggerDagRequest {
+        dag: target(attempt, &input)?,
         conf,
         run_id: run_id(&input)?,
         logical_date: logical_date(&input)?,
     };
     Ok(ended(TryOutcome::TriggerDag(Box::new(request))))
+}
+
+/// The DAG that a template chose; none where it is fixed.
+fn target(attempt: &Attempt, input: &Map<String, Value>) -> Result<Option<DagId>, Death> {
+    let Some(step) = attempt.request.task.work.trigger_dag() else {
+        return Ok(None);
+    };
+    if step.dag.is_some() {
+        return Ok(None);
+    }
+    let named = text(input, "dag")?;
+    match step.target(named) {
+        Some(dag) => Ok(Some(dag.clone())),
+        None => {
+            let allowed: Vec<&str> = step.allowed.iter().map(DagId::as_str).collect();
+            let shown: String = named.unwrap_or("null").chars().take(64).collect();
+            Err(Death::Input(format!(
+                "the rendered `dag` is `{shown}`, which is not one of `allowed`: {}",
+                allowed.join(", ")
+            )))
+        }
+    }
 }
 
 /// A run of another DAG is waited for.

@@ -70,13 +70,7 @@ pub(super) async fn render(
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("the input's templates are not valid: {}", texts.join("; ")))
     })?;
-    let mut source = Source {
-        request,
-        xcoms,
-        blobs: Vec::new(),
-        held: Held::nothing(account),
-        account,
-    };
+    let mut source = Source::new(request, xcoms, account);
     let mut values = HashMap::with_capacity(template.xcom_refs().len());
     for reference in template.xcom_refs() {
         if let Some(value) = source.pull(reference).await? {
@@ -132,7 +126,7 @@ pub(super) fn context<'a>(
 }
 
 /// Where values come from, and what was taken from there.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     request: &'a TryRequest,
     xcoms: &'a dyn XcomBackend,
     account: &'a Arc<Account>,
@@ -142,8 +136,18 @@ struct Source<'a> {
     held: Held,
 }
 
-impl Source<'_> {
-    async fn pull(&mut self, reference: &XcomRef) -> Result<Option<XcomInput>, Death> {
+impl<'a> Source<'a> {
+    pub(super) fn new(request: &'a TryRequest, xcoms: &'a dyn XcomBackend, account: &'a Arc<Account>) -> Self {
+        Self {
+            request,
+            xcoms,
+            blobs: Vec::new(),
+            held: Held::nothing(account),
+            account,
+        }
+    }
+
+    pub(super) async fn pull(&mut self, reference: &XcomRef) -> Result<Option<XcomInput>, Death> {
         let task = TaskId::new(&reference.task).map_err(|error| Death::Input(error.to_string()))?;
         let (id, most) = (self.request.id, self.account.free());
         let pulled = if reference.previous {
@@ -190,7 +194,7 @@ impl Source<'_> {
 
 /// What a task instance is mapped over.
 #[derive(Default)]
-struct Elements {
+pub(super) struct Elements {
     /// By name, for templates; an inner one hides an outer one.
     items: Vec<(String, Arc<str>)>,
     /// JSON objects whose members go into the input.
@@ -198,6 +202,11 @@ struct Elements {
 }
 
 impl Elements {
+    /// Those that templates see.
+    pub(super) fn items(&self) -> &[(String, Arc<str>)] {
+        &self.items
+    }
+
     /// The input with the elements of the task's own mapping. A member that is there twice is refused with the input.
     fn join(&self, mut text: String) -> Result<String, Death> {
         for members in &self.members {
@@ -214,7 +223,7 @@ impl Elements {
     }
 }
 
-async fn elements(source: &mut Source<'_>) -> Result<Elements, Death> {
+pub(super) async fn elements(source: &mut Source<'_>) -> Result<Elements, Death> {
     let mut elements = Elements::default();
     let request = source.request;
     for element in request.position.iter().flat_map(|position| &position.elements) {
@@ -272,7 +281,7 @@ async fn element_value(source: &mut Source<'_>, element: &Element) -> Result<Arc
 }
 
 /// The name of a mapped task instance. A template that fails gives none: it is for people only.
-fn map_index_name(request: &TryRequest, context: &TemplateContext<'_>) -> Option<String> {
+pub(super) fn map_index_name(request: &TryRequest, context: &TemplateContext<'_>) -> Option<String> {
     let template = request.task.map_index_template.as_ref()?;
     let template = InputTemplate::parse(&Value::String(template.clone())).ok()?;
     let text = template.render(context, TEMPLATE_FUEL, MAX_NAME_BYTES).ok()?;

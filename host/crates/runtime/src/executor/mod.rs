@@ -8,5 +8,6 @@ mod input;
 mod local;
 mod measure;
 mod slots;
+mod when;
 
 pub use local::{ExecutorConfig, LocalExecutor, Services};

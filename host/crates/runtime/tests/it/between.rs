@@ -1,6 +1,6 @@
 //! Steps between DAGs: what they are given is rendered, and refused where it cannot be used.
 
-use model::between::{Awaited, States, TriggerDag, WaitForDag};
+use model::between::{Awaited, IfExists, States, TriggerDag, WaitForDag};
 use model::{Cause, DagId, DagRunState, Digest, Work};
 use ports::between::RunSelector;
 use ports::executor::{TryOutcome, TryReport};
@@ -10,7 +10,9 @@ use crate::support::{World, died, request};
 
 fn triggers() -> Work {
     Work::TriggerDag(Box::new(TriggerDag {
-        dag: DagId::new("child").unwrap(),
+        dag: Some(DagId::new("child").unwrap()),
+        allowed: Vec::new(),
+        if_exists: IfExists::Fail,
         wait: true,
         allowed_states: vec![DagRunState::Success],
         result: None,

@@ -14,6 +14,7 @@ mod latency;
 mod log;
 mod support;
 mod wat;
+mod when;
 mod xcom;
 
 /// A guest of these suites without a test of its name does not compile.

@@ -521,6 +521,7 @@ pub(crate) fn request(component: Digest, entry: &str, input: Value) -> TryReques
             max_tries: 3,
             measures: Vec::new(),
             map_index_template: None,
+            when: None,
         }),
         position: None,
         callback: None,

@@ -67,6 +67,7 @@ impl Core {
                 let triggers = dag.task(*task).is_some_and(|task| task.work.trigger_dag().is_some());
                 triggers && ti.state == TaskInstanceState::Deferred
             })
+            .filter(|(task, map_index, _)| !self.is_reusing(run, (*task, *map_index)))
             .map(|(task, map_index, ti)| ((task, map_index), ti.dispatch))
             .collect();
         for (place, dispatch) in waiting {
@@ -88,7 +89,7 @@ impl Core {
         }
     }
 
-    fn end_wait(&mut self, waiter: DagRunKey, ended: Ended) {
+    pub(super) fn end_wait(&mut self, waiter: DagRunKey, ended: Ended) {
         let Ended { child, deleted } = ended;
         let place = (child.task, child.map_index);
         let Some(run) = self.runs.get(&waiter) else { return };
@@ -229,8 +230,8 @@ async fn result_of(
     }))
 }
 
-fn gone(place: Place, dispatch: DispatchNumber) -> Resolution {
-    let message = "the run that this task triggered and waited for was deleted; clear the task to trigger another one";
+pub(super) fn gone(place: Place, dispatch: DispatchNumber) -> Resolution {
+    let message = "the run that this task waited for was deleted; clear the task to trigger another one";
     Resolution::failed(place, dispatch, Cause::Failed, RUN_DELETED, message.to_owned())
 }
 
@@ -244,7 +245,7 @@ fn failed(child: &ChildRun) -> Resolution {
         Cause::Failed,
         RUN_FAILED,
         format!(
-            "the run `{run_id}` of DAG `{dag_id}`, which this task triggered, ended as `{state}`; see `airtight runs show {dag_id} {run_id}`"
+            "the run `{run_id}` of DAG `{dag_id}`, which this task waited for, ended as `{state}`; see `airtight runs show {dag_id} {run_id}`"
         ),
     )
 }

@@ -6,6 +6,7 @@
 //! twice, or for a try that is over, changes nothing. So nothing here needs to know whether somebody was told already.
 
 mod children;
+mod existing;
 mod sensors;
 mod trigger;
 
@@ -14,6 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use model::between::IfExists;
 use model::dag::Task;
 use model::run::{Event, Ti, TryEnd};
 use model::sensor::Sensor;
@@ -60,6 +62,8 @@ pub(crate) enum BetweenMessage {
         dispatch: DispatchNumber,
         run: DagRunKey,
     },
+    /// The run that a task reuses had ended before the wait began.
+    ReusedEnded(DagRunKey, Box<ChildRun>),
     /// What a deferred try waits for has happened.
     Resolved(DagRunKey, Box<Resolution>),
 }
@@ -120,12 +124,16 @@ impl Between {
     /// A run is not active any more.
     pub(crate) fn forget_run(&mut self, run: DagRunKey, parent: Option<&RunParent>) {
         self.watchers.remove_run(run);
-        if let Some(parent) = parent
-            && let Some(children) = self.children.get_mut(&parent.run)
-        {
-            children.retain(|child| *child != run);
+        if let Some(parent) = parent {
+            self.remove_child(parent.run, run);
+        }
+    }
+
+    fn remove_child(&mut self, parent: DagRunKey, child: DagRunKey) {
+        if let Some(children) = self.children.get_mut(&parent) {
+            children.retain(|known| *known != child);
             if children.is_empty() {
-                self.children.remove(&parent.run);
+                self.children.remove(&parent);
             }
         }
     }
@@ -133,10 +141,14 @@ impl Between {
 
 /// What a tick brings to others than its own runs; told after the commit.
 pub(crate) struct News {
-    /// A run that was triggered.
+    /// A run that was triggered, or taken over.
     child_of: Option<DagRunKey>,
+    /// Whose child it was before.
+    child_of_before: Option<DagRunKey>,
     /// One that has ended, or is gone.
     ended: Option<(Arc<RunParent>, children::Ended)>,
+    /// The same, for those who reuse it.
+    ended_for: Vec<(DagRunKey, children::Ended)>,
     deferred: Vec<Place>,
     undeferred: Vec<Place>,
     resolved: Vec<(DagRunKey, Resolution)>,
@@ -152,10 +164,18 @@ impl Core {
         }
         let over = draft.deleted || (draft.run_changed && draft.state.state().is_finished());
         Some(Box::new(News {
-            child_of: parent.filter(|_| draft.new_run && !over).map(|parent| parent.run),
+            child_of: parent
+                .filter(|_| (draft.new_run || draft.reparented.is_some()) && !over)
+                .map(|parent| parent.run),
+            child_of_before: draft.reparented.flatten(),
             ended: parent
                 .filter(|_| over)
                 .map(|parent| (Arc::clone(parent), children::Ended::of(draft))),
+            ended_for: if over && is_watched {
+                self.reused_by(draft)
+            } else {
+                Vec::new()
+            },
             deferred: draft.deferred.clone(),
             undeferred: draft.undeferred.clone(),
             resolved: if is_watched {
@@ -169,6 +189,9 @@ impl Core {
     /// Tells the others, once memory has what was committed.
     pub(crate) fn tell(&mut self, run: DagRunKey, news: Option<Box<News>>) {
         let Some(news) = news else { return };
+        if let Some(before) = news.child_of_before {
+            self.between.remove_child(before, run);
+        }
         if let Some(parent) = news.child_of {
             self.between.add_child(parent, run);
         }
@@ -180,6 +203,9 @@ impl Core {
         }
         if let Some((parent, ended)) = news.ended {
             self.child_ended(&parent, ended);
+        }
+        for (waiter, ended) in news.ended_for {
+            self.end_wait(waiter, ended);
         }
         for (waiter, resolution) in news.resolved {
             self.resolve(waiter, Box::new(resolution));
@@ -220,6 +246,7 @@ impl Core {
             }
             BetweenMessage::Children(run, children) => self.compare_children(run, &children),
             BetweenMessage::Found { waiter, dispatch, run } => self.found(waiter, dispatch, run),
+            BetweenMessage::ReusedEnded(waiter, child) => self.reused_ended(waiter, *child),
             BetweenMessage::Resolved(run, resolution) => self.resolve(run, resolution),
         }
     }
@@ -286,6 +313,11 @@ fn waits(ti: Option<&Ti>, dispatch: DispatchNumber) -> bool {
 /// What to say of a try that was deferred for too long.
 pub(crate) fn ran_out_of_time(task: &Task, ti: &Ti, now: Timestamp) -> Option<&'static str> {
     let (since, limit, message) = match &task.work {
+        Work::TriggerDag(step) if step.if_exists == IfExists::Reuse => (
+            ti.start_date?,
+            step.timeout?,
+            "the run that it waited for took longer than the task's `timeout`",
+        ),
         Work::TriggerDag(step) => (
             ti.start_date?,
             step.timeout?,

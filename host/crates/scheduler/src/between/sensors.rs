@@ -27,13 +27,17 @@ pub(super) struct Watchers {
 }
 
 /// What one of them waits for.
-struct Watch {
+pub(super) struct Watch {
     dag: DagId,
     run: RunSelector,
     dispatch: DispatchNumber,
 }
 
 impl Watch {
+    pub(super) const fn new(dag: DagId, run: RunSelector, dispatch: DispatchNumber) -> Self {
+        Self { dag, run, dispatch }
+    }
+
     fn is_of(&self, context: &RunContext) -> bool {
         match &self.run {
             RunSelector::RunId(run_id) => *run_id == context.run_id,
@@ -47,7 +51,16 @@ impl Watchers {
         self.by_waiter.is_empty()
     }
 
-    fn insert(&mut self, waiter: TiKey, watch: Watch) {
+    /// Those that wait for a run, with the dispatch that does.
+    pub(super) fn of<'w>(&'w self, context: &'w RunContext) -> impl Iterator<Item = (TiKey, DispatchNumber)> + 'w {
+        let waiters = self.by_dag.get(&context.dag_id).into_iter().flatten();
+        waiters.filter_map(|waiter| {
+            let watch = self.by_waiter.get(waiter)?;
+            watch.is_of(context).then_some((*waiter, watch.dispatch))
+        })
+    }
+
+    pub(super) fn insert(&mut self, waiter: TiKey, watch: Watch) {
         self.remove(waiter);
         self.by_dag.entry(watch.dag.clone()).or_default().insert(waiter);
         self.by_waiter.insert(waiter, watch);
@@ -91,8 +104,8 @@ impl Core {
         };
         let place = (waiter.task, waiter.map_index);
         let version = Arc::clone(&run.live.version);
-        let Some(step) = version.dag().task(place.0).and_then(|task| task.work.wait_for_dag()) else {
-            return false;
+        let Some(task) = version.dag().task(place.0) else {
+            return true;
         };
         let Some(dispatch) = run
             .state
@@ -101,6 +114,9 @@ impl Core {
             .map(|ti| ti.dispatch)
         else {
             return true;
+        };
+        let Some(step) = task.work.wait_for_dag() else {
+            return self.watch_reused(waiter, dispatch);
         };
         let said = run.details.get(&place).and_then(|details| details.details.as_deref());
         let Some(selector) = said.and_then(|said| serde_json::from_str::<RunSelector>(said).ok()) else {
@@ -131,6 +147,13 @@ impl Core {
             return;
         }
         let version = Arc::clone(&waiting.live.version);
+        if version
+            .dag()
+            .task(waiter.task)
+            .is_some_and(|task| task.work.trigger_dag().is_some())
+        {
+            return self.found_reused(waiter, dispatch, run);
+        }
         if let Some(other) = self.runs.get(&run) {
             let Some(task) = version.dag().task(waiter.task) else {
                 return;
@@ -218,7 +241,7 @@ fn moves(task: &Task, draft: &Draft) -> bool {
             .is_some_and(|tasks| draft.changed.iter().any(|(changed, _)| tasks.contains(changed)))
 }
 
-async fn find(shared: &Shared, dag: &DagId, run: &RunSelector) -> Result<Option<DagRunKey>, ControlError> {
+pub(super) async fn find(shared: &Shared, dag: &DagId, run: &RunSelector) -> Result<Option<DagRunKey>, ControlError> {
     let run_id = match run {
         RunSelector::RunId(run_id) => Some(run_id.clone()),
         RunSelector::LogicalDate(date) => shared

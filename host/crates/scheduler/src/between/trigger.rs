@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use model::between::{IfExists, TriggerDag};
 use model::run::{Event, TryEnd};
-use model::{Cause, DagRunKey, TaskInstanceState, TiKey};
+use model::{Cause, DagId, DagRunKey, TaskInstanceState, TiKey};
 use ports::between::RunParent;
 use ports::control::{ControlError, TriggerRequest};
 use ports::executor::{TryOutcome, TryReport};
@@ -15,10 +16,12 @@ use ports::payload::XcomValue;
 use ports::store::NewRun;
 use serde_json::json;
 
+use super::existing::Waited;
 use super::{BetweenMessage, RETURN_VALUE, TRIGGER_RUN_ID, patiently, send};
 use crate::asker::Asker;
-use crate::control::trigger::{Prepared, prepare};
+use crate::control::trigger::{Existing, Preparation, Prepared, prepare};
 use crate::core::Core;
+use crate::inbox::Item;
 use crate::metrics::Metrics;
 use crate::outcome::Details;
 use crate::tick::Tick;
@@ -29,7 +32,31 @@ const NOBODY: &str = "airtight";
 /// The report of a try that asks for a run, with the run, or why there will be none.
 pub(crate) struct Triggered {
     pub(crate) report: Box<TryReport>,
-    pub(crate) verdict: Result<Prepared, Refusal>,
+    pub(crate) verdict: Result<Preparation, Refusal>,
+    if_exists: IfExists,
+    /// How often what was prepared did not hold any more.
+    again: u8,
+}
+
+/// How often a run is prepared anew before whoever asks for it is told that it cannot be had.
+const MAX_AGAIN: u8 = 8;
+
+impl Triggered {
+    /// The run that it resets.
+    pub(crate) fn resets(&self) -> Option<DagRunKey> {
+        match &self.verdict {
+            Ok(Preparation::Exists(existing)) if self.if_exists == IfExists::Reset => Some(existing.key),
+            _ => None,
+        }
+    }
+}
+
+/// What comes of a try that asks for a run.
+enum Taken {
+    /// It is skipped, and this is why.
+    Skipped(String),
+    /// There is a run, its own or another's.
+    Run(Waited),
 }
 
 /// Why no run is triggered.
@@ -40,7 +67,21 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: &'static str, message: String) -> Self {
+    pub(super) fn fatal(code: &'static str, message: String) -> Self {
+        Self {
+            fatal: true,
+            ..Self::new(code, message)
+        }
+    }
+
+    pub(super) fn result_unknown(dag_id: &DagId, task: &str) -> Self {
+        Refusal::new(
+            "trigger_result_unknown",
+            format!("DAG `{dag_id}` has no task `{task}`, which `result` names"),
+        )
+    }
+
+    pub(super) fn new(code: &'static str, message: String) -> Self {
         Self {
             code,
             message,
@@ -52,6 +93,10 @@ impl Refusal {
 impl Core {
     /// Begins to prepare the run that a report asks for. Answers the report where there is nothing to prepare.
     pub(crate) fn begin_trigger(&mut self, report: Box<TryReport>) -> Option<Box<TryReport>> {
+        self.begin_again(report, 0)
+    }
+
+    fn begin_again(&mut self, report: Box<TryReport>, again: u8) -> Option<Box<TryReport>> {
         let TryOutcome::TriggerDag(asked) = &report.outcome else {
             return Some(report);
         };
@@ -65,8 +110,26 @@ impl Core {
         let Some(step) = step.filter(|_| current && run.live.context.uuid == id.run_uuid) else {
             return Some(report);
         };
+        let named = asked.dag.as_ref().map(DagId::as_str);
+        let Some(dag_id) = step.target(named) else {
+            let allowed: Vec<&str> = step.allowed.iter().map(DagId::as_str).collect();
+            let message = format!(
+                "DAG `{}` is not one of `allowed`: {}",
+                named.unwrap_or_default(),
+                allowed.join(", ")
+            );
+            let triggered = Box::new(Triggered {
+                report,
+                verdict: Err(Refusal::new("trigger_dag_not_allowed", message)),
+                if_exists: step.if_exists,
+                again,
+            });
+            self.between.preparing = self.between.preparing.saturating_add(1);
+            send(&self.shared, BetweenMessage::Prepared(id.ti.run, Some(triggered)));
+            return None;
+        };
         let request = TriggerRequest {
-            dag_id: step.dag.clone(),
+            dag_id: dag_id.clone(),
             run_id: asked.run_id.clone(),
             logical_date: asked.logical_date,
             data_interval: None,
@@ -75,17 +138,24 @@ impl Core {
             note: None,
             user: NOBODY.to_owned(),
         };
-        let result = step.result.clone();
+        let (result, if_exists) = (step.result.clone(), step.if_exists);
         let shared = Arc::clone(&self.shared);
         self.between.preparing = self.between.preparing.saturating_add(1);
         tokio::spawn(async move {
             let of = Arc::clone(&shared);
             let prepared = tokio::spawn(async move {
-                let prepared = patiently(&of, || prepare(&of, &request)).await;
+                let prepared = patiently(&of, || prepare(&of, &request, if_exists)).await;
                 judge(prepared, result.as_ref().map(model::TaskId::as_str))
             });
             let verdict = prepared.await.ok().flatten();
-            let triggered = verdict.map(|verdict| Box::new(Triggered { report, verdict }));
+            let triggered = verdict.map(|verdict| {
+                Box::new(Triggered {
+                    report,
+                    verdict,
+                    if_exists,
+                    again,
+                })
+            });
             send(&shared, BetweenMessage::Prepared(id.ti.run, triggered));
         });
         None
@@ -124,8 +194,27 @@ impl Core {
         let Some(step) = definition.work.trigger_dag() else {
             return;
         };
-        let allowed = match &triggered.verdict {
-            Ok(prepared) => self.allows(tick, prepared, depth).map(|()| prepared),
+        let parent = RunParent {
+            run: key,
+            dag_id: parent_of.dag_id.clone(),
+            run_id: parent_of.run_id.clone(),
+            task,
+            task_id: definition.id.clone(),
+            map_index,
+            dispatch,
+            depth,
+        };
+        let by = Asker::here(user);
+        let taken = match &triggered.verdict {
+            Ok(Preparation::New(prepared)) => self.create_child(tick, prepared, parent, &by).map(Taken::Run),
+            Ok(Preparation::Exists(existing)) => {
+                if tick.drafts.get(&existing.key).is_some_and(|draft| draft.deleted) {
+                    // This very tick deletes it: once that is committed, there is none.
+                    self.prepare_again(Box::new(report.clone()), triggered.again);
+                    return;
+                }
+                self.take(tick, step, existing, report, parent, &by)
+            }
             Err(refusal) => Err(Refusal {
                 message: refusal.message.clone(),
                 ..*refusal
@@ -137,7 +226,7 @@ impl Core {
             ..Details::default()
         };
         let place = (task, map_index);
-        let end = match allowed {
+        let end = match taken {
             Err(refusal) => {
                 details.message = Some(refusal.message);
                 details.code = Some(refusal.code.to_owned());
@@ -147,45 +236,112 @@ impl Core {
                     code: Some(refusal.code.into()),
                 }
             }
-            Ok(prepared) => {
-                let child = &prepared.new.context;
-                let names = json!({"dag_id": child.dag_id, "run_id": child.run_id}).to_string();
-                let parent = RunParent {
-                    run: key,
-                    dag_id: parent_of.dag_id.clone(),
-                    run_id: parent_of.run_id.clone(),
-                    task,
-                    task_id: definition.id.clone(),
-                    map_index,
-                    dispatch,
-                    depth,
-                };
-                let new = NewRun {
-                    parent: Some(Arc::new(parent)),
-                    ..prepared.new.clone()
-                };
-                self.create_run(tick, new, prepared.state.clone(), &prepared.version, &Asker::here(user));
-                tick.ties.push((key, child.key));
-                if step.wait {
-                    details.details = Some(names);
-                    TryEnd::Defer
-                } else if let Some(draft) = tick.draft(&self.runs, key) {
+            Ok(Taken::Skipped(reason)) => {
+                details.message = Some(reason);
+                TryEnd::Skip
+            }
+            Ok(Taken::Run(run)) if step.wait => {
+                details.details = run.to_text();
+                TryEnd::Defer
+            }
+            Ok(Taken::Run(Waited { dag_id, run_id, .. })) => {
+                if let Some(draft) = tick.draft(&self.runs, key) {
                     let plain = |value: String| XcomValue {
                         value: value.into(),
                         blobs: Vec::new(),
                     };
-                    let run_id = plain(json!(child.run_id).to_string());
-                    draft.publish(place, &[(RETURN_VALUE, plain(names)), (TRIGGER_RUN_ID, run_id)]);
-                    TryEnd::Done
-                } else {
-                    TryEnd::Done
+                    let names = plain(json!({"dag_id": dag_id, "run_id": run_id}).to_string());
+                    let run_id = plain(json!(run_id).to_string());
+                    draft.publish(place, &[(RETURN_VALUE, names), (TRIGGER_RUN_ID, run_id)]);
                 }
+                TryEnd::Done
             }
         };
         if let Some(draft) = tick.draft(&self.runs, key) {
             draft.details.insert(place, Some(details));
         }
         self.report(tick, key, report, end);
+    }
+
+    fn create_child(
+        &mut self,
+        tick: &mut Tick,
+        prepared: &Prepared,
+        parent: RunParent,
+        by: &Asker,
+    ) -> Result<Waited, Refusal> {
+        let context = &prepared.new.context;
+        self.allows(&context.dag_id, parent.depth)?;
+        self.check_room(tick, prepared.state.size())
+            .map_err(|error| Refusal::new("too_many_task_instances", error.to_string()))?;
+        tick.ties.push((parent.run, context.key));
+        let new = NewRun {
+            parent: Some(Arc::new(parent)),
+            ..prepared.new.clone()
+        };
+        self.create_run(tick, new, prepared.state.clone(), &prepared.version, by);
+        Ok(Waited::of(context))
+    }
+
+    /// Takes a run that is there, as the task says.
+    fn take(
+        &mut self,
+        tick: &mut Tick,
+        step: &TriggerDag,
+        existing: &Existing,
+        report: &TryReport,
+        parent: RunParent,
+        by: &Asker,
+    ) -> Result<Taken, Refusal> {
+        let Existing { dag_id, run_id, .. } = existing;
+        match (step.if_exists, &report.outcome) {
+            (IfExists::Skip, _) => Ok(Taken::Skipped(format!(
+                "DAG `{dag_id}` has the run `{run_id}` already (`if_exists: skip`)"
+            ))),
+            (IfExists::Reuse, _) => {
+                if step.wait {
+                    self.check_waits(tick, parent.run, existing)?;
+                }
+                Ok(Taken::Run(Waited::reused(existing)))
+            }
+            (IfExists::Reset, TryOutcome::TriggerDag(asked)) => {
+                let reset = self.reset(tick, step, existing, &asked.conf, parent, by);
+                reset.map(Taken::Run)
+            }
+            (IfExists::Reset | IfExists::Fail, _) => Err(Refusal::new(
+                "trigger_run_exists",
+                format!("DAG `{dag_id}` has the run `{run_id}` already"),
+            )),
+        }
+    }
+
+    /// What was prepared does not hold any more: the run that was there is gone.
+    fn prepare_again(&mut self, report: Box<TryReport>, again: u8) {
+        let run = report.id.ti.run;
+        if let Some(report) = self.begin_again(report, again.saturating_add(1)) {
+            let now = self.shared.clock.now();
+            self.queue.push(run, Item::Finished(report), now);
+        }
+    }
+
+    /// A run that was to be reset is not there any more.
+    pub(crate) fn vanished(&mut self, triggered: Box<Triggered>) {
+        if triggered.again < MAX_AGAIN {
+            self.prepare_again(triggered.report, triggered.again);
+        } else {
+            self.unreadable(triggered, "it, or its DAG version, is missing");
+        }
+    }
+
+    /// A run that a task asked for could not be read.
+    pub(crate) fn unreadable(&mut self, mut triggered: Box<Triggered>, problem: &str) {
+        let run = triggered.report.id.ti.run;
+        triggered.verdict = Err(Refusal::new(
+            "trigger_run_exists",
+            format!("the run is there already, and cannot be read: {problem}"),
+        ));
+        let now = self.shared.clock.now();
+        self.queue.push(run, Item::Triggered(triggered), now);
     }
 
     fn report(&mut self, tick: &mut Tick, key: DagRunKey, report: &TryReport, end: TryEnd) {
@@ -203,8 +359,7 @@ impl Core {
     }
 
     /// What only the loop knows, since it may have changed since the run was prepared.
-    fn allows(&self, tick: &Tick, prepared: &Prepared, depth: u32) -> Result<(), Refusal> {
-        let dag_id = &prepared.new.context.dag_id;
+    pub(super) fn allows(&self, dag_id: &DagId, depth: u32) -> Result<(), Refusal> {
         let Some(dag) = self.dags.get(dag_id) else {
             return Err(not_found(dag_id));
         };
@@ -222,29 +377,25 @@ impl Core {
                 )
             });
         }
-        self.check_room(tick, prepared.state.size())
-            .map_err(|error| Refusal::new("too_many_task_instances", error.to_string()))
+        Ok(())
     }
 }
 
-fn not_found(dag_id: &model::DagId) -> Refusal {
+fn not_found(dag_id: &DagId) -> Refusal {
     let message = format!("DAG `{dag_id}` does not exist, or is being deleted; deploy it");
     Refusal::new("trigger_dag_not_found", message)
 }
 
 /// What came of preparing a run. Nothing where the scheduler stops: the try is lost, and taken up by the next process.
-fn judge(prepared: Result<Prepared, ControlError>, result: Option<&str>) -> Option<Result<Prepared, Refusal>> {
+fn judge(prepared: Result<Preparation, ControlError>, result: Option<&str>) -> Option<Result<Preparation, Refusal>> {
     Some(match prepared {
-        Ok(prepared) => match result {
-            Some(task) if prepared.version.dag().index_of(task).is_none() => Err(Refusal::new(
-                "trigger_result_unknown",
-                format!(
-                    "DAG `{}` has no task `{task}`, which `result` names",
-                    prepared.new.context.dag_id
-                ),
-            )),
-            _ => Ok(prepared),
+        Ok(Preparation::New(prepared)) => match result {
+            Some(task) if prepared.version.dag().index_of(task).is_none() => {
+                Err(Refusal::result_unknown(&prepared.new.context.dag_id, task))
+            }
+            _ => Ok(Preparation::New(prepared)),
         },
+        Ok(exists) => Ok(exists),
         Err(ControlError::DagNotFound(dag_id)) => Err(not_found(&dag_id)),
         Err(error @ ControlError::InvalidParams { .. }) => {
             Err(Refusal::new("trigger_conf_invalid", format!("{error}; change `conf`")))
@@ -254,7 +405,9 @@ fn judge(prepared: Result<Prepared, ControlError>, result: Option<&str>) -> Opti
         }
         Err(ControlError::RunExists(why)) => Err(Refusal::new(
             "trigger_run_exists",
-            format!("{why}; leave the name out, or make `{{{{ try_number }}}}` part of it"),
+            format!(
+                "{why}; leave the name out, make `{{{{ try_number }}}}` part of it, or say what happens then with `if_exists`"
+            ),
         )),
         Err(error) => {
             tracing::warn!(%error, "a run that a task asked for could not be prepared");

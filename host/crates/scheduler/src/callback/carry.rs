@@ -219,6 +219,7 @@ fn request(
             max_tries: definition.map_or(1, |task| task.retry.retries.saturating_add(1)),
             measures: Vec::new(),
             map_index_template: None,
+            when: None,
         }),
         position: standing(due).position,
         callback: Some(Arc::new(serde_json::from_str(&due.facts).unwrap_or(Value::Null))),

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use model::between::IfExists;
 use model::params::{param_lengths, resolve_params};
 use model::run::{RunState, count_from_start};
-use model::{Dag, DagRunType, RunId, RunUuid, Timestamp};
+use model::{Dag, DagId, DagRunKey, DagRunType, RunId, RunUuid, Timestamp};
 use ports::control::{ControlError, TriggerRequest};
 use ports::executor::RunContext;
 use ports::query::RunRow;
@@ -125,12 +126,16 @@ async fn reserve_logical_date(
         .await
         .map_err(query_failed)?;
     match found {
-        Some(run_id) => Err(ControlError::RunExists(format!(
-            "DAG `{}` has a run with the logical date {date} already: `{run_id}`",
-            request.dag_id
-        ))),
+        Some(run_id) => Err(date_taken(request, date, &run_id)),
         None => Ok(turn),
     }
+}
+
+fn date_taken(request: &TriggerRequest, date: Timestamp, run_id: &RunId) -> ControlError {
+    ControlError::RunExists(format!(
+        "DAG `{}` has a run with the logical date {date} already: `{run_id}`",
+        request.dag_id
+    ))
 }
 
 fn run_exists(request: &TriggerRequest, run_id: &RunId) -> ControlError {
@@ -245,20 +250,59 @@ pub(crate) struct Prepared {
     names: Vec<KeyedGuard<Name>>,
 }
 
+/// A run that a task asks for and that is there already. If it is to be reset, its names are reserved as long as the guards live.
+pub(crate) struct Existing {
+    pub(crate) key: DagRunKey,
+    pub(crate) dag_id: DagId,
+    pub(crate) run_id: RunId,
+    #[expect(dead_code, reason = "held until what is done with the run is committed")]
+    names: Vec<KeyedGuard<Name>>,
+}
+
+/// What there is for a task that asks for a run.
+pub(crate) enum Preparation {
+    /// A new run.
+    New(Prepared),
+    /// One that is there.
+    Exists(Existing),
+}
+
 /// Prepares a run for a task that triggers it: everything that a request to trigger one is refused for is looked at here.
-pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> Result<Prepared, ControlError> {
+pub(crate) async fn prepare(
+    shared: &Arc<Shared>,
+    request: &TriggerRequest,
+    if_exists: IfExists,
+) -> Result<Preparation, ControlError> {
     let dag = shared
         .dag(&request.dag_id)
         .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
+    let mut names = Vec::new();
+    // What is there is found before `conf` is looked at: a run that is taken as it is has one of its own.
+    if if_exists != IfExists::Fail
+        && let Some((key, run_id)) = existing(shared, request, &mut names).await?
+    {
+        // Who changes nothing of it keeps nobody waiting.
+        if if_exists != IfExists::Reset {
+            names.clear();
+        }
+        return Ok(Preparation::Exists(Existing {
+            key,
+            dag_id: request.dag_id.clone(),
+            run_id,
+            names,
+        }));
+    }
+    let reserved = !names.is_empty();
     let params = resolve_params(dag.version.dag(), &request.conf)
         .map_err(|problems| ControlError::InvalidParams { problems })?;
     blobs::check(shared, &request.conf, &params).await?;
-    let mut names = Vec::new();
-    if let Some(date) = request.logical_date {
+    if let Some(date) = request.logical_date.filter(|_| !reserved) {
         names.push(reserve_logical_date(shared, request, date).await?);
     }
     let (run_id, run_after) = loop {
         let (run_id, run_after) = match &request.run_id {
+            // It is reserved, and free.
+            Some(run_id) if reserved => break (run_id.clone(), shared.clock.now()),
             Some(run_id) => (run_id.clone(), shared.clock.now()),
             None => {
                 let run_after = shared.unique_now();
@@ -279,12 +323,46 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: &TriggerRequest) -> R
     };
     let conf = request.conf.clone();
     let (new, state) = new_run(shared, request, run_id, run_after, &dag.version, params, conf).await?;
-    Ok(Prepared {
+    Ok(Preparation::New(Prepared {
         new,
         state,
         version: dag.version,
         names,
-    })
+    }))
+}
+
+/// Reserves the names that a request gives, and finds the run that has them: by its name, else by its date. A date that is taken by a
+/// run of another name than the one that is asked for is refused.
+async fn existing(
+    shared: &Arc<Shared>,
+    request: &TriggerRequest,
+    names: &mut Vec<KeyedGuard<Name>>,
+) -> Result<Option<(DagRunKey, RunId)>, ControlError> {
+    let mut dated = None;
+    // In this order everywhere, so that nobody waits for each other.
+    if let Some(date) = request.logical_date {
+        names.push(shared.names.lock(Name::LogicalDate(request.dag_id.clone(), date)).await);
+        dated = shared
+            .store
+            .find_run_by_logical_date(&request.dag_id, date)
+            .await
+            .map_err(query_failed)?
+            .map(|run_id| (run_id, date));
+    }
+    if let Some(run_id) = &request.run_id {
+        let name = Name::RunId(request.dag_id.clone(), run_id.clone());
+        names.push(shared.names.lock(name).await);
+    }
+    let run_id = match (&request.run_id, &dated) {
+        (Some(run_id), _) | (None, Some((run_id, _))) => run_id.clone(),
+        (None, None) => return Ok(None),
+    };
+    let found = shared.store.find_run(&request.dag_id, &run_id).await;
+    match (found.map_err(query_failed)?, dated) {
+        (Some(key), _) => Ok(Some((key, run_id))),
+        (None, Some((taken, date))) => Err(date_taken(request, date, &taken)),
+        (None, None) => Ok(None),
+    }
 }
 
 fn uuid_v7(now: Timestamp) -> Uuid {

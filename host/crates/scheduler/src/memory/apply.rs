@@ -1,11 +1,12 @@
 //! A tick, whole or not at all: everything that can be refused is checked before anything is changed.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use model::{DagRunKey, Timestamp};
 use ports::intent::{Intent, IntentWrite};
 use ports::query::PoolRow;
-use ports::store::{CheckpointSave, CommitError, DagWrite, PoolWrite, SlotSum, TickWrite};
+use ports::store::{CheckpointSave, CommitError, DagWrite, ParentWrite, PoolWrite, SlotSum, TickWrite};
 
 use super::tables::{MemoryDag, MemoryRun, Tables};
 
@@ -259,6 +260,11 @@ impl Tables {
                 if write.note.is_some() {
                     run.note.clone_from(&write.note);
                 }
+            }
+        }
+        for ParentWrite { run, parent } in &tick.parents {
+            if let Some(run) = self.runs.get_mut(run) {
+                run.new.parent = Some(Arc::clone(parent));
             }
         }
         for ti in &tick.task_instance_deletes {

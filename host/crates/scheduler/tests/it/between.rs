@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::between::TriggerDag;
+use model::between::{IfExists, TriggerDag};
 use model::{Cause, DagId, DagRunState, TaskId, TaskInstanceState, Timestamp, Work};
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, RunEvent};
@@ -15,9 +15,11 @@ use tokio::sync::broadcast::Receiver;
 
 use crate::support::{DagBuilder, Fault, FaultyStore, Reply, Rig, RigBuilder, request, run_id};
 
-fn triggers(dag: &str, edit: impl FnOnce(&mut TriggerDag)) -> Work {
+pub(crate) fn triggers(dag: &str, edit: impl FnOnce(&mut TriggerDag)) -> Work {
     let mut step = TriggerDag {
-        dag: DagId::new(dag).unwrap(),
+        dag: Some(DagId::new(dag).unwrap()),
+        allowed: Vec::new(),
+        if_exists: IfExists::Fail,
         wait: true,
         allowed_states: vec![DagRunState::Success],
         result: None,
@@ -40,6 +42,7 @@ fn child() -> DagBuilder {
 
 fn asks(conf: Value) -> Reply {
     let request = TriggerDagRequest {
+        dag: None,
         conf,
         run_id: None,
         logical_date: None,
@@ -72,7 +75,7 @@ pub(crate) async fn reached(events: &mut Receiver<RunEvent>, wanted: TaskInstanc
     }
 }
 
-fn children(rig: &Rig, of: &RunRow) -> Vec<RunRow> {
+pub(crate) fn children(rig: &Rig, of: &RunRow) -> Vec<RunRow> {
     let mut runs = rig.store.inner.runs();
     runs.retain(|run| run.parent.as_ref().is_some_and(|parent| parent.run == of.key));
     runs.sort_by_key(|run| run.key);
@@ -112,7 +115,7 @@ pub(crate) async fn restart(rig: Rig, script: impl Fn(&TryRequest) -> Reply + Se
         .await
 }
 
-fn value(rig: &Rig, run: &RunRow, key: &str) -> Value {
+pub(crate) fn value(rig: &Rig, run: &RunRow, key: &str) -> Value {
     let xcoms = rig.store.inner.xcoms_of(run.key);
     let (_, _, _, value) = xcoms.into_iter().find(|(_, _, name, _)| name == key).unwrap();
     serde_json::from_str(&value.value).unwrap()
@@ -210,9 +213,10 @@ async fn what_cannot_be_triggered_fails_the_try_and_says_why() {
     let script = |request: &TryRequest| match &request.task.work {
         Work::TriggerDag(step) => {
             let request = TriggerDagRequest {
+                dag: None,
                 conf: json!({"limit": "many"}),
-                run_id: (step.dag.as_str() == "named").then(|| run_id("taken")),
-                logical_date: (step.dag.as_str() == "dated").then_some(Timestamp(7)),
+                run_id: (step.dag.as_ref().is_some_and(|dag| dag.as_str() == "named")).then(|| run_id("taken")),
+                logical_date: (step.dag.as_ref().is_some_and(|dag| dag.as_str() == "dated")).then_some(Timestamp(7)),
             };
             Reply::End(TryOutcome::TriggerDag(Box::new(request)), Vec::new())
         }

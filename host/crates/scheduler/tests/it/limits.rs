@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::between::TriggerDag;
+use model::between::{IfExists, TriggerDag};
 use model::dag::{Combine, Expansion, MapSource, MapValues};
 use model::past::Past;
 use model::{DagId, DagRunState, MapIndex, TaskInstanceState, Timestamp, Work};
@@ -312,7 +312,9 @@ async fn who_asks_is_told_for_whom_slots_are_kept() {
 
 fn triggers_child() -> Work {
     Work::TriggerDag(Box::new(TriggerDag {
-        dag: DagId::new("child").unwrap(),
+        dag: Some(DagId::new("child").unwrap()),
+        allowed: Vec::new(),
+        if_exists: IfExists::Fail,
         wait: true,
         allowed_states: vec![DagRunState::Success],
         result: None,
@@ -326,6 +328,7 @@ fn held(request: &TryRequest) -> Reply {
         return Reply::Start;
     }
     let child = TriggerDagRequest {
+        dag: None,
         conf: serde_json::json!({}),
         run_id: None,
         logical_date: None,

@@ -10,6 +10,7 @@ mod commits;
 mod control;
 mod dag_sensors;
 mod databases;
+mod existing;
 mod failed_runs;
 mod failures;
 mod fencing;

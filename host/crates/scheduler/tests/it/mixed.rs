@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::between::IfExists;
 use model::dag::Measured;
-use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, TaskInstanceState, TiKey, Timestamp, Work};
+use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskInstanceState, TiKey, Timestamp, Work};
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
@@ -39,10 +40,17 @@ fn play(request: &TryRequest, random: &mut StdRng) -> (TryOutcome, Vec<u32>) {
         };
         return (outcome, Vec::new());
     }
-    if matches!(request.task.work, Work::TriggerDag(_)) {
+    if request.task.when.is_some() && random.random_bool(0.3) {
+        let reason = "`when` is false".to_owned();
+        return (TryOutcome::Skip { reason }, Vec::new());
+    }
+    if let Work::TriggerDag(step) = &request.task.work {
+        // Where the run may be there already, few names are shared by all.
+        let shared = step.if_exists != IfExists::Fail && random.random_bool(0.9);
         let child = TriggerDagRequest {
+            dag: None,
             conf: serde_json::json!({}),
-            run_id: None,
+            run_id: shared.then(|| RunId::new(&format!("key_{}", random.random_range(0..2))).unwrap()),
             logical_date: None,
         };
         return (TryOutcome::TriggerDag(Box::new(child)), Vec::new());
@@ -498,6 +506,7 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
         let of = (parent.run, parent.task, parent.map_index, parent.dispatch);
         assert!(triggered.insert(of), "seed {seed}: {of:?} triggered two runs");
         seen.children += 1;
+        seen.keyed += u64::from(run.run_id.as_str().starts_with("key_"));
     }
     let runs = memory.runs_of(&dag.id);
     for key in &told.runs {
@@ -570,6 +579,12 @@ fn check(seed: u64, memory: &MemoryStore, dag: &Dag, told: &Told, stores: &[Arc<
     for tick in stores.iter().flat_map(|store| store.committed()) {
         let of_people = |intent: &&Arc<Intent>| !matches!(intent.work, IntentWork::DeleteRuns | IntentWork::DeleteDag);
         seen.promised += tick.intents.iter().filter(of_people).count() as u64;
+        seen.taken += tick.parents.len() as u64;
+        let reused = |ti: &&ports::store::TiWrite| ti.details.as_ref().is_some_and(|said| said.contains("reused"));
+        let reusing = tick.task_instances.iter().filter(reused).count() as u64;
+        seen.taken += reusing;
+        // Who waited for what another one resets has its row in the same tick.
+        seen.taken_over += u64::from(!tick.parents.is_empty() && reusing > 0);
         for write in &tick.tries {
             *ended.entry((write.key, write.try_number.0)).or_default() += 1;
         }
@@ -649,6 +664,12 @@ struct Seen {
     /// Teardowns that ran, in runs that went their own way.
     cleaned: u64,
     children: u64,
+    /// Those of them that tasks may share, or make run again.
+    keyed: u64,
+    /// Times that tasks of several runs waited for one of those, or took it over.
+    taken: u64,
+    /// Times that one of those who took it over found another one waiting.
+    taken_over: u64,
     callbacks: u64,
     /// Seeds in which runs waited for earlier ones until somebody did something about those.
     blocked: u64,
@@ -670,6 +691,9 @@ impl Seen {
         self.mapped += other.mapped;
         self.cleaned += other.cleaned;
         self.children += other.children;
+        self.keyed += other.keyed;
+        self.taken += other.taken;
+        self.taken_over += other.taken_over;
         self.callbacks += other.callbacks;
         self.blocked += other.blocked;
         self.asked += other.asked;
@@ -725,6 +749,7 @@ fn check_enough(seen: &Seen) {
         per_mille(seen.children) > 100 && per_mille(seen.callbacks) > 500,
         "{seen:?}"
     );
+    assert!(seen.keyed > 100 && seen.taken > 100 && seen.taken_over > 10, "{seen:?}");
     for state in [
         TaskInstanceState::Success,
         TaskInstanceState::Failed,

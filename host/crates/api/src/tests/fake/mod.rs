@@ -66,6 +66,7 @@ fn task(id: &str, upstream: &[u32], downstream: &[u32]) -> Task {
         group: None,
         expand: None,
         map_index_template: None,
+        when: None,
         measures: Vec::new(),
         kind: TaskKind::Plain,
         past: model::past::Past::Ignored,

@@ -1,7 +1,7 @@
 //! Tasks that wait for other DAGs.
 
 use super::*;
-use crate::between::{Awaited, States, TriggerDag, WaitForDag};
+use crate::between::{Awaited, IfExists, States, TriggerDag, WaitForDag};
 use crate::dag::RetryPolicy;
 use crate::id::DagId;
 use crate::sensor::Sensor;
@@ -10,7 +10,9 @@ use crate::work::Work;
 fn triggers(timeout: Option<u64>) -> Task {
     Task {
         work: Work::TriggerDag(Box::new(TriggerDag {
-            dag: DagId::new("child").unwrap(),
+            dag: Some(DagId::new("child").unwrap()),
+            allowed: Vec::new(),
+            if_exists: IfExists::Fail,
             wait: true,
             allowed_states: vec![DagRunState::Success],
             result: None,

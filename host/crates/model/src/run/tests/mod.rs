@@ -4,6 +4,7 @@ mod anew;
 mod between;
 mod callbacks;
 mod choose;
+mod element_setups;
 mod hidden;
 mod human;
 mod past;

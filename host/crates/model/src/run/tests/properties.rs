@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::take_along;
 use super::super::testing::notify;
 use super::*;
-use crate::between::TriggerDag;
+use crate::between::{IfExists, TriggerDag};
 use crate::callback::CallbackEvent;
 use crate::dag::{RetryPolicy, TaskKind, TaskRole};
 use crate::human::{HumanStep, OK, OnTimeout};
@@ -92,7 +92,9 @@ fn random_dag() -> impl Strategy<Value = Arc<Dag>> {
 
 fn triggers(bounded: bool) -> TriggerDag {
     TriggerDag {
-        dag: DagId::new("child").unwrap(),
+        dag: Some(DagId::new("child").unwrap()),
+        allowed: Vec::new(),
+        if_exists: IfExists::Fail,
         wait: true,
         allowed_states: vec![DagRunState::Success],
         result: None,

@@ -28,6 +28,8 @@ struct TaskPlan {
     /// None, a literal's length, or a source.
     expand: Option<(bool, u8)>,
     retries: u8,
+    /// Work, for most.
+    role: u8,
 }
 
 pub(super) fn plans() -> impl Strategy<Value = Plan> {
@@ -38,13 +40,15 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
         any::<u8>(),
         proptest::option::weighted(0.4, (any::<bool>(), any::<u8>())),
         0..2_u8,
+        0..10_u8,
     )
-        .prop_map(|(group, upstream, rule, expand, retries)| TaskPlan {
+        .prop_map(|(group, upstream, rule, expand, retries, role)| TaskPlan {
             group,
             upstream,
             rule,
             expand,
             retries,
+            role,
         });
     (
         proptest::collection::vec(group, 0..4),
@@ -87,6 +91,16 @@ pub(super) fn build(plan: &Plan) -> Arc<Dag> {
             ..task(&format!("t{at}"), &upstream)
         };
         made.retry.retries = of.retries.into();
+        match of.role {
+            7 | 8 => made.role = TaskRole::Setup,
+            9 => {
+                made.role = TaskRole::Teardown {
+                    on_failure_fail_dagrun: of.retries == 1,
+                };
+                made.trigger_rule = TriggerRule::AllDoneSetupSuccess;
+            }
+            _ => {}
+        }
         tasks.push(made);
     }
     if let Some(follows) = plan.teardown {
@@ -167,8 +181,8 @@ pub(super) fn build(plan: &Plan) -> Arc<Dag> {
         .collect();
     for (at, of) in plan.tasks.iter().enumerate() {
         let number = u32::try_from(at).unwrap();
-        let is_work = tasks[at].role == TaskRole::Work;
-        let Some((is_literal, length)) = of.expand.filter(|_| is_work && !untils.contains(&number)) else {
+        let may_be_mapped = !untils.contains(&number) && tasks[at].role == TaskRole::Work;
+        let Some((is_literal, length)) = of.expand.filter(|_| may_be_mapped) else {
             continue;
         };
         if is_literal {
@@ -207,7 +221,7 @@ fn expansion(values: MapValues) -> Expansion {
 }
 
 /// Everything that is counted, by what it is counted for.
-fn counted(run: &RunState) -> Vec<(String, Upstream, u32, u32, u32)> {
+fn counted(run: &RunState) -> Vec<(String, [Upstream; 2], u32, u32, u32)> {
     let mut all: Vec<_> = (0..run.nodes.len())
         .filter_map(|at| run.nodes.get(at))
         .map(|node| {
@@ -216,7 +230,13 @@ fn counted(run: &RunState) -> Vec<(String, Upstream, u32, u32, u32)> {
                 .and_then(|slot| run.tis.get(slot))
                 .expect("a node has an instance");
             let name = format!("{}[{}]", node.task.0, first.map_index.0);
-            (name, node.upstream, node.waiting, node.not_chosen, node.len())
+            (
+                name,
+                [node.upstream, node.setups()],
+                node.waiting,
+                node.not_chosen,
+                node.len(),
+            )
         })
         .collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));

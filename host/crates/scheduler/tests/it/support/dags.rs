@@ -87,6 +87,7 @@ impl DagBuilder {
             group: None,
             expand: None,
             map_index_template: None,
+            when: None,
             measures: Vec::new(),
             kind: TaskKind::Plain,
             role: TaskRole::Work,
@@ -111,6 +112,11 @@ impl DagBuilder {
         change(&mut task);
         self.parts.tasks.push(task);
         self
+    }
+
+    /// The id of a task.
+    pub(crate) fn name(&self, task: TaskIndex) -> String {
+        self.parts.tasks[task.at()].id.to_string()
     }
 
     fn index(&self, name: &str) -> TaskIndex {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use model::between::TriggerDag;
+use model::between::{IfExists, TriggerDag};
 use model::callback::{Callback, CallbackAction, CallbackEvent, NotificationLevel, TEXT};
 use model::dag::{
     Combine, Expansion, Group, GroupIndex, Loop, MapSource, MapValues, Measure, Measured, Repeat, Task, TaskKind,
@@ -211,13 +211,13 @@ impl Plan {
         }
         for at in 0..tasks {
             let is_plain = self.decides(at + usize::from(has_teardown)) || self.expand[at].is_some();
-            let kind = if is_plain { 0 } else { self.random.random_range(0..12) };
+            let kind = if is_plain { 0 } else { self.random.random_range(0..14) };
             let name = match kind {
                 0..6 => format!("work{at}"),
                 6 => format!("branch{at}"),
                 7 => format!("circuit{at}"),
                 8 => format!("sensor{at}"),
-                9 => format!("trigger{at}"),
+                9..12 => format!("trigger{at}"),
                 _ => format!("human{at}"),
             };
             let mut upstream: Vec<&str> = self.upstream[at].iter().map(|of| names[*of].as_str()).collect();
@@ -233,6 +233,7 @@ impl Plan {
             });
             names.push(name);
         }
+        dag = self.inner_setup(dag, &mut names);
         if has_teardown {
             let mut upstream: Vec<&str> = names
                 .iter()
@@ -266,6 +267,46 @@ impl Plan {
                 }
             }
         })
+    }
+
+    /// A setup and a teardown within a group that is repeated, with a task between them: each element, and each iteration, has its own.
+    fn inner_setup(&mut self, mut dag: DagBuilder, names: &mut Vec<String>) -> DagBuilder {
+        let repeated = (0..self.groups.len()).find(|at| self.groups[*at].repeat.is_some());
+        let Some(at) = repeated.filter(|_| self.random.random_bool(0.5)) else {
+            return dag;
+        };
+        let group = Some(GroupIndex(u32::try_from(at).unwrap()));
+        // What is mapped over is upstream of all that lies within, around it too.
+        let mut sources: Vec<String> = Vec::new();
+        for around in std::iter::successors(group, |at| self.groups[at.at()].parent) {
+            if let Some(Repeat::Mapped(expansion)) = &self.groups[around.at()].repeat
+                && let MapValues::Xcom { task, .. } = &expansion.sources[0].values
+            {
+                sources.push(dag.name(*task));
+            }
+        }
+        let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+        let mut random = StdRng::from_rng(&mut self.random);
+        dag = dag.task_with("inner_setup", &sources, |task| {
+            task.group = group;
+            task.role = TaskRole::Setup;
+            task.retry.retries = random.random_range(0..2);
+        });
+        let within: Vec<&str> = sources.iter().copied().chain(["inner_setup"]).collect();
+        dag = dag.task_with("inner_work", &within, |task| {
+            task.group = group;
+            settle(task, &mut random);
+        });
+        let after: Vec<&str> = within.iter().copied().chain(["inner_work"]).collect();
+        dag = dag.task_with("inner_teardown", &after, |task| {
+            task.group = group;
+            task.role = TaskRole::Teardown {
+                on_failure_fail_dagrun: random.random_bool(0.5),
+            };
+            task.trigger_rule = TriggerRule::AllDoneSetupSuccess;
+        });
+        names.extend(["inner_setup", "inner_work", "inner_teardown"].map(str::to_owned));
+        dag
     }
 
     /// A task comes before all that are planned.
@@ -324,7 +365,9 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     }
     if name.starts_with("trigger") {
         task.work = Work::TriggerDag(Box::new(TriggerDag {
-            dag: DagId::new(CHILD).unwrap(),
+            dag: Some(DagId::new(CHILD).unwrap()),
+            allowed: Vec::new(),
+            if_exists: *IfExists::ALL.choose(random).unwrap(),
             wait: random.random_bool(0.7),
             allowed_states: vec![DagRunState::Success],
             result: None,
@@ -334,6 +377,7 @@ fn settle(task: &mut Task, random: &mut StdRng) {
     if random.random_bool(0.1) {
         task.past = *[Past::DependsOnPast, Past::WaitForDownstream].choose(random).unwrap();
     }
+    task.when = random.random_bool(0.1).then(|| "{{ params.when }}".to_owned());
     task.callbacks = callbacks(random, CallbackEvent::ALL);
     task.retry.retries = random.random_range(0..3);
     task.retry.exponential_backoff = random.random_bool(0.3);

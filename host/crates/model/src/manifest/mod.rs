@@ -36,11 +36,12 @@ pub use component::{
 };
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};
+pub use graph::MAX_EDGES;
 pub use json_schema::json_schema;
 pub use pool::Pools;
 pub use read::{MAX_TASKS, parse, read};
 pub use section::Spanned;
-pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};
+pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES, MAX_MANIFEST_TEXT};
 
 #[cfg(test)]
 mod tests;

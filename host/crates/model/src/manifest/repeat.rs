@@ -1,15 +1,19 @@
 //! What makes tasks and groups many: `expand`, `expand_zip`, `expand_kwargs`, `loop`; and the roles `setup` and `teardown`.
 
-use serde_json::Value;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
 
 use super::declared::{ExpandDecl, Input, Manifest, SourceDecl, TaskDecl};
 use super::diagnostic::Findings;
 use super::read;
 use super::section::{Section, short};
-use super::suggest;
 use super::tree::{Kind, Node};
 use crate::dag::{Combine, DEFAULT_MAP_LIMIT, TaskRole, length};
-use crate::template::{Source, TemplateRoot};
+use crate::template::{Source, TemplateRoot, escape_pointer, is_template};
+
+/// The most lists that one mapping names.
+const MAX_SOURCES: usize = 100;
 
 /// Reads what a task or a group is mapped over.
 pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut Findings) -> Option<ExpandDecl> {
@@ -23,11 +27,16 @@ pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut 
     for (key, how) in KINDS {
         let Some(node) = section.get(key) else { continue };
         if found.is_some() {
-            findings.error(
-                "manifest_value",
-                section.key_pos(key),
-                "only one of `expand`, `expand_zip` and `expand_kwargs` can be used at a time",
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    "only one of `expand`, `expand_zip` and `expand_kwargs` can be used at a time",
+                )
+                .hint(
+                    "keep one of them: `expand` combines each element with each, `expand_zip` goes side by side, `expand_kwargs` \
+                     takes objects",
+                );
             continue;
         }
         let sources = if how == Combine::Kwargs {
@@ -66,11 +75,23 @@ fn named_sources(key: &str, node: &Node, manifest: &Manifest, findings: &mut Fin
         return None;
     };
     if entries.is_empty() {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`{key}` is empty: name at least one list"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{key}` is empty: name at least one list"),
+            )
+            .hint(format!("write `{key}: {{file: \"{{{{ xcom.list_files }}}}\"}}`"));
+        return None;
+    }
+    if entries.len() > MAX_SOURCES {
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{key}` names {} lists; the limit is {MAX_SOURCES}", entries.len()),
+            )
+            .hint("map over one list of objects with `expand_kwargs` instead");
         return None;
     }
     let sources = entries
@@ -143,11 +164,13 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
             [entry] if entry.key == KEY => match entry.value.kind {
                 Kind::Bool(value) => Some(value),
                 _ => {
-                    findings.error(
-                        "manifest_type",
-                        entry.value.pos,
-                        format!("`{KEY}` must be true or false"),
-                    );
+                    findings
+                        .error(
+                            "manifest_type",
+                            entry.value.pos,
+                            format!("`{KEY}` must be true or false, not {}", entry.value.what()),
+                        )
+                        .hint("with `true` the run fails if the teardown does");
                     Some(false)
                 }
             },
@@ -171,11 +194,13 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
     });
     match teardown {
         Some(_) if setup => {
-            findings.error(
-                "manifest_value",
-                section.key_pos("teardown"),
-                "a task cannot be a setup and a teardown",
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos("teardown"),
+                    "a task cannot be a setup and a teardown",
+                )
+                .hint("make two tasks of it; the teardown names its setup in `after`");
             TaskRole::Setup
         }
         Some(on_failure_fail_dagrun) => {
@@ -198,15 +223,12 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
 /// What can be said about repeats once all names are resolved.
 pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
     for task in &manifest.tasks {
+        if findings.is_full() {
+            return;
+        }
+        roles(manifest, task, findings);
         if let Some(expand) = &task.expand {
             names(task, expand, findings);
-            if task.role != TaskRole::Work {
-                findings.error(
-                    "manifest_expand",
-                    expand.pos,
-                    format!("task `{}` is a setup or a teardown and cannot be mapped", task.id),
-                );
-            }
         }
         let around = manifest.around(task.group);
         let is_mapped = task.expand.is_some() || around.iter().any(|group| group.expand.is_some());
@@ -224,6 +246,9 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
                 }
                 _ => continue,
             };
+            if findings.is_full() {
+                return;
+            }
             findings
                 .error(
                     "manifest_expand",
@@ -244,62 +269,129 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
                 .flat_map(|mapping| &mapping.sources)
                 .map(|source| &*source.name)
         };
+        let known: HashSet<&str> = names().collect();
         for (pointer, offset, name) in template.item_uses() {
-            if !names().any(|known| known == name) {
+            if !known.contains(name) && !findings.is_full() {
+                let hint = findings.suggest(name, names());
                 findings
                     .error(
                         "manifest_expand",
                         manifest.locate(&task.input, pointer, offset),
                         format!("nothing is mapped over as `{}`", short(name)),
                     )
-                    .maybe_hint(suggest::hint(name, names()));
+                    .hint(hint.unwrap_or_else(|| "`item` has the names that stand under `expand`".to_owned()));
             }
         }
     }
-    for (at, group) in manifest.groups.iter().enumerate() {
-        if group.expand.is_none() && group.repeat.is_none() {
-            continue;
-        }
-        let inside = |task: &&TaskDecl| task.role != TaskRole::Work && manifest.is_inside(task.group, at);
-        for task in manifest.tasks.iter().filter(inside) {
-            findings.error(
+}
+
+/// Setups and teardowns are not repeated.
+fn roles(manifest: &Manifest, task: &TaskDecl, findings: &mut Findings) {
+    if task.role == TaskRole::Work {
+        return;
+    }
+    if let Some(expand) = &task.expand {
+        findings
+            .error(
+                "manifest_expand",
+                expand.pos,
+                format!("task `{}` is a setup or a teardown and cannot be mapped", task.id),
+            )
+            .hint("let one task prepare, or clean up, what all instances use");
+    }
+    let around = manifest.around(task.group).into_iter();
+    for group in around.filter(|group| group.expand.is_some() || group.repeat.is_some()) {
+        findings
+            .error(
                 "manifest_expand",
                 task.pos,
                 format!(
                     "task `{}` is a setup or a teardown and cannot lie in `{}`, which is repeated",
                     task.id, group.id
                 ),
-            );
-        }
+            )
+            .hint("move it out of the group, before it or behind it");
     }
 }
 
-/// An element cannot have the name of something that the input has.
+/// An element of a component's mapping becomes a member of the input: it cannot have the name of something that the input has. A
+/// step that is built in sees elements as `item` only.
 fn names(task: &TaskDecl, expand: &ExpandDecl, findings: &mut Findings) {
-    if task.human.is_some() || task.between.is_some() {
+    if task.is_built_in() {
         return;
     }
     let Value::Object(members) = &task.input.value else {
-        findings.error(
-            "manifest_expand",
-            task.input.pos,
-            format!(
-                "task `{}` is mapped: its input must be a map, elements become members of it",
-                task.id
-            ),
-        );
+        findings
+            .error(
+                "manifest_expand",
+                task.input.pos,
+                format!(
+                    "task `{}` is mapped: its input must be a map, elements become members of it",
+                    task.id
+                ),
+            )
+            .hint("write `input: {name: value}`, or leave it out");
         return;
     };
+    const HINT: &str = "remove it from `input`; what an element should not replace needs another name";
     for source in &expand.sources {
         if members.contains_key(&source.name) {
-            findings.error(
-                "manifest_expand",
-                source.input.pos,
-                format!(
-                    "`{}` is in `input` already: an element cannot have the same name",
-                    short(&source.name)
-                ),
-            );
+            findings
+                .error(
+                    "manifest_expand",
+                    source.input.pos,
+                    format!(
+                        "`{}` is in `input` already: an element cannot have the same name",
+                        short(&source.name)
+                    ),
+                )
+                .hint(HINT);
+        }
+    }
+    if expand.how == Combine::Kwargs {
+        objects(members, expand, findings);
+    }
+}
+
+/// Of objects that stand in the manifest, the members are known.
+fn objects(members: &Map<String, Value>, expand: &ExpandDecl, findings: &mut Findings) {
+    let elements = expand.sources.iter().filter_map(|source| match &source.input.value {
+        Value::Array(elements) => Some((&source.input, elements)),
+        _ => None,
+    });
+    for (input, elements) in elements {
+        for (at, element) in elements.iter().enumerate() {
+            if findings.is_full() {
+                return;
+            }
+            let node = |pointer: String| input.node.as_ref().map_or(input.pos, |node| node.at(&pointer).pos);
+            match element {
+                Value::Object(element) => {
+                    for name in element.keys().filter(|name| members.contains_key(*name)) {
+                        findings
+                            .error(
+                                "manifest_expand",
+                                node(format!("/{at}/{}", escape_pointer(name))),
+                                format!(
+                                    "`{}` is in `input` already: an element cannot have the same name",
+                                    short(name)
+                                ),
+                            )
+                            .hint("remove it from `input`, or from the objects of `expand_kwargs`");
+                    }
+                }
+                // A template that is the whole element may become an object.
+                Value::String(text) if is_template(text) => {}
+                _ => {
+                    findings
+                        .error(
+                            "manifest_expand",
+                            node(format!("/{at}")),
+                            "an element of `expand_kwargs` must be an object: its members go into the input",
+                        )
+                        .hint("write `expand_kwargs: [{name: value}]`, or map over values with `expand: {name: [value]}`");
+                }
+            }
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn components(manifest: &Manifest) -> Components {
             "single@1" => Ok((&b"single"[..], &single)),
             text if text.contains("sha256:") => Ok((&b"ml"[..], &ml)),
             _ => Err(Unresolved::NotFound {
-                known: vec!["ml@1.2".to_owned(), "single@1".to_owned()],
+                known: ["ml@1.2".to_owned(), "single@1".to_owned()].into(),
             }),
         };
         let answer = answer.map(|(bytes, descriptor)| ResolvedComponent {
@@ -517,7 +517,7 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 fn holds_for(source: &str) -> Result<(), TestCaseError> {
-    let lines = locate::line_starts(source).len() + 1;
+    let lines = locate::Lines::of(source).len() + 1;
     if let Err(diagnostics) = check(source) {
         prop_assert!(!diagnostics.is_empty());
         for diagnostic in &diagnostics {

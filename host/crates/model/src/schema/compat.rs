@@ -6,6 +6,7 @@
 //! a required property that is forbidden or excluded in turn.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
@@ -18,7 +19,9 @@ const MAX_DEPTH: usize = 8;
 const MAX_HOPS: usize = 16;
 /// How many schemas are looked at in all, for one shape and everything that is asked of it: schemas come from components, and
 /// few bytes of references can stand for very many schemas.
-const MAX_STEPS: usize = 10_000;
+const MAX_STEPS: usize = 20_000;
+/// How many in all, for everything that is asked about one manifest: it may compare many inputs of one component's task.
+const MAX_ALL_STEPS: usize = 10_000_000;
 
 /// What a value can be: at least all that its schemas accept.
 #[derive(Clone, Debug)]
@@ -27,15 +30,40 @@ pub struct Shape<'s> {
     budget: Budget,
 }
 
-/// What is left of [`MAX_STEPS`]. Where it is used up, schemas count as accepting anything.
+/// What is left of [`MAX_STEPS`], and of what all shapes have together. Where either is used up, schemas count as accepting anything.
 #[derive(Clone, Debug)]
-struct Budget(Rc<Cell<usize>>);
+struct Budget {
+    own: Rc<Cell<usize>>,
+    all: Steps,
+}
 
 impl Budget {
-    fn spend(&self) -> bool {
-        let left = self.0.get();
-        self.0.set(left.saturating_sub(1));
-        left > 0
+    fn new(all: &Steps) -> Self {
+        Self {
+            own: Rc::new(Cell::new(MAX_STEPS)),
+            all: all.clone(),
+        }
+    }
+
+    fn spend(&self, steps: usize) -> bool {
+        let takes = |left: &Cell<usize>| {
+            let before = left.get();
+            left.set(before.saturating_sub(steps));
+            before >= steps
+        };
+        // Both count, whatever one says.
+        let (own, all) = (takes(&self.own), takes(&self.all.0));
+        own && all
+    }
+}
+
+/// How many schemas may still be looked at for many shapes together.
+#[derive(Clone, Debug)]
+pub struct Steps(Rc<Cell<usize>>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(MAX_ALL_STEPS)))
     }
 }
 
@@ -77,10 +105,24 @@ const ANY: u8 = 63;
 impl<'s> Shape<'s> {
     /// What a schema accepts.
     pub fn of(schema: &'s Value) -> Self {
-        let budget = Budget(Rc::new(Cell::new(MAX_STEPS)));
+        Self::within(schema, &Steps::default())
+    }
+
+    /// The same, with a bound over many shapes.
+    pub fn within(schema: &'s Value, steps: &Steps) -> Self {
+        let budget = Budget::new(steps);
         Self {
             alternatives: expand(schema, schema, 0, &budget),
             budget,
+        }
+    }
+
+    /// The same shape for another question: what was asked before does not count.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self {
+            alternatives: self.alternatives.clone(),
+            budget: Budget::new(&self.budget.all),
         }
     }
 
@@ -96,6 +138,92 @@ impl<'s> Shape<'s> {
             alternatives,
             budget: self.budget.clone(),
         }
+    }
+
+    /// Whether some value is a list or an object: what can be mapped over.
+    pub fn has_elements(&self) -> bool {
+        self.types() & (ARRAY | OBJECT) != 0
+    }
+
+    /// Whether some value is an object.
+    pub fn has_members(&self) -> bool {
+        self.types() & OBJECT != 0
+    }
+
+    /// Whether every value is a list.
+    pub fn is_list(&self) -> bool {
+        self.types() == ARRAY
+    }
+
+    /// Why values of both shapes are empty lists at some place: where it is, and why no element fits. Values that are not lists
+    /// for certain are not judged.
+    pub fn only_empty(&self, other: &Self) -> Option<(String, String)> {
+        self.only_empty_within(other, 0)
+    }
+
+    fn only_empty_within(&self, other: &Self, depth: usize) -> Option<(String, String)> {
+        if depth > MAX_DEPTH || !self.budget.spend(1) {
+            return None;
+        }
+        if self.types() == ARRAY && other.types() & ARRAY != 0 {
+            let (Step::To { shape: given, .. }, Step::To { shape: wanted, .. }) = (self.element(0), other.element(0))
+            else {
+                return None;
+            };
+            if given.types() == 0 || wanted.types() == 0 {
+                return None;
+            }
+            if let Some(why) = given.excludes(&wanted) {
+                return Some((String::new(), why));
+            }
+            return given
+                .only_empty_within(&wanted, depth + 1)
+                .map(|(path, why)| (format!("[0]{path}"), why));
+        }
+        if self.types() == OBJECT && other.types() & OBJECT != 0 {
+            return self.declared().into_iter().filter(|name| other.declares(name)).find_map(|name| {
+                match (self.member(name), other.member(name)) {
+                    (
+                        Step::To {
+                            shape: given,
+                            certain: true,
+                        },
+                        Step::To { shape: wanted, .. },
+                    ) => given
+                        .only_empty_within(&wanted, depth + 1)
+                        .map(|(path, why)| (format!(".{name}{path}"), why)),
+                    _ => None,
+                }
+            });
+        }
+        None
+    }
+
+    /// The names of the members that any schema declares.
+    pub fn declared(&self) -> Vec<&'s str> {
+        let mut seen: HashSet<&'s str> = HashSet::new();
+        let parts = self.alternatives.iter().flatten();
+        let declared = parts.filter_map(|part| part.keyword("properties").and_then(Value::as_object));
+        let names = declared.flat_map(Map::keys).map(String::as_str);
+        names.filter(|name| seen.insert(name)).collect()
+    }
+
+    /// Whether some schema says what members beside those that it declares may be, even that there may be none.
+    pub fn says_of_others(&self) -> bool {
+        const WORDS: [&str; 4] = [
+            "additionalProperties",
+            "patternProperties",
+            "unevaluatedProperties",
+            "propertyNames",
+        ];
+        let mut parts = self.alternatives.iter().flatten();
+        parts.any(|part| WORDS.iter().any(|word| part.keyword(word).is_some()))
+    }
+
+    /// The first text that says what values are for.
+    pub fn description(&self) -> Option<&'s str> {
+        let mut parts = self.alternatives.iter().flatten();
+        parts.find_map(|part| part.keyword("description").and_then(Value::as_str))
     }
 
     /// Whether the only value is `null`.
@@ -256,7 +384,7 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
                 schema: Schema::Never,
             }]];
         }
-        Value::Object(members) if hops < MAX_HOPS && budget.spend() => members,
+        Value::Object(members) if hops < MAX_HOPS && budget.spend(1) => members,
         _ => return anything(),
     };
     // A nested `$id` starts another document, which local references would then refer to.
@@ -300,7 +428,14 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
 }
 
 /// Both at once; the second is ignored where that gives too many alternatives.
-fn product<'s>(a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+fn product<'s>(mut a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+    if let [only] = b.as_slice() {
+        // In place: a schema may have thousands of parts, one after the other.
+        for left in &mut a {
+            left.extend_from_slice(only);
+        }
+        return a;
+    }
     if a.len().saturating_mul(b.len()) > MAX_ALTERNATIVES {
         return a;
     }
@@ -396,7 +531,7 @@ fn never(shape: &Shape<'_>, depth: usize) -> bool {
 }
 
 fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
-    if depth > MAX_DEPTH || !budget.spend() {
+    if depth > MAX_DEPTH || !budget.spend(1 + parts.len()) {
         return false;
     }
     let types = types_of(parts);
@@ -469,6 +604,12 @@ fn empty_range(parts: &[Part<'_>]) -> bool {
 
 /// The shape of a member; nothing where the parts forbid it.
 fn member_of<'s>(parts: &[Part<'s>], name: &str, budget: &Budget) -> Option<Shape<'s>> {
+    if !budget.spend(parts.len()) {
+        return Some(Shape {
+            alternatives: vec![Vec::new()],
+            budget: budget.clone(),
+        });
+    }
     let mut alternatives: Vec<Vec<Part<'s>>> = vec![Vec::new()];
     for part in parts {
         let declared = part.keyword("properties").and_then(|all| all.get(name));

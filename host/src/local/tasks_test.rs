@@ -140,6 +140,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         owner: "local".to_owned(),
         tags: Vec::new(),
         params: IndexMap::new(),
+        strict_params: false,
         max_active_runs: 1,
         max_active_tasks: 1,
         dagrun_timeout: None,

@@ -40,7 +40,9 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
     }
     if dag.strict_params {
         problems.extend(undeclared(dag, conf).map(|(name, close)| {
-            let hint = close.map(|close| format!("; did you mean `{close}`?")).unwrap_or_default();
+            let hint = close
+                .map(|close| format!("; did you mean `{close}`?"))
+                .unwrap_or_default();
             format!("parameter `{name}` is not declared{hint}")
         }));
     }

@@ -217,6 +217,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_named() {
+        for (text, name) in [
+            ("NaN", "NaN"),
+            ("{\"a\": [1, NaN]}", "NaN"),
+            ("[Infinity]", "Infinity"),
+            ("[-Infinity]", "-Infinity"),
+            ("[-Inf,1]", "-Inf"),
+        ] {
+            let refusal = refused(text);
+            assert!(
+                refusal.starts_with(&format!("`{name}` is not JSON: write `null`")),
+                "{refusal}"
+            );
+        }
+        assert_eq!(
+            refused("{\"rows\": [\n 1, NaN]}"),
+            "`NaN` is not JSON: write `null`, or put it in quotes at line 2, column 5"
+        );
+        for text in ["Nan", "NaNs", "Infinit", "-I"] {
+            assert!(!refused(text).contains("is not JSON: write"), "{text}");
+        }
+        assert_eq!(read_given("\"NaN\"").unwrap(), json!("NaN"));
+    }
+
+    #[test]
     fn a_key_that_is_there_twice_is_refused() {
         assert_eq!(
             refused("{\"a\": 1,\n \"b\": {\"c\": 1, \"\\u0063\": 2}}"),

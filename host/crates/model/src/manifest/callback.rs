@@ -231,7 +231,12 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
             for used in template.xcom_uses() {
                 match wrong_use(manifest, Some(at), used, findings) {
                     Use::Wrong(wrong) => report(manifest, input, used, wrong, &mut said, findings),
-                    Use::Upstream(from) => named.push(Query { from, of: at, input, used }),
+                    Use::Upstream(from) => named.push(Query {
+                        from,
+                        of: at,
+                        input,
+                        used,
+                    }),
                     Use::Right => {}
                 }
             }
@@ -267,12 +272,7 @@ struct Query<'m> {
 }
 
 /// Reports what is named and not upstream.
-fn not_upstream(
-    manifest: &Manifest,
-    named: &[Query<'_>],
-    said: &mut BTreeSet<(Pos, String)>,
-    findings: &mut Findings,
-) {
+fn not_upstream(manifest: &Manifest, named: &[Query<'_>], said: &mut BTreeSet<(Pos, String)>, findings: &mut Findings) {
     if named.is_empty() {
         return;
     }
@@ -325,9 +325,11 @@ fn wrong_use(manifest: &Manifest, of: Option<usize>, used: &XcomUse, findings: &
         let known = manifest.tasks.iter().map(|task| task.id.as_str());
         let hint = findings.suggest(name, known);
         let message = format!("the template names task `{}`, which does not exist", short(name));
-        return Use::Wrong(("manifest_unknown_task", message, hint.or_else(|| {
-            Some("`xcom.<task>` names a task of this DAG by its id".to_owned())
-        })));
+        return Use::Wrong((
+            "manifest_unknown_task",
+            message,
+            hint.or_else(|| Some("`xcom.<task>` names a task of this DAG by its id".to_owned())),
+        ));
     };
     if used.xcom.previous {
         let loops = |task: &TaskDecl| -> Vec<String> {
@@ -343,7 +345,10 @@ fn wrong_use(manifest: &Manifest, of: Option<usize>, used: &XcomUse, findings: &
             return Use::Right;
         }
         let message = format!("`previous.{}` means nothing: there is no loop around both", short(name));
-        let hint = format!("write `xcom[\"{}\"]`: of a loop it is what the last iteration returned", short(name));
+        let hint = format!(
+            "write `xcom[\"{}\"]`: of a loop it is what the last iteration returned",
+            short(name)
+        );
         return Use::Wrong(("manifest_loop", message, Some(hint)));
     }
     match of {

@@ -170,7 +170,13 @@ impl Findings {
     }
 
     /// A finding of any severity.
-    pub(super) fn add(&mut self, severity: Severity, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        code: &str,
+        pos: Pos,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         let finding = Diagnostic {
             severity,
             code: code.to_owned(),

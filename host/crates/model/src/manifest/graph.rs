@@ -190,7 +190,10 @@ pub(super) fn connect(plan: &mut Plan, manifest: &Manifest, findings: &mut Findi
                     let message = match what {
                         Target::Task(_) => format!("task `{id}` cannot wait for itself"),
                         Target::Group(_) => {
-                            format!("task `{id}` cannot wait for the group that it lies in, `{}`", short(named.name))
+                            format!(
+                                "task `{id}` cannot wait for the group that it lies in, `{}`",
+                                short(named.name)
+                            )
                         }
                     };
                     let hint = match named.template() {
@@ -302,10 +305,7 @@ fn too_many_edges(product: usize, wait: &Wait<'_>, plan: &Plan, manifest: &Manif
         Target::Task(at) => plan.tasks.get(at).map(|task| format!("task `{}`", task.task.id)),
         Target::Group(at) => plan.groups.get(at).map(|group| format!("group `{}`", group.group.id)),
     };
-    let (who, what) = (
-        show(wait.who).unwrap_or_default(),
-        show(wait.what).unwrap_or_default(),
-    );
+    let (who, what) = (show(wait.who).unwrap_or_default(), show(wait.what).unwrap_or_default());
     findings
         .error(
             "manifest_too_large",
@@ -406,14 +406,17 @@ fn unknown(named: &Named<'_>, group: Option<usize>, names: &Names, manifest: &Ma
     }
     let name = named.name;
     // Within a group a task is called by its short name.
-    let prefix = group.and_then(|at| names.groups.get(at)).map(|(id, _)| format!("{id}."));
+    let prefix = group
+        .and_then(|at| names.groups.get(at))
+        .map(|(id, _)| format!("{id}."));
     let known = names.sorted().iter().flat_map(|id| {
         let within = prefix.as_deref().and_then(|prefix| id.strip_prefix(prefix));
         std::iter::once(within.unwrap_or(id))
     });
     let hint = findings.suggest(name, known).unwrap_or_else(|| {
         if named.template() {
-            "`xcom.<task>` names a task of this DAG; what the caller passes is `params.<name>` or `conf.<name>`".to_owned()
+            "`xcom.<task>` names a task of this DAG; what the caller passes is `params.<name>` or `conf.<name>`"
+                .to_owned()
         } else {
             "`after` names tasks and task groups of this DAG by their ids".to_owned()
         }

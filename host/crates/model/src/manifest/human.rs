@@ -165,7 +165,9 @@ fn items(key: &str, node: Option<&Node>, findings: &mut Findings) -> Option<Vec<
                 .hint("an entry is a few words; what has to be explained belongs into `body`");
         } else if items.iter().take(at).any(|earlier| earlier.value == item.value) {
             let message = format!("`{}` is in `{key}` twice", short(&item.value));
-            findings.error("manifest_value", item.pos, message).hint("remove one of the two");
+            findings
+                .error("manifest_value", item.pos, message)
+                .hint("remove one of the two");
         }
     }
     Some(items)

@@ -203,7 +203,10 @@ impl<'m> Inputs<'m> {
     fn paths(&mut self, task: &'m TaskDecl, findings: &mut Findings) {
         let manifest = self.manifest;
         let Some(template) = &task.input.template else { return };
-        let whole = template.sources().into_iter().filter(|(_, source)| *source != Source::Text);
+        let whole = template
+            .sources()
+            .into_iter()
+            .filter(|(_, source)| *source != Source::Text);
         let whole: HashSet<&str> = whole.map(|(pointer, _)| pointer).collect();
         for used in template.path_uses() {
             if findings.is_full() {
@@ -218,7 +221,11 @@ impl<'m> Inputs<'m> {
             let Some((name, path, publishes)) = used.source().and_then(|source| self.source(task.group, source)) else {
                 continue;
             };
-            let severity = if used.always { Severity::Error } else { Severity::Warning };
+            let severity = if used.always {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
             if publishes.only_null() && path.is_empty() && used.always && name.starts_with("xcom") {
                 never_published(&name, pos(), findings);
                 continue;
@@ -239,7 +246,11 @@ impl<'m> Inputs<'m> {
             }
             let pos = || manifest.locate(until, &used.pointer, used.offset);
             let (name, publishes) = (format!("xcom.{}", xcom.task), self.shape(&described.output));
-            let severity = if used.always { Severity::Error } else { Severity::Warning };
+            let severity = if used.always {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
             if publishes.only_null() {
                 never_published(&name, pos(), findings);
                 continue;
@@ -272,7 +283,8 @@ impl<'m> Inputs<'m> {
         source: &'m SourceDecl,
         findings: &mut Findings,
     ) {
-        const HINT: &str = "let the task before answer a list; to repeat something so many times, let it answer a list of that length";
+        const HINT: &str =
+            "let the task before answer a list; to repeat something so many times, let it answer a list of that length";
         let manifest = self.manifest;
         let Some(from) = path_of(&source.input) else { return };
         let Some((name, path, publishes)) = self.source(group, from) else {
@@ -310,7 +322,9 @@ impl<'m> Inputs<'m> {
                     pos(),
                     format!("the default of `{shown}` is no list or object: a run that does not pass another fails"),
                 )
-                .hint(format!("write a list as the default of `{name}`, or declare it without one"));
+                .hint(format!(
+                    "write a list as the default of `{name}`, or declare it without one"
+                ));
             return;
         }
         if !given.is_list() {
@@ -385,9 +399,9 @@ fn validator(task: &TaskDecl, described: &TaskDescriptor, findings: &mut Finding
     Validator::compile(&described.input)
         .map_err(|error| {
             let message = format!("the input schema of `{}` cannot be used: {error}", described.name);
-            findings
-                .error("component_schema", task.pos, message)
-                .hint("this is the component's fault, not the manifest's: build it anew with a schema that can be used");
+            findings.error("component_schema", task.pos, message).hint(
+                "this is the component's fault, not the manifest's: build it anew with a schema that can be used",
+            );
         })
         .ok()
 }
@@ -419,13 +433,7 @@ fn literals(task: &TaskDecl, validator: &Validator, takes: &Shape<'_>, findings:
 }
 
 /// Reports what is wrong with a literal, as exactly as it is known.
-fn invalid(
-    task: &TaskDecl,
-    value: &Value,
-    finding: &Finding,
-    takes: &Shape<'_>,
-    findings: &mut Findings,
-) {
+fn invalid(task: &TaskDecl, value: &Value, finding: &Finding, takes: &Shape<'_>, findings: &mut Findings) {
     const CODE: &str = "manifest_input";
     let node = task.input.node.as_ref().map(|node| node.at(&finding.path));
     let pos = node.map_or(task.pos, |node| node.pos);
@@ -440,12 +448,17 @@ fn invalid(
             let mapped = sources.find(|source| finding.path.is_empty() && source.name == **name);
             let own = node.and_then(|node| node.key_pos(name));
             let pos = own.or(mapped.map(|source| source.input.pos)).unwrap_or(pos);
-            let left = here.declared().into_iter().filter(|known| !members.contains_key(*known));
+            let left = here
+                .declared()
+                .into_iter()
+                .filter(|known| !members.contains_key(*known));
             let left: Vec<&str> = left.collect();
-            let hint = findings.suggest(name, left.iter().copied()).unwrap_or_else(|| match left.is_empty() {
-                true => "remove it: it takes nothing else".to_owned(),
-                false => inspect(task),
-            });
+            let hint = findings
+                .suggest(name, left.iter().copied())
+                .unwrap_or_else(|| match left.is_empty() {
+                    true => "remove it: it takes nothing else".to_owned(),
+                    false => inspect(task),
+                });
             findings
                 .error(
                     CODE,
@@ -471,7 +484,11 @@ fn invalid(
     };
     let wanted = here.as_ref().and_then(Shape::description);
     let hint = hint
-        .or_else(|| wanted.filter(|_| !finding.path.is_empty()).map(|text| format!("it is meant for: {}", first_line(text))))
+        .or_else(|| {
+            wanted
+                .filter(|_| !finding.path.is_empty())
+                .map(|text| format!("it is meant for: {}", first_line(text)))
+        })
         .unwrap_or_else(|| inspect(task));
     findings
         .error(
@@ -485,10 +502,7 @@ fn invalid(
 /// Where to look what a task takes.
 fn inspect(task: &TaskDecl) -> String {
     match &task.component {
-        Some(component) => format!(
-            "`airtight components inspect {}` shows what it takes",
-            component.value
-        ),
+        Some(component) => format!("`airtight components inspect {}` shows what it takes", component.value),
         None => "the reference of manifests says what it takes".to_owned(),
     }
 }
@@ -515,23 +529,38 @@ fn missing_hint(finding: &Finding, here: &Shape<'_>) -> Option<String> {
 
 fn type_hint(given: Option<&Value>, here: &Shape<'_>) -> Option<String> {
     match given? {
-        Value::String(text) if here.excludes(&Shape::of(&TEXT)).is_some() && serde_json::from_str::<Value>(text).is_ok() => {
+        Value::String(text)
+            if here.excludes(&Shape::of(&TEXT)).is_some() && serde_json::from_str::<Value>(text).is_ok() =>
+        {
             Some("remove the quotes".to_owned())
         }
         Value::Number(_) | Value::Bool(_) if here.excludes(&Shape::of(&TEXT)).is_none() => {
             Some("put it in quotes".to_owned())
         }
-        Value::Null => Some(format!("write {}, or leave the key out if it is optional", here.describe())),
+        Value::Null => Some(format!(
+            "write {}, or leave the key out if it is optional",
+            here.describe()
+        )),
         _ => Some(format!("write {}", here.describe())),
     }
 }
 
 /// Warns of members that a task does not know and would not see, where the name of one that it knows is close.
 fn misspelt(task: &TaskDecl, takes: &Shape<'_>, findings: &mut Findings) {
-    let Value::Object(members) = &task.input.value else { return };
+    let Value::Object(members) = &task.input.value else {
+        return;
+    };
     let sources = task.expand.iter().flat_map(|expand| &expand.sources);
     for source in sources.filter(|source| !source.name.is_empty()) {
-        close_name(task, &source.name, source.input.pos, "", takes, |name| members.contains_key(name), findings);
+        close_name(
+            task,
+            &source.name,
+            source.input.pos,
+            "",
+            takes,
+            |name| members.contains_key(name),
+            findings,
+        );
     }
     misspelt_in(task, &task.input.value, &mut String::new(), takes, findings);
 }
@@ -548,7 +577,15 @@ fn misspelt_in(task: &TaskDecl, value: &Value, pointer: &mut String, takes: &Sha
                 }
                 let node = task.input.node.as_ref().map(|node| node.at(pointer));
                 let pos = node.and_then(|node| node.key_pos(name)).unwrap_or(task.input.pos);
-                close_name(task, name, pos, pointer, takes, |name| members.contains_key(name), findings);
+                close_name(
+                    task,
+                    name,
+                    pos,
+                    pointer,
+                    takes,
+                    |name| members.contains_key(name),
+                    findings,
+                );
                 if let (Value::Object(_) | Value::Array(_), Step::To { shape, .. }) = (member, takes.member(name)) {
                     pointer.push('/');
                     pointer.push_str(&escape_pointer(name));
@@ -583,7 +620,9 @@ fn close_name(
         return;
     }
     let left = takes.declared().into_iter().filter(|known| !is_there(known));
-    let Some(close) = findings.closest(name, left) else { return };
+    let Some(close) = findings.closest(name, left) else {
+        return;
+    };
     let hint = format!("did you mean `{close}`?");
     findings
         .warning(
@@ -634,7 +673,10 @@ fn place(pointer: &str) -> String {
 /// What may help where two tasks do not fit together.
 fn mismatch_hint(given: &Shape<'_>, wanted: &Shape<'_>) -> String {
     if wanted.is_list() && !given.is_list() && given.excludes(wanted).is_some() {
-        return format!("it wants a list, this is {}: write `[\"{{{{ … }}}}\"]`, or name another value", given.describe());
+        return format!(
+            "it wants a list, this is {}: write `[\"{{{{ … }}}}\"]`, or name another value",
+            given.describe()
+        );
     }
     format!(
         "it wants {}, this is {}: name another value, or put a task in between that turns one into the other",

@@ -44,4 +44,6 @@ pub use section::Spanned;
 pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES, MAX_MANIFEST_TEXT};
 
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod tests;

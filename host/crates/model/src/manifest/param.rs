@@ -195,10 +195,12 @@ pub(super) fn check_input(manifest: &Manifest, input: &Input, findings: &mut Fin
         if manifest.params.contains_key(name) || findings.is_full() {
             continue;
         }
-        let hint = findings.closest(name, manifest.params.keys().map(String::as_str)).map_or_else(
-            || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
-            |known| format!("did you mean `{known}`?"),
-        );
+        let hint = findings
+            .closest(name, manifest.params.keys().map(String::as_str))
+            .map_or_else(
+                || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
+                |known| format!("did you mean `{known}`?"),
+            );
         findings
             .error(
                 "manifest_unknown_param",

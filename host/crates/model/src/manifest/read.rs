@@ -130,6 +130,9 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
             .hint("split it in several DAGs, or map one task over a list with `expand`");
         return;
     }
+    if !setups_fit(&plan, findings) {
+        return;
+    }
     graph::connect(&mut plan, manifest, findings);
     param::check_uses(&plan, manifest, findings);
     manifest.groups = plan.groups.into_iter().map(|declared| declared.group).collect();
@@ -138,6 +141,34 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.by_id = ids.map(|(at, task)| (task.id.clone(), at)).collect();
     repeat::check(manifest, findings);
     callback::check(manifest, findings);
+}
+
+/// The most pairs of a setup and a task: what a setup counts for is worked out for each.
+const MAX_SETUP_PAIRS: usize = 5_000_000;
+
+fn setups_fit(plan: &Plan, findings: &mut Findings) -> bool {
+    let mut setups = plan
+        .tasks
+        .iter()
+        .filter(|declared| declared.task.role == TaskRole::Setup);
+    let (Some(first), more) = (setups.next(), setups.count()) else {
+        return true;
+    };
+    if (more + 1).saturating_mul(plan.tasks.len()) <= MAX_SETUP_PAIRS {
+        return true;
+    }
+    findings
+        .error(
+            "manifest_too_large",
+            first.task.pos,
+            format!(
+                "{} setups in a DAG of {} tasks: the product may be at most {MAX_SETUP_PAIRS}",
+                more + 1,
+                plan.tasks.len()
+            ),
+        )
+        .hint("let one setup prepare what many tasks need, or split the DAG");
+    false
 }
 
 /// Everything that is declared, with the names that are not resolved yet.
@@ -297,7 +328,9 @@ pub(super) fn task(
             if section.get(key).is_some() {
                 let hint = match key {
                     "input" => "remove `input`: what is asked stands in `subject`, `body` and `params` of `human`",
-                    "short_circuit" => "remove `short_circuit`; `human: {approval: true}` skips what follows a rejection",
+                    "short_circuit" => {
+                        "remove `short_circuit`; `human: {approval: true}` skips what follows a rejection"
+                    }
                     "grants" => "remove `grants`: nothing runs that could use them",
                     _ => "remove it, or remove `human`: a step that asks a person runs no component",
                 };
@@ -316,7 +349,9 @@ pub(super) fn task(
         for other in ["component", "task", "input", "branches", "short_circuit", "grants"] {
             if section.get(other).is_some() {
                 let hint = match (other, key) {
-                    ("input", "trigger_dag") => "remove `input`; what the other DAG is given is `trigger_dag: {conf: …}`",
+                    ("input", "trigger_dag") => {
+                        "remove `input`; what the other DAG is given is `trigger_dag: {conf: …}`"
+                    }
                     ("branches" | "short_circuit", _) => {
                         "remove it, and put a task in between that looks at what this one answers and decides"
                     }
@@ -574,7 +609,13 @@ pub(super) fn invalid_id(error: &InvalidId, text: &str, pos: Pos, findings: &mut
 pub(super) fn id_hint(text: &str) -> String {
     let mut near: String = text
         .chars()
-        .map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' })
+        .map(|c| {
+            if c.is_alphanumeric() || matches!(c, '_' | '-' | '.') {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     while near.len() > MAX_ID_BYTES {
         near.pop();

@@ -389,7 +389,9 @@ fn objects(members: &Map<String, Value>, expand: &ExpandDecl, findings: &mut Fin
                             node(format!("/{at}")),
                             "an element of `expand_kwargs` must be an object: its members go into the input",
                         )
-                        .hint("write `expand_kwargs: [{name: value}]`, or map over values with `expand: {name: [value]}`");
+                        .hint(
+                            "write `expand_kwargs: [{name: value}]`, or map over values with `expand: {name: [value]}`",
+                        );
                 }
             }
         }

@@ -43,11 +43,22 @@ impl<'n> Section<'n> {
         findings: &mut Findings,
     ) -> Option<Self> {
         let Kind::Map(entries) = &node.kind else {
-            let keys: Vec<&str> = fields.iter().copied().flatten().map(|field| field.name).take(4).collect();
+            let keys: Vec<&str> = fields
+                .iter()
+                .copied()
+                .flatten()
+                .map(|field| field.name)
+                .take(4)
+                .collect();
             let hint = match node.kind {
-                Kind::Null => format!("write its keys below it, indented: {}, …", keys.join(", ")),
-                Kind::Seq(_) => format!("write `key: value` without `- ` in front; its keys are {}, …", keys.join(", ")),
-                _ => format!("its keys are {}, …, each with a value: `{}: …`", keys.join(", "), keys.first().unwrap_or(&"key")),
+                Kind::Seq(_) => format!(
+                    "write `key: value` without `- ` in front; its keys are {}, …",
+                    keys.join(", ")
+                ),
+                _ => format!(
+                    "write its keys below it, indented, each with a value: {}, …",
+                    keys.join(", ")
+                ),
             };
             findings
                 .error(
@@ -100,8 +111,8 @@ impl<'n> Section<'n> {
     /// What a key means, and how it is written: for whoever left it out or wrote something else.
     fn explain(&self, key: &str) -> String {
         match field::example(key) {
-            Some(example) => format!("write `{example}`: {}", self.field(key).doc),
-            None => format!("`{key}`: {}", self.field(key).doc),
+            Some(example) => format!("{} Write `{example}`", self.field(key).doc),
+            None => self.field(key).doc.trim_end_matches('.').to_owned(),
         }
     }
 
@@ -248,11 +259,7 @@ impl<'n> Section<'n> {
         let limit = self.duration(key, findings)?;
         if limit.value.is_zero() {
             findings
-                .error(
-                    "manifest_value",
-                    limit.pos,
-                    format!("`{key}` must be longer than zero"),
-                )
+                .error("manifest_value", limit.pos, format!("`{key}` must be longer than zero"))
                 .hint(format!("remove it, or write a time such as `{key}: 10m`"));
             return None;
         }
@@ -421,7 +428,9 @@ pub(super) fn text(what: &str, node: &Node, findings: &mut Findings) -> Option<S
     match &node.kind {
         Kind::Number(_) | Kind::Bool(_) | Kind::BadNumber(_) => drop(finding.hint("put it in quotes")),
         Kind::Map(_) => drop(finding.hint("a value that starts with `{` must be in quotes if it is text")),
-        Kind::Seq(_) => drop(finding.hint("write one text; a value that starts with `[` must be in quotes if it is text")),
+        Kind::Seq(_) => {
+            drop(finding.hint("write one text; a value that starts with `[` must be in quotes if it is text"))
+        }
         _ => drop(finding.hint("write a text here, or remove the key")),
     }
     None

@@ -181,8 +181,11 @@ impl<'s> Shape<'s> {
                 .map(|(path, why)| (format!("[0]{path}"), why));
         }
         if self.types() == OBJECT && other.types() & OBJECT != 0 {
-            return self.declared().into_iter().filter(|name| other.declares(name)).find_map(|name| {
-                match (self.member(name), other.member(name)) {
+            return self
+                .declared()
+                .into_iter()
+                .filter(|name| other.declares(name))
+                .find_map(|name| match (self.member(name), other.member(name)) {
                     (
                         Step::To {
                             shape: given,
@@ -193,8 +196,7 @@ impl<'s> Shape<'s> {
                         .only_empty_within(&wanted, depth + 1)
                         .map(|(path, why)| (format!(".{name}{path}"), why)),
                     _ => None,
-                }
-            });
+                });
         }
         None
     }

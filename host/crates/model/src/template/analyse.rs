@@ -333,7 +333,10 @@ impl Reader {
                             path,
                             offset: 0,
                             message: "a key cannot be a template".to_owned(),
-                            hint: Some("templates stand for values; let a task build an object whose keys are computed".to_owned()),
+                            hint: Some(
+                                "templates stand for values; let a task build an object whose keys are computed"
+                                    .to_owned(),
+                            ),
                         });
                     }
                     nodes.push((key.clone(), self.node(item, pointer)));

@@ -16,6 +16,8 @@ mod errors;
 mod fencing;
 mod hostile;
 mod human;
+mod manifests;
+mod manifests;
 mod mapped;
 mod past;
 mod python_client;

@@ -71,13 +71,12 @@ pub(crate) async fn tasks_test(output: Output, args: TaskTestArgs) -> Result<()>
     if output != Output::Table {
         output.value(&value);
     } else {
-        for xcom in value.get("xcoms").and_then(Value::as_array).into_iter().flatten() {
-            let key = xcom.get("key").and_then(Value::as_str).unwrap_or_default();
-            let value = xcom.get("value").unwrap_or(&Value::Null);
-            if key == "return_value" {
-                output.value(value);
+        for (_, _, key, xcom) in &finished.xcoms {
+            // As it was published: numbers keep all their digits.
+            if key == RETURN_VALUE {
+                output.json_text(&xcom.value);
             } else {
-                term::errln(&format!("xcom {key} = {value}"));
+                term::errln(&format!("xcom {} = {}", escape::line(key), escape::line(&xcom.value)));
             }
         }
     }

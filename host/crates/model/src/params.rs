@@ -1,8 +1,9 @@
 //! The parameters of a run: what the caller passes over the DAG's defaults, validated (Airflow: `ParamsDict`).
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::dag::{Dag, MapValues, length};
+use crate::dag::{Dag, MapValues, Param, length};
 use crate::manifest::suggest;
 use crate::schema::Validator;
 use crate::template::{follow_value, show_path};
@@ -39,7 +40,7 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
         params.insert(name.clone(), value.clone());
     }
     if dag.strict_params {
-        problems.extend(undeclared(dag, conf).map(|(name, close)| {
+        problems.extend(undeclared(&dag.params, conf).map(|(name, close)| {
             let hint = close
                 .map(|close| format!("; did you mean `{close}`?"))
                 .unwrap_or_default();
@@ -56,16 +57,16 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
 /// The most members of `conf` that are told to be none of the parameters.
 const MAX_UNDECLARED: usize = 20;
 
-/// The first members of `conf` that are none of the DAG's parameters, and the parameter that is likely meant.
-pub fn undeclared<'a>(
-    dag: &'a Dag,
+/// The first members of `conf` that are none of these parameters, and the parameter that is likely meant.
+pub(crate) fn undeclared<'a>(
+    params: &'a IndexMap<String, Param>,
     conf: &'a Map<String, Value>,
 ) -> impl Iterator<Item = (String, Option<&'a str>)> + 'a {
     let mut comparable = suggest::MAX_COMPARED;
-    let names = conf.keys().filter(|name| !dag.params.contains_key(*name));
+    let names = conf.keys().filter(|name| !params.contains_key(*name));
     names.take(MAX_UNDECLARED).map(move |name| {
         // One that is passed already is not meant.
-        let left = dag.params.keys().filter(|known| !conf.contains_key(*known));
+        let left = params.keys().filter(|known| !conf.contains_key(*known));
         let close = suggest::closest_within(name, left.map(String::as_str), &mut comparable);
         let mut shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
         if shown != *name {
@@ -152,7 +153,7 @@ mod tests {
         let conf = json!({"thresold": 0.5, "b": 1, "more": true});
         let open = dag("{threshold: 0.1, b: 2}");
         assert!(resolve_params(&open, &conf).is_ok());
-        let named: Vec<(String, Option<&str>)> = undeclared(&open, conf.as_object().unwrap()).collect();
+        let named: Vec<(String, Option<&str>)> = undeclared(&open.params, conf.as_object().unwrap()).collect();
         assert_eq!(
             named,
             [("thresold".to_owned(), Some("threshold")), ("more".to_owned(), None)]

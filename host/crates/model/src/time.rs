@@ -24,6 +24,11 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// The instant of a date and time in UTC.
+    pub fn in_utc(civil: DateTime) -> Self {
+        Self(i64::try_from(civil.duration_since(EPOCH).as_micros()).unwrap_or(i64::MAX))
+    }
+
     /// The date and time in UTC. The range is that of the calendar, years −9999 to 9999, which Airflow's is part of.
     pub(crate) fn civil(self) -> DateTime {
         let limit = if self.0 < 0 { DateTime::MIN } else { DateTime::MAX };
@@ -47,8 +52,7 @@ fn parse(text: &str) -> Option<Timestamp> {
     let utc = here
         .checked_sub(SignedDuration::from_secs(offset.seconds().into()))
         .ok()?;
-    let since = utc.duration_since(EPOCH);
-    Some(Timestamp(i64::try_from(since.as_micros()).ok()?))
+    Some(Timestamp::in_utc(utc))
 }
 
 impl fmt::Display for Timestamp {

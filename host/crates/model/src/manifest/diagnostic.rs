@@ -210,9 +210,20 @@ impl Findings {
                 finding.line,
                 finding.column,
                 finding.code.clone(),
-                finding.message.clone(),
+                without_task(&finding.message),
             ))
         });
         list
     }
+}
+
+/// A message without the names of tasks: what several share, by an alias or by `defaults`, is wrong in one place.
+fn without_task(message: &str) -> String {
+    let mut parts = message.split("task `");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("task `");
+        text.push_str(part.split_once('`').map_or("", |(_, rest)| rest));
+    }
+    text
 }

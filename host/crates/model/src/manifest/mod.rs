@@ -8,6 +8,7 @@ mod callback;
 mod canonical;
 mod compile;
 mod component;
+mod conf;
 mod declared;
 mod diagnostic;
 mod field;
@@ -34,6 +35,7 @@ pub use component::{
     ComponentRef, Components, DESCRIBE_SCHEMA, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor,
     Unresolved,
 };
+pub use conf::Undeclared;
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};
 pub use graph::MAX_EDGES;

@@ -428,9 +428,7 @@ pub(super) fn text(what: &str, node: &Node, findings: &mut Findings) -> Option<S
     match &node.kind {
         Kind::Number(_) | Kind::Bool(_) | Kind::BadNumber(_) => drop(finding.hint("put it in quotes")),
         Kind::Map(_) => drop(finding.hint("a value that starts with `{` must be in quotes if it is text")),
-        Kind::Seq(_) => {
-            drop(finding.hint("write one text; a value that starts with `[` must be in quotes if it is text"))
-        }
+        Kind::Seq(_) => drop(finding.hint("write one text; what starts with `[` must be in quotes if it is text")),
         _ => drop(finding.hint("write a text here, or remove the key")),
     }
     None

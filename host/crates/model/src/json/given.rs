@@ -289,7 +289,7 @@ mod tests {
         let refusal = refused("{\"price\": [12345678901234567.89]}");
         assert_eq!(
             refusal,
-            "12345678901234567.89 has more digits than a 64-bit float keeps, and would become 1.2345678901234568e16; write it as \
+            "12345678901234567.89 has more digits than a 64-bit float keeps, and would become 1.2345678901234568e+16; write it as \
              text, at `price[0]`"
         );
         for text in [
@@ -340,6 +340,16 @@ mod tests {
     }
 
     proptest! {
+        /// A decimal is taken with all its digits, or refused: it never becomes another number.
+        #[test]
+        fn no_decimal_becomes_another(whole in any::<u64>(), fraction in "[0-9]{1,12}", exponent in -30..30_i32) {
+            let text = format!("{whole}.{fraction}e{exponent}");
+            match read_given(&text) {
+                Ok(value) => prop_assert!(same_decimal(&text, &value.to_string()), "{} {}", text, value),
+                Err(error) => prop_assert!(matches!(error, GivenError::Decimal { .. }), "{}", error),
+            }
+        }
+
         /// What is taken is taken whole: written out again, it says the same.
         #[test]
         fn nothing_is_lost(number in any::<i128>(), float in -1e300..1e300_f64, key in "[a-c]", other in "[a-c]") {
@@ -353,6 +363,7 @@ mod tests {
                     prop_assert!(written == text && fits && key != other, "{}", written);
                 }
                 Err(GivenError::Integer { .. }) => prop_assert!(!fits),
+                Err(GivenError::Decimal { .. }) => prop_assert!(false, "there is none"),
                 Err(GivenError::Syntax(_)) => prop_assert!(key == other),
             }
         }

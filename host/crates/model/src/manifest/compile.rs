@@ -199,6 +199,8 @@ pub(super) fn resolve<'c>(
     let Spanned { value: reference, pos } = task.component.as_ref()?;
     let component = match components.get(reference) {
         Some(Ok(component)) => component,
+        // Told where it is named first.
+        _ if findings.is_full() || !findings.is_first(&reference.to_string()) => return None,
         Some(Err(Unresolved::NotFound { known })) => {
             let text = reference.to_string();
             let hint = findings
@@ -230,7 +232,12 @@ pub(super) fn resolve<'c>(
                     *pos,
                     format!("component `{reference}` cannot be used: {why}"),
                 )
-                .hint("name one that was uploaded: `airtight components list`");
+                .hint(match reference {
+                    ComponentRef::Path(_) => {
+                        "a path is looked for beside the manifest; build the component first, `airtight dags deploy` uploads it"
+                    }
+                    _ => "name one that was uploaded: `airtight components list`",
+                });
             return None;
         }
         None => {

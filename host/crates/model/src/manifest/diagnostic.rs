@@ -118,6 +118,8 @@ pub(super) struct Findings {
     spare: Option<Diagnostic>,
     /// What may still be compared for suggestions.
     comparable: usize,
+    /// What was told by its name, wherever else it is named.
+    named: HashSet<String>,
 }
 
 impl Default for Findings {
@@ -126,6 +128,7 @@ impl Default for Findings {
             list: Vec::new(),
             spare: None,
             comparable: suggest::MAX_COMPARED,
+            named: HashSet::new(),
         }
     }
 }
@@ -134,6 +137,11 @@ impl Findings {
     /// Whether a further finding would not be kept: nothing need be worked out for it.
     pub(super) fn is_full(&self) -> bool {
         self.list.len() >= MAX_FINDINGS
+    }
+
+    /// Whether something is named for the first time: what is wrong with it is told there.
+    pub(super) fn is_first(&mut self, name: &str) -> bool {
+        self.named.insert(name.to_owned())
     }
 
     /// A hint that names the closest of the known names, or lists them if there are few. For lists that a manifest or a server

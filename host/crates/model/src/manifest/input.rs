@@ -317,10 +317,13 @@ impl<'m> Inputs<'m> {
             && length(default).is_none()
         {
             findings
-                .warning(
+                .error(
                     "manifest_expand",
                     pos(),
-                    format!("the default of `{shown}` is no list or object: a run that does not pass another fails"),
+                    format!(
+                        "only a list or an object can be mapped over, and the default of `{shown}` is neither: a run that passes no \
+                         other could not begin"
+                    ),
                 )
                 .hint(format!(
                     "write a list as the default of `{name}`, or declare it without one"

@@ -132,6 +132,9 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
                     ),
                 )
                 .hint(hint.unwrap_or_else(|| {
+                    if entry.key.contains(' ') {
+                        return "a text with a comma in it must be in quotes where it stands in braces".to_owned();
+                    }
                     "remove it; a keyword of your own begins with `x-`; a value of several members is `default: {…}`"
                         .to_owned()
                 }));

@@ -607,6 +607,9 @@ pub(super) fn invalid_id(error: &InvalidId, text: &str, pos: Pos, findings: &mut
 
 /// An id near a text that is none.
 pub(super) fn id_hint(text: &str) -> String {
+    if matches!(text, "." | "..") {
+        return "give it a name with a letter or a digit in it".to_owned();
+    }
     let mut near: String = text
         .chars()
         .map(|c| {

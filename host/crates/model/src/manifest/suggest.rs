@@ -34,7 +34,9 @@ pub(crate) fn closest_within<'a>(
             continue;
         }
         let distance = distance(&text, &letters);
-        if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
+        // Texts that have nothing in common are not close, however short they are.
+        let alike = distance < letters.len().max(text.len());
+        if distance <= allowed && alike && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));
         }
     }
@@ -95,6 +97,8 @@ mod tests {
         assert_eq!(closest("Retry_Delay", known), Some("retry_delay"));
         assert_eq!(closest("xyz", known), None);
         assert_eq!(closest("", known), None);
+        assert_eq!(closest("x", ["y", "xy"]), Some("xy"));
+        assert_eq!(closest("x", ["y", "z"]), None);
     }
 
     #[test]

@@ -342,6 +342,14 @@ fn one_finding_is_told_once() {
     .unwrap_err();
     let codes: Vec<&str> = found.iter().map(|found| found.code.as_str()).collect();
     assert_eq!(codes, ["manifest_unknown_key", "manifest_value"], "{}", show(&found));
+    // A component that is not there is told where it is named first.
+    let found = check(
+        "dag: d\ntasks:\n  a: {component: none@1}\n  b: {component: none@1}\n  c: {component: broken@1, on_failure: {component: \
+         broken@1}}\n",
+    )
+    .unwrap_err();
+    let told: Vec<(u32, &str)> = found.iter().map(|found| (found.line, found.code.as_str())).collect();
+    assert_eq!(told, [(3, "component_not_found"), (5, "component_refused")]);
 }
 
 #[test]

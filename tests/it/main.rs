@@ -17,7 +17,6 @@ mod fencing;
 mod hostile;
 mod human;
 mod manifests;
-mod manifests;
 mod mapped;
 mod past;
 mod python_client;

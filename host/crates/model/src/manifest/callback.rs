@@ -1,6 +1,6 @@
 //! `on_success`, `on_failure`, `on_retry`, `on_skipped`: read, and checked as tasks are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::compile::{self, Resolved};
 use super::component::Components;
 use super::declared::{Input, Manifest, TaskDecl};
-use super::diagnostic::{Findings, Pos};
+use super::diagnostic::Findings;
 use super::field::{CALLBACK, Field};
 use super::input::Inputs;
 use super::read;
@@ -191,7 +191,7 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         read::check_params(manifest, &declared.task.input, findings);
     }
     // What stands in `defaults` is said once, not once a task.
-    let mut said: BTreeSet<(Pos, String)> = BTreeSet::new();
+    let mut said = Said::default();
     // What must be upstream: all of it is asked at once.
     let mut named: Vec<Query<'_>> = Vec::new();
     for (at, task) in manifest.tasks.iter().enumerate() {
@@ -217,12 +217,11 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
                 if !missing {
                     continue;
                 }
-                let pos = manifest.locate(input, pointer, offset);
-                if said.insert((pos, root.to_string())) {
+                if said.insert(place_of(input, pointer, offset)) {
                     findings
                         .error(
                             "manifest_expand",
-                            pos,
+                            manifest.locate(input, pointer, offset),
                             format!("`{root}` means nothing: task `{}` is not repeated", task.id),
                         )
                         .hint(hint);
@@ -261,6 +260,13 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// What was reported, by where it stands in memory: a callback in `defaults` is one, however many tasks have it.
+type Said = HashSet<(usize, usize, usize)>;
+
+fn place_of(input: &Input, pointer: &str, offset: usize) -> (usize, usize, usize) {
+    (std::ptr::from_ref(input).addr(), pointer.as_ptr().addr(), offset)
 }
 
 /// A callback of task `of` names what task `from` published.
@@ -362,14 +368,14 @@ fn report(
     input: &Input,
     used: &XcomUse,
     (code, message, hint): Wrong,
-    said: &mut BTreeSet<(Pos, String)>,
+    said: &mut Said,
     findings: &mut Findings,
 ) {
     if findings.is_full() {
         return;
     }
-    let pos = manifest.locate(input, &used.path, used.offset);
-    if said.insert((pos, used.xcom.task.clone())) {
+    if said.insert(place_of(input, &used.path, used.offset)) {
+        let pos = manifest.locate(input, &used.path, used.offset);
         findings.error(code, pos, message).maybe_hint(hint);
     }
 }

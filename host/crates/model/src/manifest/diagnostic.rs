@@ -139,6 +139,11 @@ impl Findings {
         self.list.len() >= MAX_FINDINGS
     }
 
+    /// Whether names can still be compared for suggestions.
+    pub(super) fn can_suggest(&self) -> bool {
+        self.comparable > 0 && !self.is_full()
+    }
+
     /// Whether something is named for the first time: what is wrong with it is told there.
     pub(super) fn is_first(&mut self, name: &str) -> bool {
         self.named.insert(name.to_owned())

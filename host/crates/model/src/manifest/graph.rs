@@ -144,6 +144,14 @@ impl Edges {
         }
     }
 
+    /// How many these are.
+    fn count_first(&mut self, target: Target) -> usize {
+        match target {
+            Target::Task(_) => 1,
+            Target::Group(at) => self.ends(at).map_or(0, |ends| ends.first.len()),
+        }
+    }
+
     /// The tasks that are waited for where this is.
     fn last(&mut self, target: Target) -> Vec<usize> {
         match target {
@@ -588,6 +596,7 @@ fn branches(
     manifest: &Manifest,
     findings: &mut Findings,
 ) {
+    let mut choices = 0;
     for (at, declared) in plan.tasks.iter_mut().enumerate() {
         let group = declared.task.group;
         let Some(branches) = &mut declared.task.branches else {
@@ -605,6 +614,18 @@ fn branches(
                     continue;
                 };
                 // A group is followed by its first tasks (Airflow: a branch may answer the id of a group).
+                // Each label may name the same groups.
+                choices += edges.count_first(target);
+                if choices > MAX_EDGES || findings.is_full() {
+                    findings
+                        .error(
+                            "manifest_too_large",
+                            name.pos,
+                            format!("the labels of `branches` choose more than {MAX_EDGES} tasks in sum"),
+                        )
+                        .hint("let a label choose one task, which the group waits for");
+                    return;
+                }
                 let first: Vec<usize> = edges.first(target);
                 let is_direct = |to: &usize| downstream[at].binary_search(to).is_ok();
                 let direct: Vec<usize> = first.into_iter().filter(is_direct).collect();

@@ -446,6 +446,9 @@ fn invalid(task: &TaskDecl, value: &Value, finding: &Finding, takes: &Shape<'_>,
     {
         let unknown: Vec<&String> = members.keys().filter(|name| !here.declares(name)).collect();
         for name in &unknown {
+            if findings.is_full() {
+                return;
+            }
             // An element of a mapping has its name elsewhere.
             let mut sources = task.expand.iter().flat_map(|expand| &expand.sources);
             let mapped = sources.find(|source| finding.path.is_empty() && source.name == **name);
@@ -619,7 +622,7 @@ fn close_name(
     is_there: impl Fn(&str) -> bool,
     findings: &mut Findings,
 ) {
-    if takes.says_of_others() || takes.declares(name) {
+    if !findings.can_suggest() || takes.says_of_others() || takes.declares(name) {
         return;
     }
     let left = takes.declared().into_iter().filter(|known| !is_there(known));

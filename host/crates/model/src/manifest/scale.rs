@@ -334,6 +334,73 @@ fn repeats_and_setups_are_bounded() {
 }
 
 #[test]
+fn labels_that_choose_the_same_group_are_bounded() {
+    let head = format!("{HEAD}{}", group("g", 5_000, "after: [choose]"));
+    let (source, count) = lines(
+        &format!("{head}  choose:\n    component: single@1\n    branches:\n"),
+        |n| format!("      l{n}: [g]\n"),
+        "",
+    );
+    assert!(count > 20_000);
+    let found = check("labels", &source);
+    let told = |found: &Diagnostic| found.message.contains("choose more than 200000 tasks");
+    assert!(found.iter().any(told), "{found:?}");
+}
+
+#[test]
+fn a_wrong_callback_of_all_tasks_is_told_once() {
+    let text = "{{ xcom.last }}".repeat(200);
+    let (source, count) = at_most(
+        5_000,
+        &format!("dag: d\ndefaults: {{on_failure: {{notify: '{text} {{{{ item }}}}'}}}}\ntasks:\n"),
+        |n| format!("  t{n}: {{component: single@1}}\n"),
+        "  last: {component: single@1}\n",
+    );
+    assert_eq!(count, 5_000);
+    let found = check("a callback of all", &source);
+    assert_eq!(codes(&found), ["manifest_unknown_task", "manifest_expand"], "{found:?}");
+    assert_eq!(found.len(), 201);
+}
+
+#[test]
+fn hostile_schemas_are_compared_within_bounds() {
+    // A component whose schema has thousands of parts, alternatives and names, used by all tasks.
+    let branch = |n: usize| serde_json::json!({"properties": {format!("p{n}"): {"type": "string"}}, "required": [format!("p{n}")]});
+    let parts: Vec<_> = (0..400).map(branch).collect();
+    let alternatives: Vec<_> = (0..30).map(branch).collect();
+    let schema = serde_json::json!({"type": "object", "allOf": parts, "anyOf": alternatives});
+    let descriptor = Descriptor {
+        format: 1,
+        sdk: None,
+        tasks: vec![TaskDescriptor {
+            name: "t".to_owned(),
+            doc: String::new(),
+            input: schema.clone(),
+            output: schema,
+            needs: Vec::new(),
+            labels: None,
+        }],
+    };
+    let (source, count) = lines(
+        "dag: d\ntasks:\n  first: {component: hostile@1, input: '{{ conf.x }}'}\n",
+        |n| format!("  t{n}: {{component: hostile@1, input: '{{{{ xcom.first }}}}'}}\n"),
+        "",
+    );
+    assert!(count > 10_000);
+    let manifest = read(&source);
+    let resolved = ResolvedComponent {
+        digest: crate::id::Digest([0; 32]),
+        descriptor: std::sync::Arc::new(descriptor),
+    };
+    let components = [("hostile@1".parse().unwrap(), Ok(resolved))].into();
+    let began = cpu_time();
+    let checked = compile(&manifest, &components);
+    let took = cpu_time().checked_sub(began).unwrap();
+    assert!(took < ENOUGH, "{took:?}");
+    assert!(checked.is_ok(), "{checked:?}");
+}
+
+#[test]
 fn as_many_tasks_as_fit_are_no_burden() {
     let (source, count) = lines(HEAD, |n| format!("  t{n}: *t\n"), "");
     // The limit on values comes first.

@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 const MAX_ALTERNATIVES: usize = 32;
 /// How deep properties of properties are compared.
 const MAX_DEPTH: usize = 8;
+/// More parts over all alternatives are not looked at: what would bring them is ignored.
+const MAX_PARTS: usize = 1024;
 /// How many `$ref`, `allOf` and `anyOf` are followed in a row.
 const MAX_HOPS: usize = 16;
 /// How many schemas are looked at in all, for one shape and everything that is asked of it: schemas come from components, and
@@ -128,6 +130,14 @@ impl<'s> Shape<'s> {
 
     /// Values of these shapes at once.
     fn both(&self, other: &Self) -> Self {
+        let parts = |shape: &Self| shape.alternatives.iter().map(Vec::len).sum::<usize>();
+        let steps = parts(self) * other.alternatives.len() + parts(other) * self.alternatives.len();
+        if !self.budget.spend(steps / 8) {
+            return Self {
+                alternatives: vec![Vec::new()],
+                budget: self.budget.clone(),
+            };
+        }
         let mut alternatives = Vec::new();
         for a in &self.alternatives {
             for b in &other.alternatives {
@@ -253,11 +263,9 @@ impl<'s> Shape<'s> {
         if mine & theirs == 0 {
             return format!("{} is not {}", describe(mine), describe(theirs));
         }
-        let mut names: Vec<&String> = Vec::new();
-        for part in self.alternatives.iter().chain(&other.alternatives).flatten() {
-            names.extend(required(part).filter(|name| !names.contains(name)).collect::<Vec<_>>());
-        }
-        for name in names {
+        let mut known: HashSet<&String> = HashSet::new();
+        let parts = self.alternatives.iter().chain(&other.alternatives).flatten();
+        for name in parts.flat_map(required).filter(|name| known.insert(name)) {
             match (self.member(name), other.member(name)) {
                 (Step::Never(why), _) | (_, Step::Never(why)) => return why,
                 (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => {
@@ -322,16 +330,11 @@ impl<'s> Shape<'s> {
         let ([theirs], OBJECT) = (other.alternatives.as_slice(), self.types()) else {
             return Vec::new();
         };
-        let mut names: Vec<String> = Vec::new();
-        for name in theirs.iter().flat_map(required) {
-            if self.declares(name)
-                && matches!(self.member(name), Step::To { certain: false, .. })
-                && !names.contains(name)
-            {
-                names.push(name.clone());
-            }
-        }
-        names
+        let mut known: HashSet<&String> = HashSet::new();
+        let demanded = theirs.iter().flat_map(required).filter(|name| known.insert(name));
+        let may_lack =
+            |name: &&String| self.declares(name) && matches!(self.member(name), Step::To { certain: false, .. });
+        demanded.filter(may_lack).cloned().collect()
     }
 
     /// Whether any schema declares a member of that name.
@@ -431,6 +434,10 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
 
 /// Both at once; the second is ignored where that gives too many alternatives.
 fn product<'s>(mut a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+    let parts = |alternatives: &[Vec<Part<'_>>]| alternatives.iter().map(Vec::len).sum::<usize>();
+    if parts(&a) * b.len() + parts(&b) * a.len() > MAX_PARTS {
+        return a;
+    }
     if let [only] = b.as_slice() {
         // In place: a schema may have thousands of parts, one after the other.
         for left in &mut a {

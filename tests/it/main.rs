@@ -20,6 +20,7 @@ mod harm;
 mod hostile;
 mod human;
 mod large;
+mod manifests;
 mod mapped;
 mod past;
 mod python_client;

@@ -4,14 +4,17 @@ use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use model::json::{GivenError, read_given};
+use model::manifest::{Manifest, Undeclared};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::Global;
 use crate::client::{Client, Query, Target, resolve_data_dir};
 use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::ui::escape;
 use crate::ui::output::Output;
 use crate::ui::run_view::name_of;
+use crate::ui::term::{self, Paint};
 
 /// The options of this call and what was opened for it.
 pub(crate) struct Context {
@@ -168,6 +171,20 @@ pub(crate) fn conf_argument(conf: Option<&str>, params: &[String]) -> Result<Val
         object.insert(key.to_owned(), value);
     }
     Ok(Value::Object(object))
+}
+
+/// Warns of what is passed to a run and nobody reads.
+pub(crate) fn warn_of_undeclared(manifest: &Manifest, conf: &Value) {
+    let Some(members) = conf.as_object() else { return };
+    let mark = Paint::stderr().yellow("warning");
+    for Undeclared { name, close } in manifest.undeclared(members) {
+        let name = escape::line(&name);
+        let hint = match close {
+            Some(close) => format!("did you mean `{}`?", escape::line(&close)),
+            None => "nothing of the DAG reads it".to_owned(),
+        };
+        term::errln(&format!("{mark}: `{name}` is not a parameter of the DAG: {hint}"));
+    }
 }
 
 /// JSON where the text reads as JSON, else the text. What is JSON and would not be kept as it was written is refused.

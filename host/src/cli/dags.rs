@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, conf_argument, confirm, list};
+use super::common::{Context, api, conf_argument, confirm, list, warn_of_undeclared};
 use super::run_remarks;
 use super::{deploy, runs, simulate};
 use crate::failure::{Exit, Failure, Result};
@@ -192,6 +192,12 @@ async fn trigger(context: &Context, args: TriggerArgs) -> Result<()> {
         "note": args.note,
     });
     let dag_id = &args.dag_id;
+    if conf.as_object().is_some_and(|members| !members.is_empty())
+        && let Ok(Some(source)) = client.find(&api(&["dagSources", dag_id]), &[]).await
+        && let Some(text) = source.get("content").and_then(Value::as_str)
+    {
+        warn_of_undeclared(&model::manifest::read(text), &conf);
+    }
     let run = client
         .send_json(Method::POST, &api(&["dags", dag_id, "dagRuns"]), &[], &body)
         .await?;

@@ -169,7 +169,10 @@ fn bad_component(code: &str, pos: Pos, message: String) -> Diagnostic {
         message,
         line: pos.line,
         column: pos.column,
-        hint: None,
+        hint: Some(match code {
+            "component_refused" => "mend the component and build it anew".to_owned(),
+            _ => "a path is looked for beside the manifest; is the component built?".to_owned(),
+        }),
     }
 }
 
@@ -357,6 +360,7 @@ impl<'a> Lookup<'a> {
                         severity: Severity::Note,
                         code: "component_not_checked".to_owned(),
                         message: diagnostic.message.replace("cannot be used", "was not checked"),
+                        hint: Some("with a server, what it takes and answers is checked, too".to_owned()),
                         ..diagnostic
                     }
                 } else {

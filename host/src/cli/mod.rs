@@ -19,7 +19,7 @@ mod xcom;
 use clap::Parser;
 
 pub(crate) use args::{Cli, Global};
-pub(crate) use common::{Context, conf_argument, json_argument, value_argument};
+pub(crate) use common::{Context, conf_argument, json_argument, value_argument, warn_of_undeclared};
 pub(crate) use runs::{CALLBACKS, with_callback_columns};
 
 use crate::failure::Result;

@@ -55,7 +55,7 @@ pub(crate) struct Run {
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     run: Run,
-    /// Only this task, each of its instances on a line of its own
+    /// Only this task, each of its instances on a line of its own; or one of them as `task[3]`
     #[arg(long, value_name = "TASK_ID")]
     task: Option<String>,
     /// Only the instance of the task with this index
@@ -202,8 +202,9 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             let Run { dag_id, run_id } = args.run;
             let run = client.get(&api(&["dags", &dag_id, "dagRuns", &run_id]), &[]).await?;
             if let Some(task) = args.task {
+                let (task, index) = instance(&task, args.map_index);
                 let mut query = vec![("task_id", task)];
-                query.extend(args.map_index.map(|index| ("map_index", index.to_string())));
+                query.extend(index.map(|index| ("map_index", index.to_string())));
                 let path = api(&["dags", &dag_id, "dagRuns", &run_id, "taskInstances"]);
                 let (instances, _) = list(client, &path, "task_instances", &query, 20_000).await?;
                 if context.output() != Output::Table {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::common::{Context, api, confirm};
+use super::common::{Context, api, confirm, instance};
 use super::runs::TASK_INSTANCES;
 use crate::failure::{Exit, Failure, Result};
 use crate::local;
@@ -27,7 +27,7 @@ pub(crate) struct SetStateArgs {
     dag_id: String,
     /// The run
     run_id: String,
-    /// The task
+    /// The task, or of a mapped task one instance as `task[3]`
     task_id: String,
     /// The state
     #[arg(value_parser = ["success", "failed", "skipped"])]
@@ -63,25 +63,19 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
 }
 
 async fn set_state(context: &Context, args: SetStateArgs) -> Result<()> {
+    let (task_id, index) = instance(&args.task_id, args.map_index);
     if !args.dry_run {
-        let index = args.map_index.map(|index| format!("[{index}]")).unwrap_or_default();
+        let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
         let question = format!(
             "set task {}{index} of run {} to {}?",
-            escape::line(&args.task_id),
+            escape::line(&task_id),
             escape::line(&args.run_id),
             args.state
         );
         confirm(args.yes, &question)?;
     }
-    let map_index = args.map_index.map(|index| index.to_string());
-    let mut path = api(&[
-        "dags",
-        &args.dag_id,
-        "dagRuns",
-        &args.run_id,
-        "taskInstances",
-        &args.task_id,
-    ]);
+    let map_index = index.map(|index| index.to_string());
+    let mut path = api(&["dags", &args.dag_id, "dagRuns", &args.run_id, "taskInstances", &task_id]);
     path.extend(map_index.as_deref());
     path.extend(args.dry_run.then_some("dry_run"));
     let body = json!({

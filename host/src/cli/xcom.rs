@@ -1,6 +1,7 @@
 //! `airtight xcom …`
 
 use clap::{Args, Subcommand};
+use model::template::{Segment, follow};
 use serde_json::Value;
 
 use super::common::{Context, api, instance, list, or_say_mapped};
@@ -19,7 +20,7 @@ pub(crate) enum Command {
         dag_id: String,
         /// The run
         run_id: String,
-        /// Only this task
+        /// Only this task, or of a mapped task one instance as `task[3]`
         task_id: Option<String>,
         /// Only instances of mapped tasks with this index
         #[arg(long, value_name = "N")]
@@ -63,13 +64,17 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
                 ("map_index", map_index.map_or(-1, i64::from).to_string()),
                 ("deserialize", "true".to_owned()),
             ];
-            let answer = client.get(&path, &query).await;
+            let answer = client.get_text(&path, &query).await;
             let answer = or_say_mapped(client, &instances, map_index, answer).await?;
-            match (context.output(), answer.get("value")) {
-                // Text is printed as it is, so that a shell can use it.
-                (Output::Table, Some(Value::String(text))) => term::outln(&escape::block(text)),
-                (Output::Table, Some(value)) => Output::Json.value(value),
-                (output, _) => output.value(&answer),
+            // The text, not a tree of it: numbers keep all their digits.
+            let value = follow(&answer, &[Segment::Key("value".to_owned())]);
+            match (context.output(), value) {
+                (Output::Table, Some(value)) => match serde_json::from_str(value) {
+                    // Text is printed as it is, so that a shell can use it.
+                    Ok(Value::String(text)) => term::outln(&escape::block(&text)),
+                    _ => Output::Json.json_text(value),
+                },
+                (output, _) => output.json_text(&answer),
             }
         }
         Command::List {
@@ -78,6 +83,11 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<()> {
             task_id,
             map_index,
         } => {
+            let named = task_id.map(|task_id| instance(&task_id, map_index));
+            let (task_id, map_index) = match named {
+                Some((task_id, map_index)) => (Some(task_id), map_index),
+                None => (None, map_index),
+            };
             let query: Vec<_> = map_index
                 .map(|index| ("map_index", index.to_string()))
                 .into_iter()

@@ -77,6 +77,19 @@ impl Client {
         self.json(Method::GET, &url, |request| request).await
     }
 
+    /// `GET` of JSON, as the text that the server wrote.
+    pub(crate) async fn get_text(&self, path: &[&str], query: Query<'_>) -> Result<String> {
+        let url = self.url(path, query);
+        let response = self
+            .send(Method::GET, &url, |request| request.timeout(ANSWER_TIMEOUT))
+            .await?;
+        let response = accept(response).await?;
+        response
+            .text()
+            .await
+            .or_fail(Exit::Unreachable, || format!("the answer of {url} broke off"))
+    }
+
     /// `GET` of JSON that the server may take its time for.
     pub(crate) async fn get_waiting(&self, path: &[&str], query: Query<'_>) -> Result<Value> {
         let response = self

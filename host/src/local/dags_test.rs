@@ -14,7 +14,7 @@ use super::find::Overrides;
 use super::report;
 use super::session::{RunRequest, Session};
 use super::workshop::Workshop;
-use crate::cli::conf_argument;
+use crate::cli::{conf_argument, warn_of_undeclared};
 use crate::failure::{Exit, Failure, OrFail, Result};
 use crate::ui::diagnostics;
 use crate::ui::output::Output;
@@ -57,6 +57,7 @@ pub(crate) async fn dags_test(output: Output, args: TestArgs) -> Result<()> {
     }
     let known = |dag: &DagId| others.iter().any(|other: &CheckedManifest| other.dag.id == *dag);
     let checked = check(&workshop, &args.file, &overrides, known).await?;
+    warn_of_undeclared(&manifest::read(&checked.source), &conf);
 
     let temporary = tempfile::tempdir().or_fail(Exit::Broken, || "cannot create a temporary directory".to_owned())?;
     let open = || {

@@ -1,6 +1,7 @@
 //! What a local run came to: tables, XComs, the logs of what failed; or all of it as JSON.
 
 use model::callback::CallbackState;
+use model::json::read_given;
 use model::{MapIndex, TaskId, TaskInstanceState};
 use ports::callback::CallbackRow;
 use ports::log::{LogKey, LogLine, LogReader};
@@ -141,12 +142,15 @@ pub(crate) async fn print(output: Output, finished: &Finished, logs: &dyn LogRea
         let columns: &[Column] = &[
             ("task", "/name", Show::Text),
             ("xcom", "/key", Show::Text),
-            ("value", "/value", Show::Json),
+            ("value", "/shown", Show::Line),
         ];
-        term::outln(&format!(
-            "\n{}",
-            table(&xcoms_worth_showing(rows("xcoms")), columns, paint)
-        ));
+        let mut shown = rows("xcoms");
+        for (row, (.., xcom)) in shown.iter_mut().zip(&finished.xcoms) {
+            // As it was published where a tree would not hold all its digits.
+            let text = read_given(&xcom.value).map_or_else(|_| xcom.value.to_string(), |value| value.to_string());
+            row["shown"] = text.into();
+        }
+        term::outln(&format!("\n{}", table(&xcoms_worth_showing(shown), columns, paint)));
     }
     if !finished.callbacks.is_empty() {
         let callbacks = value.get("callbacks").and_then(Value::as_array).cloned();

@@ -7,6 +7,7 @@ use blobs::FileBlobStore;
 use clap::Args;
 use indexmap::IndexMap;
 use model::dag::{DEFAULT_POOL, DagParts, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
+use model::template::RETURN_VALUE;
 use model::{Dag, DagId, Digest, Limits, TaskId, TaskInstanceState, Timestamp, TriggerRule, Work};
 use ports::component::Descriptor;
 use ports::deploy::CheckedManifest;
@@ -19,6 +20,7 @@ use super::session::{RunRequest, Session};
 use super::workshop::Workshop;
 use crate::cli::json_argument;
 use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::ui::escape;
 use crate::ui::output::Output;
 use crate::ui::run_view::log_line;
 use crate::ui::term::{self, Paint};
@@ -71,13 +73,12 @@ pub(crate) async fn tasks_test(output: Output, args: TaskTestArgs) -> Result<()>
     if output != Output::Table {
         output.value(&value);
     } else {
-        for xcom in value.get("xcoms").and_then(Value::as_array).into_iter().flatten() {
-            let key = xcom.get("key").and_then(Value::as_str).unwrap_or_default();
-            let value = xcom.get("value").unwrap_or(&Value::Null);
-            if key == "return_value" {
-                output.value(value);
+        for (_, _, key, xcom) in &finished.xcoms {
+            // As it was published: numbers keep all their digits.
+            if key == RETURN_VALUE {
+                output.json_text(&xcom.value);
             } else {
-                term::errln(&format!("xcom {key} = {value}"));
+                term::errln(&format!("xcom {} = {}", escape::line(key), escape::line(&xcom.value)));
             }
         }
     }
@@ -141,6 +142,7 @@ fn one_task(entry: &str, digest: Digest, input: &Value) -> Result<CheckedManifes
         owner: "local".to_owned(),
         tags: Vec::new(),
         params: IndexMap::new(),
+        strict_params: false,
         max_active_runs: 1,
         max_active_tasks: 1,
         dagrun_timeout: None,

@@ -71,7 +71,7 @@ impl Workshop {
                 components.insert(
                     reference,
                     Err(Unresolved::NotFound {
-                        known: overrides.known(),
+                        known: overrides.known().into(),
                     }),
                 );
                 continue;

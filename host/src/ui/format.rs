@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use model::Timestamp;
+
 /// `1.2 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -46,8 +48,8 @@ pub(crate) fn digest(text: &str) -> String {
 
 /// `2026-01-31 04:05:06` out of RFC 3339 text, in UTC.
 pub(crate) fn time(text: &str) -> String {
-    match text.parse::<jiff::Timestamp>() {
-        Ok(instant) => instant.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    match text.parse::<Timestamp>().map(|instant| instant.to_string()) {
+        Ok(utc) => utc.split('.').next().unwrap_or_default().replacen('T', " ", 1),
         Err(_) => text.to_owned(),
     }
 }
@@ -69,5 +71,6 @@ mod tests {
         assert_eq!(digest("x"), "x");
         assert_eq!(time("2026-01-31T04:05:06.789Z"), "2026-01-31 04:05:06");
         assert_eq!(time("2026-01-31T05:05:06+01:00"), "2026-01-31 04:05:06");
+        assert_eq!(time("9999-12-31T23:59:59Z"), "9999-12-31 23:59:59");
     }
 }

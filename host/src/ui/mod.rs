@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod format;
 pub(crate) mod mapped;
 pub(crate) mod output;
+pub(crate) mod pretty;
 pub(crate) mod progress;
 pub(crate) mod run_view;
 pub(crate) mod term;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use model::json::read_given;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
 use super::term::{self, Paint};
-use super::{escape, format};
+use super::{escape, format, pretty};
 
 /// How to print answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,6 +68,19 @@ impl Output {
             if !text.is_empty() {
                 term::outln(&format!("{}  {text}", paint.dim(&format!("{title:<width$}"))));
             }
+        }
+    }
+
+    /// Prints JSON text digit for digit: a tree of it would hold the nearest float of a long number.
+    pub(crate) fn json_text(self, text: &str) {
+        let given = read_given(text);
+        match (self, given) {
+            // JSON is YAML, too.
+            (Self::Yaml, Ok(value)) => self.value(&value),
+            (_, _) => match pretty::pretty(text) {
+                Some(pretty) => term::outln(&escape::json(&pretty)),
+                None => term::outln(&escape::json(text)),
+            },
         }
     }
 

@@ -144,6 +144,7 @@ pub fn compile(case: &Case) -> Result<Plan, Unsupported> {
             owner: String::new(),
             tags: Vec::new(),
             params: IndexMap::new(),
+            strict_params: false,
             max_active_runs: 1,
             max_active_tasks: u32::MAX,
             dagrun_timeout: None,

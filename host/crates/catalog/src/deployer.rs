@@ -1,6 +1,7 @@
 //! Manifests against the catalog: every component that a manifest names is looked up, and the server's pools are; then `model`
 //! judges the whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -36,6 +37,7 @@ impl Deployer for Catalog {
             .map(|pool| (pool.name, i64::from(pool.slots)))
             .collect();
         let unknown = self.inner.parts.control.unknown_dags(manifest.named_dags()).await?;
+        let unknown: HashSet<DagId> = unknown.into_iter().collect();
         let unknown = manifest.unknown_dags(|dag| !unknown.contains(dag));
         let checked = blocking(move || manifest::compile_on(&manifest, &components, &pools)).await?;
         let mut checked = checked.map_err(DeployError::Invalid)?;
@@ -78,7 +80,7 @@ impl Inner {
     /// manifest is wrong anyway.
     async fn resolve(&self, manifest: &Manifest) -> Result<Components, DeployError> {
         let mut components = Components::new();
-        let mut known = None;
+        let mut known: Option<Arc<[String]>> = None;
         for named in manifest.components() {
             let reference = named.value;
             let resolved = match self.find(&reference).await.map_err(internal)? {
@@ -89,7 +91,7 @@ impl Inner {
                 },
                 Found::Nothing => {
                     if known.is_none() {
-                        known = Some(self.known_tags().await.map_err(internal)?);
+                        known = Some(self.known_tags().await.map_err(internal)?.into());
                     }
                     Err(Unresolved::NotFound {
                         known: known.clone().unwrap_or_default(),

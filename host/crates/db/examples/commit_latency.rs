@@ -250,6 +250,7 @@ fn version() -> Arc<DagVersion> {
             owner: "bench".into(),
             tags: Vec::new(),
             params: Default::default(),
+            strict_params: false,
             max_active_runs: 16,
             max_active_tasks: 16,
             dagrun_timeout: None,

@@ -46,6 +46,8 @@ pub struct Dag {
     pub tags: Vec<String>,
     /// The parameters of a run, by name.
     pub params: IndexMap<String, Param>,
+    /// Whether `conf` may hold nothing but parameters.
+    pub strict_params: bool,
     /// How many runs may be running at a time.
     pub max_active_runs: u32,
     /// How many task instances of all runs may be dispatched at a time.
@@ -93,6 +95,9 @@ pub struct DagParts {
     pub tags: Vec<String>,
     /// See [`Dag::params`].
     pub params: IndexMap<String, Param>,
+    /// See [`Dag::strict_params`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub strict_params: bool,
     /// See [`Dag::max_active_runs`].
     pub max_active_runs: u32,
     /// See [`Dag::max_active_tasks`].
@@ -112,6 +117,11 @@ pub struct DagParts {
     pub tasks: Vec<Task>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 const fn is_zero(count: &u32) -> bool {
     *count == 0
 }
@@ -125,6 +135,7 @@ impl From<DagParts> for Dag {
             owner,
             tags,
             params,
+            strict_params,
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
@@ -141,6 +152,7 @@ impl From<DagParts> for Dag {
             owner,
             tags,
             params,
+            strict_params,
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
@@ -162,6 +174,7 @@ impl From<Dag> for DagParts {
             owner,
             tags,
             params,
+            strict_params,
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
@@ -178,6 +191,7 @@ impl From<Dag> for DagParts {
             owner,
             tags,
             params,
+            strict_params,
             max_active_runs,
             max_active_tasks,
             dagrun_timeout,
@@ -448,7 +462,8 @@ impl Derived {
         let mut feeds: HashMap<TaskIndex, Vec<Fed>> = HashMap::new();
         let mut feed = |from: TaskIndex, fed: Fed| {
             let all = feeds.entry(from).or_default();
-            if !all.contains(&fed) {
+            // What names a task twice does so in a row.
+            if all.last() != Some(&fed) {
                 all.push(fed);
             }
         };

@@ -84,6 +84,63 @@ pub fn topological_order(edges: &[Vec<usize>]) -> Option<Vec<usize>> {
     (order.len() == edges.len()).then_some(order)
 }
 
+/// For each pair whether its first node leads to its second by at least one edge. Where there is a cycle nothing is asked: all do.
+///
+/// A search for each would be the square of the graph: 64 first nodes are followed at a time, with one word a node.
+pub fn leads_to(edges: &[Vec<usize>], pairs: &[(usize, usize)]) -> Vec<bool> {
+    let Some(order) = topological_order(edges) else {
+        return vec![true; pairs.len()];
+    };
+    let mut answers = vec![false; pairs.len()];
+    let mut by_first: Vec<usize> = (0..pairs.len()).collect();
+    by_first.sort_unstable_by_key(|at| pairs[*at].0);
+    let mut marks = vec![0_u64; edges.len()];
+    let mut reached = vec![0_u64; edges.len()];
+    let mut rest = by_first.as_slice();
+    while !rest.is_empty() {
+        // The pairs of the next 64 first nodes, and the bit of each node.
+        let mut firsts: Vec<usize> = Vec::new();
+        let mut taken = 0;
+        for at in rest {
+            let first = pairs[*at].0;
+            if firsts.last() != Some(&first) {
+                if firsts.len() == 64 {
+                    break;
+                }
+                if let Some(mark) = marks.get_mut(first) {
+                    *mark = 1 << firsts.len();
+                }
+                firsts.push(first);
+            }
+            taken += 1;
+        }
+        let (block, more) = rest.split_at(taken);
+        rest = more;
+        reached.fill(0);
+        for &node in &order {
+            let bits = reached[node] | marks[node];
+            if bits != 0 {
+                for &to in &edges[node] {
+                    if let Some(reached) = reached.get_mut(to) {
+                        *reached |= bits;
+                    }
+                }
+            }
+        }
+        for &at in block {
+            let (first, second) = pairs[at];
+            let mark = marks.get(first).copied().unwrap_or(0);
+            answers[at] = reached.get(second).is_some_and(|bits| bits & mark != 0);
+        }
+        for first in firsts {
+            if let Some(mark) = marks.get_mut(first) {
+                *mark = 0;
+            }
+        }
+    }
+    answers
+}
+
 /// For each node the number of its strongly connected component (Tarjan, with the stack on the heap).
 fn components(edges: &[Vec<usize>]) -> Vec<usize> {
     const NONE: usize = usize::MAX;
@@ -209,6 +266,22 @@ mod tests {
                 }
             }
             prop_assert_eq!(cycles.is_empty(), topological_order(&edges).is_some());
+        }
+
+        #[test]
+        fn pairs_are_answered_as_a_search_answers_them(
+            arrows in prop::collection::vec((0..150_usize, 0..150_usize), 0..300),
+            pairs in prop::collection::vec((0..152_usize, 0..152_usize), 0..400),
+        ) {
+            let mut edges = vec![Vec::new(); 150];
+            for (a, b) in arrows {
+                // Against the numbering, so that the order has to be found; no cycle can come of it.
+                if a > b { edges[a].push(b); }
+            }
+            let answers = leads_to(&edges, &pairs);
+            for ((first, second), answer) in pairs.iter().zip(answers) {
+                prop_assert_eq!(answer, descendants(&edges, &[*first]).contains(second));
+            }
         }
 
         #[test]

@@ -22,6 +22,13 @@ pub struct InvalidId {
 /// The longest id, in bytes (Airflow: `ID_LEN`).
 pub const MAX_ID_BYTES: usize = 250;
 
+const DOTS: &str = "`.` and `..` mean a place in a path, and no address can name them";
+
+/// Clients resolve these parts of a path before they send it, however they are written.
+fn is_dots(text: &str) -> bool {
+    matches!(text, "." | "..")
+}
+
 /// Airflow's rule for keys: letters, digits, `_`, `-`, `.`; 1 to 250 bytes.
 fn check_key(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     let fail = |reason| {
@@ -42,6 +49,9 @@ fn check_key(kind: &'static str, text: &str) -> Result<(), InvalidId> {
         .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
     {
         return fail("only letters, digits, `_`, `-` and `.` are allowed");
+    }
+    if is_dots(text) {
+        return fail(DOTS);
     }
     Ok(())
 }
@@ -69,6 +79,9 @@ fn check_run_id(kind: &'static str, text: &str) -> Result<(), InvalidId> {
         .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '~' | ':' | '+'))
     {
         return fail("only letters, digits and `_-.~:+` are allowed");
+    }
+    if is_dots(text) {
+        return fail(DOTS);
     }
     Ok(())
 }
@@ -312,5 +325,10 @@ mod tests {
         assert!(DagId::new(&"a".repeat(251)).is_err());
         assert!(RunId::new("manual__2026-01-31T04:00:00+00:00").is_ok());
         assert!(RunId::new("a/b").is_err());
+        for dots in [".", ".."] {
+            assert!(DagId::new(dots).is_err() && TaskId::new(dots).is_err() && RunId::new(dots).is_err());
+            assert!(ComponentName::new(dots).is_err() && ComponentVersion::new(dots).is_err());
+        }
+        assert!(DagId::new("...").is_ok() && RunId::new("a..").is_ok());
     }
 }

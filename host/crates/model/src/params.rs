@@ -1,8 +1,10 @@
 //! The parameters of a run: what the caller passes over the DAG's defaults, validated (Airflow: `ParamsDict`).
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::dag::{Dag, MapValues, length};
+use crate::dag::{Dag, MapValues, Param, length};
+use crate::manifest::suggest;
 use crate::schema::Validator;
 use crate::template::{follow_value, show_path};
 
@@ -37,11 +39,41 @@ pub fn resolve_params(dag: &Dag, conf: &Value) -> Result<Value, Vec<String>> {
         }
         params.insert(name.clone(), value.clone());
     }
+    if dag.strict_params {
+        problems.extend(undeclared(&dag.params, conf).map(|(name, close)| {
+            let hint = close
+                .map(|close| format!("; did you mean `{close}`?"))
+                .unwrap_or_default();
+            format!("parameter `{name}` is not declared{hint}")
+        }));
+    }
     let params = Value::Object(params);
     if problems.is_empty() {
         check_lengths(dag, &params, &mut problems);
     }
     if problems.is_empty() { Ok(params) } else { Err(problems) }
+}
+
+/// The most members of `conf` that are told to be none of the parameters.
+const MAX_UNDECLARED: usize = 20;
+
+/// The first members of `conf` that are none of these parameters, and the parameter that is likely meant.
+pub(crate) fn undeclared<'a>(
+    params: &'a IndexMap<String, Param>,
+    conf: &'a Map<String, Value>,
+) -> impl Iterator<Item = (String, Option<&'a str>)> + 'a {
+    let mut comparable = suggest::MAX_COMPARED;
+    let names = conf.keys().filter(|name| !params.contains_key(*name));
+    names.take(MAX_UNDECLARED).map(move |name| {
+        // One that is passed already is not meant.
+        let left = params.keys().filter(|known| !conf.contains_key(*known));
+        let close = suggest::closest_within(name, left.map(String::as_str), &mut comparable);
+        let mut shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        if shown != *name {
+            shown.push('…');
+        }
+        (shown, close)
+    })
 }
 
 /// How long the parameters are that are mapped over, in the order of [`Dag::mapped_params`]; 0 for what is no list or object,
@@ -114,6 +146,30 @@ mod tests {
         // Keys keep the order of the manifest.
         let text = resolve_params(&dag, &conf).unwrap().to_string();
         assert_eq!(text, r#"{"a":1,"b":"y","c":null,"d":5}"#);
+    }
+
+    #[test]
+    fn a_strict_dag_takes_nothing_that_it_does_not_declare() {
+        let conf = json!({"thresold": 0.5, "b": 1, "more": true});
+        let open = dag("{threshold: 0.1, b: 2}");
+        assert!(resolve_params(&open, &conf).is_ok());
+        let named: Vec<(String, Option<&str>)> = undeclared(&open.params, conf.as_object().unwrap()).collect();
+        assert_eq!(
+            named,
+            [("thresold".to_owned(), Some("threshold")), ("more".to_owned(), None)]
+        );
+        let strict = dag("{threshold: 0.1, b: 2}\nstrict_params: true");
+        assert_eq!(
+            resolve_params(&strict, &conf),
+            Err(vec![
+                "parameter `thresold` is not declared; did you mean `threshold`?".to_owned(),
+                "parameter `more` is not declared".to_owned(),
+            ])
+        );
+        assert!(resolve_params(&strict, &json!({"threshold": 1})).is_ok());
+        // The flag is no part of a version that does not set it.
+        assert!(!serde_json::to_string(&open).unwrap().contains("strict_params"));
+        assert!(serde_json::to_string(&strict).unwrap().contains("strict_params"));
     }
 
     #[test]

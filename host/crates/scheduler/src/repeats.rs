@@ -91,10 +91,14 @@ impl Repeats {
             return None;
         }
         let dag = state.dag();
-        let own = dag.task(task)?.expand.as_ref();
+        let expanded = dag.task(task)?;
+        let own = expanded.expand.as_ref();
+        // A step that is built in has keys of its own, which no element is: it sees elements as `item` alone.
+        let is_component = expanded.work.component().is_some();
         let mut elements = Vec::new();
         for mapped in state.elements(task, map_index, known) {
-            let into_input = own.is_some_and(|own| std::ptr::eq(own, mapped.expansion));
+            let is_own = own.is_some_and(|own| std::ptr::eq(own, mapped.expansion));
+            let into_input = is_component && is_own;
             elements.extend(of_mapping(dag, mapped.expansion, into_input, &mapped.elements, params));
         }
         Some(Box::new(Position {

@@ -57,6 +57,12 @@ fn numbers(input: Count) -> Vec<i64> {
     (0..input.count).collect()
 }
 
+/// Answers a number that no 64 bits hold.
+#[task]
+fn huge(input: Count) -> u128 {
+    123_456_789_012_345_678_901_234_567_890 + u128::from(input.count.unsigned_abs())
+}
+
 #[data]
 struct Climb {
     /// Where the last iteration came to.

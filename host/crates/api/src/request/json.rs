@@ -49,6 +49,10 @@ impl JsonObject {
                 let loc = std::iter::once("body".into()).chain(path.0.iter().map(Value::from));
                 refuse("int_parsing_size", error.to_string(), loc.collect())
             }
+            GivenError::Decimal { path, .. } => {
+                let loc = std::iter::once("body".into()).chain(path.0.iter().map(Value::from));
+                refuse("decimal_max_digits", error.to_string(), loc.collect())
+            }
         })?;
         match value {
             Value::Object(members) => Ok(Self {
@@ -251,6 +255,14 @@ mod tests {
         let large = violations("{\"conf\": {\"a\": [1, 123456789012345678901234567890]}}");
         assert_eq!(large[0]["loc"], json!(["body", "conf", "a", 1]));
         assert_eq!(large[0]["type"], "int_parsing_size");
+        let decimal = violations("{\"conf\": {\"a\": 12345678901234567.89}}");
+        assert_eq!(decimal[0]["loc"], json!(["body", "conf", "a"]));
+        assert_eq!(decimal[0]["type"], "decimal_max_digits");
+        let no_number = violations("{\"conf\": {\"a\": NaN}}");
+        assert!(
+            no_number[0]["msg"].as_str().unwrap().contains("`NaN` is not JSON"),
+            "{no_number}"
+        );
         let twice = violations("{\"conf\": {\"a\": 1,\n\"a\": 2}}");
         assert_eq!(twice[0]["loc"], json!(["body", 2, 1]));
         assert!(

@@ -55,10 +55,7 @@ pub(crate) fn time(text: &str, need_offset: bool) -> Result<Timestamp, Problem> 
     }
     match text.parse::<jiff::civil::DateTime>() {
         Ok(_) if need_offset => Err(("timezone_aware", "this time has no offset from UTC".to_owned())),
-        Ok(civil) => civil
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .map(|zoned| Timestamp(zoned.timestamp().as_microsecond()))
-            .map_err(|_| ("datetime_parsing", "this time is out of range".to_owned())),
+        Ok(civil) => Ok(Timestamp::in_utc(civil)),
         Err(_) => Err((
             "datetime_from_date_parsing",
             "this is not a date and time such as 2026-01-31T04:00:00Z".to_owned(),

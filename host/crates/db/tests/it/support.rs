@@ -215,6 +215,7 @@ pub(crate) fn version_with(
         owner: "airtight".into(),
         tags: Vec::new(),
         params: Default::default(),
+        strict_params: false,
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,

@@ -137,7 +137,7 @@ pub struct Measure {
 }
 
 /// What is measured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Measured {
     /// How many elements the list, or members the object, has: at most this many.

@@ -1,7 +1,7 @@
 //! JSON that people send and that is kept as a tree: a run's `conf`, answers of human steps, bodies of requests.
 //!
-//! A guest's text is kept as it was written. A tree cannot hold every integer, and of a key that is there twice it holds
-//! one: here, what would be changed silently is refused.
+//! A guest's text is kept as it was written. A tree cannot hold every integer, nor all digits of every decimal, and of a key that is
+//! there twice it holds one: here, what would be changed silently is refused.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -65,6 +65,19 @@ pub enum GivenError {
         /// How it begins.
         shown: String,
     },
+    /// A decimal has more digits than a 64-bit float keeps: a tree would hold another number.
+    #[error(
+        "{shown} has more digits than a 64-bit float keeps, and would become {kept}; write it as text{}",
+        at(path)
+    )]
+    Decimal {
+        /// Where it stands.
+        path: ValuePath,
+        /// How it begins.
+        shown: String,
+        /// What would be kept of it.
+        kept: String,
+    },
 }
 
 fn at(path: &ValuePath) -> String {
@@ -76,13 +89,13 @@ fn at(path: &ValuePath) -> String {
 
 /// Reads one JSON text into a tree that holds all of it.
 pub fn read_given(text: &str) -> Result<Value, GivenError> {
-    let mut integers = Integers::default();
+    let mut integers = Numbers::default();
     let scanned = scan(text, &mut integers);
-    if let Some(shown) = integers.too_long {
-        let path = integers.open.into_iter().map(Open::into_step).collect();
-        return Err(GivenError::Integer {
-            path: ValuePath(path),
-            shown,
+    if let Some((shown, kept)) = integers.too_long {
+        let path = ValuePath(integers.open.into_iter().map(Open::into_step).collect());
+        return Err(match kept {
+            None => GivenError::Integer { path, shown },
+            Some(kept) => GivenError::Decimal { path, shown, kept },
         });
     }
     scanned.map_err(GivenError::Syntax)?;
@@ -96,12 +109,50 @@ pub fn read_given(text: &str) -> Result<Value, GivenError> {
     })
 }
 
-/// Stops at the first integer that a tree cannot hold.
+/// Whether two numbers in decimal digits are the same, however they are written: `1.50e1` and `15.0`.
+fn same_decimal(a: &str, b: &str) -> bool {
+    /// The digits without zeros at either end, and the place of the point before the first of them.
+    fn parts(text: &str) -> Option<(bool, Vec<u8>, i64)> {
+        let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let exponent: i64 = exponent.parse().ok()?;
+        let (negative, number) = match number.strip_prefix('-') {
+            Some(number) => (true, number),
+            None => (false, number),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        let end = digits
+            .iter()
+            .rposition(|digit| *digit != b'0')
+            .map_or(zeros, |last| last + 1);
+        let significant = digits.get(zeros..end).unwrap_or_default().to_vec();
+        if significant.is_empty() {
+            return Some((false, significant, 0));
+        }
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(zeros).ok()?;
+        Some((negative, significant, point.checked_add(exponent)?))
+    }
+    parts(a).is_some_and(|a| parts(b).is_some_and(|b| a == b))
+}
+
+/// What a tree would hold of a decimal, if that is another number.
+fn changed(text: &str) -> Option<String> {
+    let kept = text
+        .parse::<f64>()
+        .ok()
+        .and_then(serde_json::Number::from_f64)?
+        .to_string();
+    (!same_decimal(text, &kept)).then_some(kept)
+}
+
+/// Stops at the first number that a tree cannot hold.
 #[derive(Default)]
-struct Integers<'a> {
+struct Numbers<'a> {
     /// The open objects and arrays, and where in each the scanner is.
     open: Vec<Open<'a>>,
-    too_long: Option<String>,
+    /// How it begins, and of a decimal what would be kept.
+    too_long: Option<(String, Option<String>)>,
 }
 
 enum Open<'a> {
@@ -118,7 +169,7 @@ impl Open<'_> {
     }
 }
 
-impl Integers<'_> {
+impl Numbers<'_> {
     /// A value has ended.
     fn pass(&mut self) {
         if let Some(Open::Array(index)) = self.open.last_mut() {
@@ -127,7 +178,7 @@ impl Integers<'_> {
     }
 }
 
-impl<'a> Sink<'a> for Integers<'a> {
+impl<'a> Sink<'a> for Numbers<'a> {
     fn null(&mut self) -> Result<(), String> {
         self.pass();
         Ok(())
@@ -139,14 +190,17 @@ impl<'a> Sink<'a> for Integers<'a> {
     }
 
     fn number(&mut self, text: &'a str) -> Result<(), String> {
-        let float = text.contains(['.', 'e', 'E']);
-        if !float && text.parse::<i64>().is_err() && text.parse::<u64>().is_err() {
+        let kept = match text.contains(['.', 'e', 'E']) {
+            true => changed(text).map(Some),
+            false => (text.parse::<i64>().is_err() && text.parse::<u64>().is_err()).then_some(None),
+        };
+        if let Some(kept) = kept {
             let mut shown: String = text.chars().take(SHOWN_DIGITS).collect();
             if shown.len() < text.len() {
                 shown.push('…');
             }
-            self.too_long = Some(shown);
-            return Err("an integer of more than 64 bits".to_owned());
+            self.too_long = Some((shown, kept));
+            return Err("a number that would not be kept".to_owned());
         }
         self.pass();
         Ok(())
@@ -217,6 +271,67 @@ mod tests {
     }
 
     #[test]
+    fn a_decimal_keeps_its_digits_or_is_refused() {
+        for text in [
+            "0.1",
+            "1.10",
+            "19.99",
+            "1e2",
+            "1.50e1",
+            "-0.0",
+            "0.30000000000000004",
+            "5e-324",
+            "123456.789E-3",
+        ] {
+            let kept = read_given(text).unwrap().to_string();
+            assert!(same_decimal(text, &kept), "{text} {kept}");
+        }
+        let refusal = refused("{\"price\": [12345678901234567.89]}");
+        assert_eq!(
+            refusal,
+            "12345678901234567.89 has more digits than a 64-bit float keeps, and would become 1.2345678901234568e+16; write it as \
+             text, at `price[0]`"
+        );
+        for text in [
+            "3.14159265358979323846",
+            "9007199254740993.0",
+            "1e-400",
+            "0.1234567890123456789",
+        ] {
+            assert!(
+                refused(text).contains("more digits than a 64-bit float keeps"),
+                "{text}"
+            );
+        }
+        assert!(!same_decimal("1.5", "-1.5") && !same_decimal("1.5", "15") && same_decimal("-0", "0.00e9"));
+    }
+
+    #[test]
+    fn what_is_no_number_is_named() {
+        for (text, name) in [
+            ("NaN", "NaN"),
+            ("{\"a\": [1, NaN]}", "NaN"),
+            ("[Infinity]", "Infinity"),
+            ("[-Infinity]", "-Infinity"),
+            ("[-Inf,1]", "-Inf"),
+        ] {
+            let refusal = refused(text);
+            assert!(
+                refusal.starts_with(&format!("`{name}` is not JSON: write `null`")),
+                "{refusal}"
+            );
+        }
+        assert_eq!(
+            refused("{\"rows\": [\n 1, NaN]}"),
+            "`NaN` is not JSON: write `null`, or put it in quotes at line 2, column 5"
+        );
+        for text in ["Nan", "NaNs", "Infinit", "-I"] {
+            assert!(!refused(text).contains("is not JSON: write"), "{text}");
+        }
+        assert_eq!(read_given("\"NaN\"").unwrap(), json!("NaN"));
+    }
+
+    #[test]
     fn a_key_that_is_there_twice_is_refused() {
         assert_eq!(
             refused("{\"a\": 1,\n \"b\": {\"c\": 1, \"\\u0063\": 2}}"),
@@ -225,6 +340,16 @@ mod tests {
     }
 
     proptest! {
+        /// A decimal is taken with all its digits, or refused: it never becomes another number.
+        #[test]
+        fn no_decimal_becomes_another(whole in any::<u64>(), fraction in "[0-9]{1,12}", exponent in -30..30_i32) {
+            let text = format!("{whole}.{fraction}e{exponent}");
+            match read_given(&text) {
+                Ok(value) => prop_assert!(same_decimal(&text, &value.to_string()), "{} {}", text, value),
+                Err(error) => prop_assert!(matches!(error, GivenError::Decimal { .. }), "{}", error),
+            }
+        }
+
         /// What is taken is taken whole: written out again, it says the same.
         #[test]
         fn nothing_is_lost(number in any::<i128>(), float in -1e300..1e300_f64, key in "[a-c]", other in "[a-c]") {
@@ -238,6 +363,7 @@ mod tests {
                     prop_assert!(written == text && fits && key != other, "{}", written);
                 }
                 Err(GivenError::Integer { .. }) => prop_assert!(!fits),
+                Err(GivenError::Decimal { .. }) => prop_assert!(false, "there is none"),
                 Err(GivenError::Syntax(_)) => prop_assert!(key == other),
             }
         }

@@ -99,6 +99,10 @@ impl<'a> Scanner<'a> {
                 let raw = self.string()?;
                 sink.string(raw)
             }
+            Some(b'-' | b'+' | b'N' | b'I') if self.no_number().is_some() => {
+                let name = self.no_number().unwrap_or_default();
+                Err(format!("`{name}` is not JSON: write `null`, or put it in quotes"))
+            }
             Some(b'-' | b'0'..=b'9') => {
                 let number = self.number()?;
                 sink.number(number)
@@ -109,6 +113,17 @@ impl<'a> Scanner<'a> {
             Some(_) => Err("expected a value".to_owned()),
             None => Err("the text ends where a value is expected".to_owned()),
         }
+    }
+
+    /// What other languages write for floats that are no numbers, where it stands here.
+    fn no_number(&self) -> Option<&'static str> {
+        let rest = self.text.get(self.at..)?;
+        ["NaN", "Infinity", "-Infinity", "+Infinity", "-NaN", "Inf", "-Inf"]
+            .into_iter()
+            .find(|name| {
+                rest.strip_prefix(name)
+                    .is_some_and(|after| !after.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+            })
     }
 
     fn word(&mut self, word: &str) -> Result<(), String> {

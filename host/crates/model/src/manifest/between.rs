@@ -1,11 +1,14 @@
 //! `trigger_dag:` and `wait_for_dag:`: steps between DAGs.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::component::TaskDescriptor;
 use super::declared::Manifest;
 use super::diagnostic::{Diagnostic, Findings};
 use super::field::{TRIGGER_DAG, WAIT_FOR_DAG};
+use super::read::id_hint;
 use super::section::{Section, Spanned, short, text, texts};
 use super::suggest;
 use super::tree::{Kind, Node};
@@ -57,7 +60,9 @@ pub(super) fn trigger_dag(node: &Node, findings: &mut Findings) -> Option<Betwee
                     (false, false) => format!("`{end}` is neither in `allowed_states` nor in `failed_states`"),
                     _ => continue,
                 };
-                findings.error("manifest_value", pos, message);
+                findings
+                    .error("manifest_value", pos, message)
+                    .hint("name each end of a run, `success` and `failed`, in one of the two");
             }
             allowed.clone()
         }
@@ -69,11 +74,13 @@ pub(super) fn trigger_dag(node: &Node, findings: &mut Findings) -> Option<Betwee
     let mut input = members(&section, &["conf", "run_id", "logical_date"], findings);
     if let Some(conf) = section.get("conf") {
         if !matches!(conf.kind, Kind::Map(_) | Kind::Text(_)) {
-            findings.error(
-                "manifest_type",
-                conf.pos,
-                format!("`conf` must be a map, or a template of one, not {}", conf.what()),
-            );
+            findings
+                .error(
+                    "manifest_type",
+                    conf.pos,
+                    format!("`conf` must be a map, or a template of one, not {}", conf.what()),
+                )
+                .hint("write `conf: {name: value}`, or `conf: \"{{ xcom.<task> }}\"`");
         }
         conf.bad_numbers(findings);
         input.insert("conf".to_owned(), conf.to_json());
@@ -106,11 +113,13 @@ pub(super) fn wait_for_dag(node: &Node, findings: &mut Findings) -> Option<Betwe
     let task = task_id("task", &section, findings);
     let group = task_id("group", &section, findings);
     if task.is_some() && group.is_some() {
-        findings.error(
-            "manifest_value",
-            section.key_pos("group"),
-            "`task` and `group` exclude each other",
-        );
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("group"),
+                "`task` and `group` exclude each other",
+            )
+            .hint("keep one of them; to wait for both, write two tasks");
     }
     let awaited = match (task, group) {
         (Some(task), _) => Awaited::Task {
@@ -127,11 +136,13 @@ pub(super) fn wait_for_dag(node: &Node, findings: &mut Findings) -> Option<Betwe
     };
     let mut input = members(&section, &["run_id", "logical_date"], findings);
     if section.get("run_id").is_some() && section.get("logical_date").is_some() {
-        findings.error(
-            "manifest_value",
-            section.key_pos("logical_date"),
-            "`run_id` and `logical_date` exclude each other",
-        );
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("logical_date"),
+                "`run_id` and `logical_date` exclude each other",
+            )
+            .hint("keep the one by which the run is known");
     } else if input.is_empty() {
         // Airflow: without `execution_delta` the run with the same logical date.
         input.insert("logical_date".to_owned(), "{{ logical_date }}".into());
@@ -256,7 +267,11 @@ fn dag(section: &Section<'_>, findings: &mut Findings) -> Option<Spanned<DagId>>
                     name.pos,
                     format!("`{}` is not the id of a DAG", short(&name.value)),
                 )
-                .hint("letters, digits, `_`, `-` and `.`, at most 250 bytes; only `trigger_dag` with `allowed` takes a template");
+                .hint(match is_template(&name.value) {
+                    true => "only `trigger_dag` takes a template here, and lists what it may name under `allowed`"
+                        .to_owned(),
+                    false => id_hint(&name.value),
+                });
             None
         }
     }
@@ -267,7 +282,12 @@ fn task_id(key: &str, section: &Section<'_>, findings: &mut Findings) -> Option<
     let id = TaskId::new(&name.value).ok();
     if id.is_none() {
         let message = format!("`{}` is not an id", short(&name.value));
-        findings.error("manifest_value", name.pos, message);
+        findings
+            .error("manifest_value", name.pos, message)
+            .hint(match is_template(&name.value) {
+                true => format!("`{key}` is fixed: it cannot be a template"),
+                false => id_hint(&name.value),
+            });
     }
     id
 }
@@ -304,11 +324,16 @@ where
         .iter()
         .find(|state| lists.iter().filter(|list| list.contains(state)).count() > 1)
     {
-        findings.error(
-            "manifest_value",
-            section.key_pos("dag"),
-            format!("`{twice}` is in more than one of `allowed_states`, `failed_states` and `skipped_states`"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("dag"),
+                format!("`{twice}` is in more than one of `allowed_states`, `failed_states` and `skipped_states`"),
+            )
+            .hint(match allowed == *twice && !section.has("allowed_states") {
+                true => format!("without `allowed_states` `{twice}` is allowed; name other states there"),
+                false => "keep it in one of them".to_owned(),
+            });
     }
     states
 }
@@ -346,8 +371,8 @@ impl Manifest {
     /// The other DAGs that steps name.
     pub fn named_dags(&self) -> Vec<DagId> {
         let steps = self.tasks.iter().filter_map(|task| task.between.as_ref());
-        let dags = steps.flat_map(|step| &step.dags);
-        dags.map(|dag| dag.value.clone()).collect()
+        let named: BTreeSet<&DagId> = steps.flat_map(|step| &step.dags).map(|dag| &dag.value).collect();
+        named.into_iter().cloned().collect()
     }
 
     /// Warns of DAGs that steps name and that `is_known` does not know: DAGs may be deployed in any order.

@@ -1,22 +1,22 @@
 //! `on_success`, `on_failure`, `on_retry`, `on_skipped`: read, and checked as tasks are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::compile::{self, Resolved};
-use super::component::{Components, TaskDescriptor};
+use super::component::Components;
 use super::declared::{Input, Manifest, TaskDecl};
-use super::diagnostic::{Findings, Pos};
+use super::diagnostic::Findings;
 use super::field::{CALLBACK, Field};
-use super::input;
+use super::input::Inputs;
 use super::read;
 use super::section::{Section, short};
-use super::suggest;
 use super::tree::{Kind, Node};
 use crate::callback::{Callback, CallbackAction, CallbackEvent, MAX_CALLBACKS, NotificationLevel, TEXT};
+use crate::graph;
 use crate::id::TaskId;
 use crate::template::{TemplateRoot, XcomUse};
 
@@ -78,11 +78,13 @@ fn list(event: CallbackEvent, node: &Node, manifest: &Manifest, findings: &mut F
         _ => std::slice::from_ref(node),
     };
     if nodes.len() > MAX_CALLBACKS {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`{event}` has {} callbacks; the limit is {MAX_CALLBACKS}", nodes.len()),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{event}` has {} callbacks; the limit is {MAX_CALLBACKS}", nodes.len()),
+            )
+            .hint("one callback can do several things: let it run a task of a component");
         return Vec::new();
     }
     nodes
@@ -110,11 +112,13 @@ fn one(event: CallbackEvent, node: &Node, manifest: &Manifest, findings: &mut Fi
     let mut task = read::undeclared(TaskId::new(event.as_str()).ok()?, node.pos);
     let level = match (section.get(TEXT), section.get("component")) {
         (None, None) => {
-            findings.error(
-                "manifest_missing_key",
-                node.pos,
-                format!("{name} needs the key `component` or the key `{TEXT}`"),
-            );
+            findings
+                .error(
+                    "manifest_missing_key",
+                    node.pos,
+                    format!("{name} needs the key `component` or the key `{TEXT}`"),
+                )
+                .hint("write `notify: \"{{ task_id }} …\"` to tell people, or `component: name@version` to run a task");
             return None;
         }
         (None, Some(component)) => {
@@ -155,11 +159,17 @@ const fn default_level(event: CallbackEvent) -> NotificationLevel {
 fn excluded(section: &Section<'_>, name: &str, because: &str, keys: &[&str], findings: &mut Findings) {
     for key in keys {
         if section.get(key).is_some() {
-            findings.error(
-                "manifest_value",
-                section.key_pos(key),
-                format!("{name} that has `{because}` cannot have the key `{key}`"),
-            );
+            let hint = match *key {
+                "level" => "remove `level`; how urgent a text is, only `notify` says".to_owned(),
+                key => format!("remove `{key}`, or make two callbacks of it: `[{{notify: …}}, {{component: …}}]`"),
+            };
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("{name} that has `{because}` cannot have the key `{key}`"),
+                )
+                .hint(hint);
         }
     }
 }
@@ -181,91 +191,156 @@ pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
         read::check_params(manifest, &declared.task.input, findings);
     }
     // What stands in `defaults` is said once, not once a task.
-    let mut said: BTreeSet<(Pos, String)> = BTreeSet::new();
-    let mut ids: Option<HashMap<&str, usize>> = None;
+    let mut said = Said::default();
+    // What must be upstream: all of it is asked at once.
+    let mut named: Vec<Query<'_>> = Vec::new();
     for (at, task) in manifest.tasks.iter().enumerate() {
-        let mut upstream: Option<BTreeSet<usize>> = None;
+        if findings.is_full() {
+            return;
+        }
         for declared in task.settings.callbacks.iter() {
             let input = &declared.task.input;
             let Some(template) = &input.template else { continue };
             for (pointer, offset, root) in template.root_uses() {
                 let around = manifest.around(task.group);
-                let missing = match root {
-                    TemplateRoot::Callback => false,
-                    TemplateRoot::Item => task.expand.is_none() && around.iter().all(|group| group.expand.is_none()),
-                    TemplateRoot::Iteration => around.iter().all(|group| group.repeat.is_none()),
+                let (missing, hint) = match root {
+                    TemplateRoot::Callback => continue,
+                    TemplateRoot::Item => (
+                        task.expand.is_none() && around.iter().all(|group| group.expand.is_none()),
+                        "`item` is there for the callbacks of a task that is mapped with `expand`",
+                    ),
+                    TemplateRoot::Iteration => (
+                        around.iter().all(|group| group.repeat.is_none()),
+                        "`iteration` is there for the callbacks of a task in a group with `loop`",
+                    ),
                 };
-                let pos = manifest.locate(input, pointer, offset);
-                if missing && said.insert((pos, root.to_string())) {
-                    findings.error(
-                        "manifest_expand",
-                        pos,
-                        format!("`{root}` means nothing: task `{}` is not repeated", task.id),
-                    );
+                if !missing {
+                    continue;
+                }
+                if said.insert(place_of(input, pointer, offset)) {
+                    findings
+                        .error(
+                            "manifest_expand",
+                            manifest.locate(input, pointer, offset),
+                            format!("`{root}` means nothing: task `{}` is not repeated", task.id),
+                        )
+                        .hint(hint);
                 }
             }
             for used in template.xcom_uses() {
-                let ids = ids.get_or_insert_with(|| index(manifest));
-                let upstream = upstream.get_or_insert_with(|| all_upstream(manifest, at));
-                let Some(wrong) = wrong_use(manifest, Some(at), used, ids, upstream) else {
-                    continue;
-                };
-                report(manifest, input, used, wrong, &mut said, findings);
+                match wrong_use(manifest, Some(at), used, findings) {
+                    Use::Wrong(wrong) => report(manifest, input, used, wrong, &mut said, findings),
+                    Use::Upstream(from) => named.push(Query {
+                        from,
+                        of: at,
+                        input,
+                        used,
+                    }),
+                    Use::Right => {}
+                }
             }
         }
     }
+    not_upstream(manifest, &named, &mut said, findings);
     for declared in manifest.callbacks.iter() {
         let input = &declared.task.input;
         let Some(template) = &input.template else { continue };
         for (pointer, offset, root) in template.root_uses() {
-            if root != TemplateRoot::Callback {
+            if root != TemplateRoot::Callback && !findings.is_full() {
                 let pos = manifest.locate(input, pointer, offset);
                 let message = format!("`{root}` means nothing in a callback of the DAG");
-                findings.error("manifest_expand", pos, message);
+                findings.error("manifest_expand", pos, message).hint(format!(
+                    "write the callback under the task that is repeated: there `{root}` is the one that ended"
+                ));
             }
         }
         for used in template.xcom_uses() {
-            let ids = ids.get_or_insert_with(|| index(manifest));
-            if let Some(wrong) = wrong_use(manifest, None, used, ids, &BTreeSet::new()) {
+            if let Use::Wrong(wrong) = wrong_use(manifest, None, used, findings) {
                 report(manifest, input, used, wrong, &mut said, findings);
             }
         }
     }
 }
 
-fn index(manifest: &Manifest) -> HashMap<&str, usize> {
-    let tasks = manifest.tasks.iter().enumerate();
-    tasks.map(|(at, task)| (task.id.as_str(), at)).collect()
+/// What was reported, by where it stands in memory: a callback in `defaults` is one, however many tasks have it.
+type Said = HashSet<(usize, usize, usize)>;
+
+fn place_of(input: &Input, pointer: &str, offset: usize) -> (usize, usize, usize) {
+    (std::ptr::from_ref(input).addr(), pointer.as_ptr().addr(), offset)
 }
 
-fn all_upstream(manifest: &Manifest, at: usize) -> BTreeSet<usize> {
-    let mut seen = BTreeSet::new();
-    let mut open = vec![at];
-    while let Some(task) = open.pop().and_then(|at| manifest.tasks.get(at)) {
-        open.extend(task.upstream.iter().filter(|at| seen.insert(**at)));
+/// A callback of task `of` names what task `from` published.
+struct Query<'m> {
+    from: usize,
+    of: usize,
+    input: &'m Input,
+    used: &'m XcomUse,
+}
+
+/// Reports what is named and not upstream.
+fn not_upstream(
+    manifest: &Manifest,
+    named: &[Query<'_>],
+    said: &mut Said,
+    findings: &mut Findings,
+) {
+    if named.is_empty() {
+        return;
     }
-    seen
+    let mut downstream: Vec<Vec<usize>> = vec![Vec::new(); manifest.tasks.len()];
+    for (at, task) in manifest.tasks.iter().enumerate() {
+        for from in &task.upstream {
+            if let Some(downstream) = downstream.get_mut(*from) {
+                downstream.push(at);
+            }
+        }
+    }
+    let pairs: Vec<(usize, usize)> = named.iter().map(|query| (query.from, query.of)).collect();
+    for (query, sees) in named.iter().zip(graph::leads_to(&downstream, &pairs)) {
+        if sees || findings.is_full() {
+            continue;
+        }
+        let id = manifest.tasks.get(query.of).map(|task| task.id.as_str());
+        let wrong = (
+            "manifest_unknown_task",
+            format!(
+                "a callback of task `{}` cannot see what `{}` published: it is not upstream of it",
+                id.unwrap_or_default(),
+                short(&query.used.xcom.task)
+            ),
+            Some(
+                "it sees the task itself and all that is upstream of it; a callback of the DAG sees all tasks"
+                    .to_owned(),
+            ),
+        );
+        report(manifest, query.input, query.used, wrong, said, findings);
+    }
 }
 
 /// What is wrong with the name of a task in a template: code, message and hint.
 type Wrong = (&'static str, String, Option<String>);
 
-fn wrong_use(
-    manifest: &Manifest,
-    of: Option<usize>,
-    used: &XcomUse,
-    ids: &HashMap<&str, usize>,
-    upstream: &BTreeSet<usize>,
-) -> Option<Wrong> {
+/// The name of a task in a template of a callback.
+enum Use {
+    Right,
+    Wrong(Wrong),
+    /// Right if this task is upstream.
+    Upstream(usize),
+}
+
+fn wrong_use(manifest: &Manifest, of: Option<usize>, used: &XcomUse, findings: &mut Findings) -> Use {
     let name = &used.xcom.task;
     let owner = of.and_then(|at| manifest.tasks.get(at));
-    let full = owner.map_or_else(|| name.clone(), |owner| manifest.full_name(owner, name));
-    let Some(&named) = ids.get(full.as_str()) else {
-        let mut known: Vec<&str> = ids.keys().copied().collect();
-        known.sort_unstable();
-        let hint = suggest::hint(name, known.iter().copied());
+    let full = owner.map_or_else(|| name.clone(), |owner| manifest.full_name(owner.group, name));
+    let Some(&named) = manifest.by_id.get(full.as_str()) else {
+        let known = manifest.tasks.iter().map(|task| task.id.as_str());
+        let hint = findings.suggest(name, known);
         let message = format!("the template names task `{}`, which does not exist", short(name));
-        return Some(("manifest_unknown_task", message, hint));
+        return Use::Wrong((
+            "manifest_unknown_task",
+            message,
+            hint.or_else(|| Some("`xcom.<task>` names a task of this DAG by its id".to_owned())),
+        ));
     };
     if used.xcom.previous {
         let loops = |task: &TaskDecl| -> Vec<String> {
@@ -277,26 +352,20 @@ fn wrong_use(
         };
         let other = manifest.tasks.get(named).map(loops).unwrap_or_default();
         let shared = owner.is_some_and(|owner| loops(owner).iter().any(|id| other.contains(id)));
-        return (!shared).then(|| {
-            let message = format!("`previous.{}` means nothing: there is no loop around both", short(name));
-            ("manifest_loop", message, None)
-        });
+        if shared {
+            return Use::Right;
+        }
+        let message = format!("`previous.{}` means nothing: there is no loop around both", short(name));
+        let hint = format!(
+            "write `xcom[\"{}\"]`: of a loop it is what the last iteration returned",
+            short(name)
+        );
+        return Use::Wrong(("manifest_loop", message, Some(hint)));
     }
-    let sees = of.is_none_or(|of| of == named || upstream.contains(&named));
-    (!sees).then(|| {
-        let id = owner.map(|owner| owner.id.as_str()).unwrap_or_default();
-        (
-            "manifest_unknown_task",
-            format!(
-                "a callback of task `{id}` cannot see what `{}` published: it is not upstream of it",
-                short(name)
-            ),
-            Some(
-                "it sees the task itself and all that is upstream of it; a callback of the DAG sees all tasks"
-                    .to_owned(),
-            ),
-        )
-    })
+    match of {
+        Some(of) if of != named => Use::Upstream(named),
+        _ => Use::Right,
+    }
 }
 
 fn report(
@@ -304,11 +373,14 @@ fn report(
     input: &Input,
     used: &XcomUse,
     (code, message, hint): Wrong,
-    said: &mut BTreeSet<(Pos, String)>,
+    said: &mut Said,
     findings: &mut Findings,
 ) {
-    let pos = manifest.locate(input, &used.path, used.offset);
-    if said.insert((pos, used.xcom.task.clone())) {
+    if findings.is_full() {
+        return;
+    }
+    if said.insert(place_of(input, &used.path, used.offset)) {
+        let pos = manifest.locate(input, &used.path, used.offset);
         findings.error(code, pos, message).maybe_hint(hint);
     }
 }
@@ -320,7 +392,7 @@ pub(super) struct ResolvedCallbacks<'c>(HashMap<*const CallbackDecl, Resolved<'c
 pub(super) fn resolve<'c>(
     manifest: &'c Manifest,
     components: &'c Components,
-    outputs: &HashMap<&str, &TaskDescriptor>,
+    inputs: &mut Inputs<'c>,
     findings: &mut Findings,
 ) -> ResolvedCallbacks<'c> {
     let mut resolved = HashMap::new();
@@ -335,16 +407,18 @@ pub(super) fn resolve<'c>(
         let pos = task.entry.as_ref().map_or(task.pos, |entry| entry.pos);
         compile::needs(task, found.task, findings);
         if found.task.labels.is_some() {
-            findings.error(
-                "manifest_branch",
-                pos,
-                format!(
-                    "`{}` answers labels: a branch cannot be a callback",
-                    short(&found.task.name)
-                ),
-            );
+            findings
+                .error(
+                    "manifest_branch",
+                    pos,
+                    format!(
+                        "`{}` answers labels: a branch cannot be a callback",
+                        short(&found.task.name)
+                    ),
+                )
+                .hint("nothing follows a callback; name a task of the component that answers no labels");
         }
-        input::check_one(manifest, task, found.task, outputs, findings);
+        inputs.check_one(task, found.task, findings);
         resolved.insert(std::ptr::from_ref(declared), found);
     }
     ResolvedCallbacks(resolved)

@@ -1,6 +1,8 @@
 //! From a read manifest and its components to a DAG version: what the components demand is checked, and the version gets its
 //! digest.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 use serde_json::json;
 
@@ -11,7 +13,7 @@ use super::component::{ComponentRef, Components, ResolvedComponent, TaskDescript
 use super::declared::{Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::human;
-use super::input;
+use super::input::Inputs;
 use super::pool::{self, Pools};
 use super::repeats;
 use super::section::{Spanned, short};
@@ -63,8 +65,9 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
             asks.or_else(between).or_else(|| task.latest_only.then(latest_only))
         })
         .collect();
-    if let Some(pools) = pools {
-        pool::check(manifest, pools, &mut findings);
+    match pools {
+        Some(pools) => pool::check(manifest, pools, &mut findings),
+        None => pool::unchecked(manifest, &mut findings),
     }
     let resolved: Vec<Option<Resolved<'_>>> = manifest
         .tasks
@@ -87,10 +90,10 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         .iter()
         .map(|found| found.as_ref().map(|found| found.task))
         .collect();
-    let outputs = input::outputs(manifest, &described);
-    input::check(manifest, &described, &outputs, &mut findings);
-    when::check(manifest, &outputs, &mut findings);
-    let callbacks = callback::resolve(manifest, components, &outputs, &mut findings);
+    let mut inputs = Inputs::new(manifest, &described);
+    inputs.check(&mut findings);
+    when::check(manifest, &mut inputs, &mut findings);
+    let callbacks = callback::resolve(manifest, components, &mut inputs, &mut findings);
 
     let diagnostics = findings.sorted();
     let tasks: Option<Vec<Resolved<'_>>> = resolved.into_iter().collect();
@@ -98,20 +101,26 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
         return Err(diagnostics);
     };
     let mut measures = repeats::Measures::of(manifest);
+    let groups = repeats::groups(manifest, &mut measures);
+    let tasks = tasks_of(manifest, &resolved, &callbacks, &mut measures);
+    if let Some(task) = measures.too_many().and_then(|at| manifest.tasks.get(at)) {
+        return Err(vec![repeats::too_many_measures(task)]);
+    }
     let dag = Dag::from(DagParts {
         id: id.value.clone(),
         description: manifest.description.clone(),
         doc_md: manifest.doc_md.clone(),
         owner: manifest.owner.clone().unwrap_or_else(|| "airflow".to_owned()),
         tags: manifest.tags.clone(),
-        params: manifest.params.iter().cloned().collect(),
+        params: manifest.params.clone(),
+        strict_params: manifest.strict_params,
         max_active_runs: manifest.max_active_runs.unwrap_or(16),
         max_active_tasks: manifest.max_active_tasks.unwrap_or(16),
         dagrun_timeout: manifest.dagrun_timeout,
         callbacks: callbacks.compile(&manifest.callbacks),
         max_consecutive_failed_dag_runs: manifest.max_consecutive_failed_dag_runs.unwrap_or(0),
-        groups: repeats::groups(manifest, &mut measures),
-        tasks: tasks_of(manifest, &resolved, &callbacks, measures),
+        groups,
+        tasks,
     });
     let unfit = |(at, task): (usize, &Task)| {
         let fits = dag
@@ -192,9 +201,12 @@ pub(super) fn resolve<'c>(
     let Spanned { value: reference, pos } = task.component.as_ref()?;
     let component = match components.get(reference) {
         Some(Ok(component)) => component,
+        // Told where it is named first.
+        _ if findings.is_full() || !findings.is_first(&reference.to_string()) => return None,
         Some(Err(Unresolved::NotFound { known })) => {
             let text = reference.to_string();
-            let hint = suggest::hint(&text, known.iter().map(String::as_str))
+            let hint = findings
+                .suggest(&text, known.iter().map(String::as_str))
                 .unwrap_or_else(|| "upload it first: `airtight components push`".to_owned());
             findings
                 .error(
@@ -206,27 +218,38 @@ pub(super) fn resolve<'c>(
             return None;
         }
         Some(Err(Unresolved::Refused(why))) => {
-            findings.error(
-                "component_refused",
-                *pos,
-                format!("component `{reference}` was refused: {why}"),
-            );
+            findings
+                .error(
+                    "component_refused",
+                    *pos,
+                    format!("component `{reference}` was refused: {why}"),
+                )
+                .hint("build it anew and upload it under another version; `airtight components inspect` says more");
             return None;
         }
         Some(Err(Unresolved::Unusable(why))) => {
-            findings.error(
-                "component_unusable",
-                *pos,
-                format!("component `{reference}` cannot be used: {why}"),
-            );
+            findings
+                .error(
+                    "component_unusable",
+                    *pos,
+                    format!("component `{reference}` cannot be used: {why}"),
+                )
+                .hint(match reference {
+                    ComponentRef::Path(_) => {
+                        "a path is looked for beside the manifest; build the component first, `airtight dags deploy` uploads it"
+                    }
+                    _ => "name one that was uploaded: `airtight components list`",
+                });
             return None;
         }
         None => {
-            findings.error(
-                "component_not_found",
-                *pos,
-                format!("component `{reference}` does not exist"),
-            );
+            findings
+                .error(
+                    "component_not_found",
+                    *pos,
+                    format!("component `{reference}` does not exist"),
+                )
+                .hint("upload it first: `airtight components push`");
             return None;
         }
     };
@@ -256,7 +279,8 @@ pub(super) fn resolve<'c>(
             task,
         }),
         Err((pos, message, hint)) => {
-            findings.error("component_task_unknown", pos, message).maybe_hint(hint);
+            let hint = hint.unwrap_or_else(|| format!("`airtight components inspect {reference}` shows its tasks"));
+            findings.error("component_task_unknown", pos, message).hint(hint);
             None
         }
     }
@@ -291,7 +315,7 @@ fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut 
     match (&described.labels, &task.branches) {
         (None, None) => {}
         // Told already.
-        (None, Some(_)) if task.latest_only => {}
+        (None, Some(_)) if task.latest_only || task.between.is_some() => {}
         (None, Some(branches)) => {
             findings
                 .error(
@@ -315,8 +339,11 @@ fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut 
                 .hint(format!("write `branches: {{{}}}`", entries.join(", ")));
         }
         (Some(labels), Some(branches)) => {
+            let known: HashSet<&str> = labels.iter().map(String::as_str).collect();
+            let named: HashSet<&str> = branches.labels.iter().map(|(label, _)| label.value.as_str()).collect();
             for (label, _) in &branches.labels {
-                if !labels.contains(&label.value) {
+                if !known.contains(label.value.as_str()) {
+                    let hint = findings.suggest(&label.value, labels.iter().map(String::as_str));
                     findings
                         .error(
                             "manifest_branch",
@@ -330,11 +357,11 @@ fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut 
                                 ),
                             },
                         )
-                        .maybe_hint(suggest::hint(&label.value, labels.iter().map(String::as_str)));
+                        .hint(hint.unwrap_or_else(|| "remove it: this label is never answered".to_owned()));
                 }
             }
             for label in labels {
-                if !branches.labels.iter().any(|(known, _)| known.value == *label) {
+                if !named.contains(label.as_str()) {
                     findings
                         .error(
                             "manifest_branch",
@@ -349,12 +376,15 @@ fn branch(task: &TaskDecl, described: &TaskDescriptor, pos: Pos, findings: &mut 
             }
         }
     }
-    if described.labels.is_some() && task.short_circuit.is_some() {
-        findings.error(
-            "manifest_branch",
-            task.pos,
-            format!("task `{}` is a branch and cannot be a short circuit", task.id),
-        );
+    // Where there are `branches`, it was told with them.
+    if described.labels.is_some() && task.short_circuit.is_some() && task.branches.is_none() {
+        findings
+            .error(
+                "manifest_branch",
+                task.pos,
+                format!("task `{}` is a branch and cannot be a short circuit", task.id),
+            )
+            .hint("remove `short_circuit`: a label that chooses nothing is `label: []`");
     }
 }
 
@@ -362,7 +392,7 @@ fn tasks_of(
     manifest: &Manifest,
     resolved: &[Resolved<'_>],
     callbacks: &ResolvedCallbacks<'_>,
-    mut measures: repeats::Measures,
+    measures: &mut repeats::Measures,
 ) -> Vec<Task> {
     let index = |at: usize| TaskIndex(u32::try_from(at).unwrap_or(u32::MAX));
     let mut downstream: Vec<Vec<TaskIndex>> = vec![Vec::new(); manifest.tasks.len()];
@@ -385,7 +415,7 @@ fn tasks_of(
         .iter()
         .zip(resolved)
         .zip(downstream)
-        .zip(expansions.into_iter().zip(measures.by_task))
+        .zip(expansions.into_iter().zip(&measures.by_task))
         .filter_map(|(((task, resolved), downstream), (expand, measures))| {
             let settings = &task.settings;
             Some(Task {
@@ -407,7 +437,7 @@ fn tasks_of(
                 expand,
                 map_index_template: task.map_index_template.clone(),
                 when: when::template(task),
-                measures,
+                measures: measures.clone(),
                 role: task.role.clone(),
                 past: Past::of(
                     settings.depends_on_past.unwrap_or(false),

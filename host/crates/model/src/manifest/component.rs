@@ -143,7 +143,7 @@ pub enum Unresolved {
     /// There is none.
     NotFound {
         /// References that exist, for "did you mean".
-        known: Vec<String>,
+        known: Arc<[String]>,
     },
     /// It can never be used; the reason says why.
     Refused(String),

@@ -1,8 +1,10 @@
 //! A manifest as it was read: typed values with their places, before it is known what its components hold.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::between::BetweenDecl;
@@ -10,7 +12,7 @@ use super::callback::CallbackSettings;
 use super::component::ComponentRef;
 use super::diagnostic::{Diagnostic, Findings, Pos, Severity};
 use super::human::HumanDecl;
-use super::locate;
+use super::locate::{self, Lines};
 use super::section::Spanned;
 use super::tree::Node;
 use crate::dag::{Combine, Param, TaskRole};
@@ -27,8 +29,7 @@ use crate::weight::WeightRule;
 #[derive(Clone, Debug)]
 pub struct Manifest {
     pub(super) source: Arc<str>,
-    /// Where each line starts, in bytes.
-    pub(super) lines: Vec<usize>,
+    pub(super) lines: Lines,
     pub(super) findings: Findings,
     pub(super) id: Option<Spanned<DagId>>,
     pub(super) description: Option<String>,
@@ -40,11 +41,15 @@ pub struct Manifest {
     pub(super) max_active_tasks: Option<u32>,
     pub(super) dagrun_timeout: Option<Duration>,
     pub(super) max_consecutive_failed_dag_runs: Option<u32>,
-    pub(super) params: Vec<(String, Param)>,
+    pub(super) params: IndexMap<String, Param>,
+    /// Whether a run's `conf` may hold nothing but parameters.
+    pub(super) strict_params: bool,
     /// Of the DAG itself.
     pub(super) callbacks: CallbackSettings,
     pub(super) groups: Vec<GroupDecl>,
     pub(super) tasks: Vec<TaskDecl>,
+    /// The positions of the tasks.
+    pub(super) by_id: HashMap<TaskId, usize>,
 }
 
 /// A task group as it was read; each comes after the one around it.
@@ -121,6 +126,11 @@ impl TaskDecl {
     pub(super) fn rendered(&self) -> impl Iterator<Item = &Input> {
         std::iter::once(&self.input).chain(&self.when)
     }
+
+    /// Whether its work is done without a component.
+    pub(super) const fn is_built_in(&self) -> bool {
+        self.human.is_some() || self.latest_only || self.between.is_some()
+    }
 }
 
 /// An input as it was read.
@@ -163,6 +173,8 @@ pub(super) struct Settings {
     pub(super) max_active_tis_per_dagrun: Option<u32>,
     pub(super) queue: Option<String>,
     pub(super) callbacks: CallbackSettings,
+    /// What a copy of those that come from `defaults` takes, about.
+    pub(super) weight: usize,
 }
 
 /// Limits as they were read.
@@ -250,13 +262,9 @@ impl Manifest {
 
     /// The components that it names, each once, with the place of the first naming.
     pub fn components(&self) -> Vec<Spanned<ComponentRef>> {
-        let mut components: Vec<Spanned<ComponentRef>> = Vec::new();
-        for component in self.declared().filter_map(|task| task.component.as_ref()) {
-            if !components.iter().any(|known| known.value == component.value) {
-                components.push(component.clone());
-            }
-        }
-        components
+        let mut known: HashSet<&ComponentRef> = HashSet::new();
+        let named = self.declared().filter_map(|task| task.component.as_ref());
+        named.filter(|named| known.insert(&named.value)).cloned().collect()
     }
 
     /// Whatever runs a task of a component: tasks, and callbacks.
@@ -315,11 +323,11 @@ impl Manifest {
         std::iter::successors(inner, |at| self.groups.get(*at)?.parent).any(|at| at == outer)
     }
 
-    /// The whole id of the task that a name stands for where `task` uses it.
-    pub(super) fn full_name(&self, task: &TaskDecl, name: &str) -> String {
-        let around = self.around(task.group).into_iter();
-        let full = around.map(|group| format!("{}.{name}", group.id));
-        let known = |id: &String| self.tasks.iter().any(|task| task.id.as_str() == *id);
-        full.into_iter().find(known).unwrap_or_else(|| name.to_owned())
+    /// The whole id of the task that a name stands for where something in `group` uses it.
+    pub(super) fn full_name(&self, group: Option<usize>, name: &str) -> String {
+        let around = self.around(group).into_iter();
+        let mut full = around.map(|group| format!("{}.{name}", group.id));
+        full.find(|id| self.by_id.contains_key(id.as_str()))
+            .unwrap_or_else(|| name.to_owned())
     }
 }

@@ -1,6 +1,10 @@
 //! Findings in a manifest.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
+
+use super::suggest;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -108,26 +112,88 @@ fn printable(text: String) -> String {
 const MAX_FINDINGS: usize = 500;
 
 /// Collects findings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Findings {
     list: Vec<Diagnostic>,
     spare: Option<Diagnostic>,
+    /// What may still be compared for suggestions.
+    comparable: usize,
+    /// What was told by its name, wherever else it is named.
+    named: HashSet<String>,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            spare: None,
+            comparable: suggest::MAX_COMPARED,
+            named: HashSet::new(),
+        }
+    }
 }
 
 impl Findings {
+    /// Whether a further finding would not be kept: nothing need be worked out for it.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_FINDINGS
+    }
+
+    /// Whether names can still be compared for suggestions.
+    pub(super) fn can_suggest(&self) -> bool {
+        self.comparable > 0 && !self.is_full()
+    }
+
+    /// Whether something is named for the first time: what is wrong with it is told there.
+    pub(super) fn is_first(&mut self, name: &str) -> bool {
+        self.named.insert(name.to_owned())
+    }
+
+    /// A hint that names the closest of the known names, or lists them if there are few. For lists that a manifest or a server
+    /// brings: what is compared is bounded over all findings.
+    pub(super) fn suggest<'a>(
+        &mut self,
+        text: &str,
+        known: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Option<String> {
+        if self.is_full() {
+            return None;
+        }
+        suggest::hint_within(text, known, &mut self.comparable)
+    }
+
+    /// The closest of the known names alone, bounded in the same way.
+    pub(super) fn closest<'a>(&mut self, text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        if self.is_full() {
+            return None;
+        }
+        suggest::closest_within(text, known, &mut self.comparable)
+    }
+
     pub(super) fn error(&mut self, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
-        self.add(Severity::Error, code, pos, message.into())
+        self.add(Severity::Error, code, pos, message)
     }
 
     pub(super) fn warning(&mut self, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
-        self.add(Severity::Warning, code, pos, message.into())
+        self.add(Severity::Warning, code, pos, message)
     }
 
-    fn add(&mut self, severity: Severity, code: &str, pos: Pos, message: String) -> &mut Diagnostic {
+    pub(super) fn note(&mut self, code: &str, pos: Pos, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Note, code, pos, message)
+    }
+
+    /// A finding of any severity.
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        code: &str,
+        pos: Pos,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         let finding = Diagnostic {
             severity,
             code: code.to_owned(),
-            message: printable(message),
+            message: printable(message.into()),
             line: pos.line,
             column: pos.column,
             hint: None,
@@ -151,7 +217,26 @@ impl Findings {
     pub(super) fn sorted(&self) -> Vec<Diagnostic> {
         let mut list = self.list.clone();
         list.sort_by_key(|finding| (finding.line, finding.column));
-        list.dedup();
+        let mut told = HashSet::new();
+        list.retain(|finding| {
+            told.insert((
+                finding.line,
+                finding.column,
+                finding.code.clone(),
+                without_task(&finding.message),
+            ))
+        });
         list
     }
+}
+
+/// A message without the names of tasks: what several share, by an alias or by `defaults`, is wrong in one place.
+fn without_task(message: &str) -> String {
+    let mut parts = message.split("task `");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("task `");
+        text.push_str(part.split_once('`').map_or("", |(_, rest)| rest));
+    }
+    text
 }

@@ -103,6 +103,11 @@ pub(super) const DAG: &[Field] = &[
         FieldKind::Section(SETTINGS),
         "Settings of all tasks that do not set their own.",
     ),
+    field(
+        "strict_params",
+        FieldKind::Bool,
+        "Refuse a run whose `conf` has a member that is none of the parameters. Default: false.",
+    ),
     field("tasks", FieldKind::Tasks, "The tasks, by id."),
     field(
         "on_success",
@@ -649,6 +654,29 @@ pub(super) const LIMITS: &[Field] = &[
     ),
 ];
 
+/// How a key may be written, for hints about what is missing or wrong.
+pub(super) fn example(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "dag" => "dag: my_dag",
+        "tasks" => "tasks: {load: {component: my-tasks@1.0, task: load}}",
+        "component" => "component: name@version",
+        "subject" => "subject: \"Deploy to production?\"",
+        "until" => "until: \"{{ xcom.<task of the group>.done }}\"",
+        "max" => "max: 100",
+        "on" => "on: [out_of_memory]",
+        "retries" => "retries: 3",
+        "paused" => "paused: true",
+        "wait" => "wait: true",
+        "multiple" => "multiple: true",
+        "setup" => "setup: true",
+        "latest_only" => "latest_only: true",
+        "depends_on_past" => "depends_on_past: true",
+        "wait_for_downstream" => "wait_for_downstream: true",
+        "soft_fail" => "soft_fail: true",
+        _ => return None,
+    })
+}
+
 /// Airflow's names that have another name here, for hints.
 pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -667,8 +695,18 @@ pub(super) fn airflow_name(name: &str) -> Option<&'static str> {
         "reset_dag_run" => "write `if_exists: reset`",
         "trigger_dag_id" => "the key is `dag`",
         "trigger_run_id" => "the key is `run_id`",
-        "wait_for_completion" => "the key is `wait`",
         "task_concurrency" => "the key is `max_active_tis_per_dag`",
+        "concurrency" => "the key is `max_active_tasks`",
+        "task_id" | "group_id" => "the id is the key of the map under `tasks`",
+        "external_dag_id" => "the key is `dag`",
+        "wait_for_completion" => "the key is `wait`",
+        "external_task_id" => "the key is `task`",
+        "external_task_group_id" => "the key is `group`",
+        "execution_date" => "the key is `logical_date`",
+        "params_input" | "op_kwargs" | "kwargs" | "arguments" => "the key is `input`",
+        "python_callable" | "bash_command" | "image" | "command" | "operator" => {
+            "a task runs a component: `component: name@version`"
+        }
         "on_execute_callback" | "map" | "outlets" | "inlets" | "sla" | "deadline" => "not supported by this version",
         _ => return None,
     })

@@ -5,20 +5,23 @@
 //! waiting for its last tasks, but not for its teardowns; when a group waits, its first tasks do (Airflow: `TaskGroup.get_leaves`,
 //! `get_roots`).
 
+use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::declared::{Input, Manifest};
 use super::diagnostic::{Findings, Pos};
 use super::ends::{Members, Role};
 use super::read::{Declared, DeclaredGroup, Plan};
 use super::section::short;
-use super::suggest;
 use crate::dag::TaskRole;
 use crate::graph::find_cycles;
 
+/// The most edges of one DAG: two for each task of the largest one. Groups that follow each other have the product of their tasks.
+pub const MAX_EDGES: usize = 200_000;
+
 /// What a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Task(usize),
     Group(usize),
@@ -29,6 +32,8 @@ struct Names {
     index: HashMap<String, Target>,
     /// The id and the parent of each group.
     groups: Vec<(String, Option<usize>)>,
+    /// All ids in order, for suggestions.
+    sorted: OnceCell<Vec<String>>,
 }
 
 impl Names {
@@ -43,7 +48,16 @@ impl Names {
         Self {
             index,
             groups: groups.map(|of| (of.group.id.clone(), of.group.parent)).collect(),
+            sorted: OnceCell::new(),
         }
+    }
+
+    fn sorted(&self) -> &[String] {
+        self.sorted.get_or_init(|| {
+            let mut sorted: Vec<String> = self.index.keys().cloned().collect();
+            sorted.sort_unstable();
+            sorted
+        })
     }
 
     /// What a name means within a group.
@@ -70,66 +84,109 @@ impl Names {
 /// The edges as far as they are known.
 struct Edges {
     upstream: Vec<BTreeSet<usize>>,
-    /// The group of each task.
-    groups: Vec<Option<usize>>,
+    /// The tasks of each group, however deep.
+    members: Vec<Vec<usize>>,
+    /// Of each group the tasks that wait for no other of it, and those that an arrow from it comes from. Worked out when a group is
+    /// first named: by then all edges inside of it are known.
+    ends: Vec<Option<Ends>>,
+    /// The part of each task.
     roles: Vec<Role>,
 }
 
+struct Ends {
+    first: Vec<usize>,
+    last: Vec<usize>,
+}
+
 impl Edges {
-    fn inside(&self, names: &Names, group: usize) -> Vec<usize> {
-        let inside = |at: &usize| names.is_inside(self.groups.get(*at).copied().flatten(), group);
-        (0..self.groups.len()).filter(inside).collect()
-    }
-
-    /// The tasks of a group that wait for no other of it.
-    fn roots(&self, names: &Names, group: usize) -> Vec<usize> {
-        let inside = self.inside(names, group);
-        let members: BTreeSet<usize> = inside.iter().copied().collect();
-        let is_root = |at: &usize| {
-            self.upstream
-                .get(*at)
-                .is_none_or(|upstream| upstream.is_disjoint(&members))
-        };
-        inside.into_iter().filter(is_root).collect()
-    }
-
-    /// The tasks of a group that an arrow from it comes from.
-    fn leaves(&self, names: &Names, group: usize) -> Vec<usize> {
-        let members = Members {
-            inside: &self.inside(names, group),
-            upstream: &self.upstream,
-            roles: &self.roles,
-        };
-        members.last()
-    }
-
-    fn first(&self, names: &Names, target: Target) -> Vec<usize> {
-        match target {
-            Target::Task(at) => vec![at],
-            Target::Group(at) => self.roots(names, at),
+    fn of(plan: &Plan, names: &Names) -> Self {
+        let mut members = vec![Vec::new(); plan.groups.len()];
+        for (at, declared) in plan.tasks.iter().enumerate() {
+            let parent = |group: &usize| names.groups.get(*group)?.1;
+            for group in std::iter::successors(declared.task.group, parent) {
+                if let Some(members) = members.get_mut(group) {
+                    members.push(at);
+                }
+            }
+        }
+        Self {
+            upstream: vec![BTreeSet::new(); plan.tasks.len()],
+            ends: plan.groups.iter().map(|_| None).collect(),
+            roles: plan.tasks.iter().map(|declared| role(&declared.task.role)).collect(),
+            members,
         }
     }
 
-    fn last(&self, names: &Names, target: Target) -> Vec<usize> {
+    fn ends_of(&self, group: usize) -> Ends {
+        let members = self.members.get(group).map_or(&[][..], Vec::as_slice);
+        let inside: HashSet<usize> = members.iter().copied().collect();
+        let is_first = |at: &usize| {
+            let upstream = self.upstream.get(*at);
+            !upstream.into_iter().flatten().any(|from| inside.contains(from))
+        };
+        let last = Members {
+            inside: members,
+            upstream: &self.upstream,
+            roles: &self.roles,
+        };
+        Ends {
+            first: members.iter().copied().filter(is_first).collect(),
+            last: last.last(),
+        }
+    }
+
+    fn ends(&mut self, group: usize) -> Option<&Ends> {
+        if matches!(self.ends.get(group), Some(None)) {
+            let ends = self.ends_of(group);
+            *self.ends.get_mut(group)? = Some(ends);
+        }
+        self.ends.get(group)?.as_ref()
+    }
+
+    /// The tasks that wait where this waits.
+    fn first(&mut self, target: Target) -> Vec<usize> {
         match target {
             Target::Task(at) => vec![at],
-            Target::Group(at) => self.leaves(names, at),
+            Target::Group(at) => self.ends(at).map(|ends| ends.first.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// How many these are.
+    fn count_first(&mut self, target: Target) -> usize {
+        match target {
+            Target::Task(_) => 1,
+            Target::Group(at) => self.ends(at).map_or(0, |ends| ends.first.len()),
+        }
+    }
+
+    /// The tasks that are waited for where this is.
+    fn last(&mut self, target: Target) -> Vec<usize> {
+        match target {
+            Target::Task(at) => vec![at],
+            Target::Group(at) => self.ends(at).map(|ends| ends.last.clone()).unwrap_or_default(),
         }
     }
 }
 
 /// Somebody waits for something.
-struct Wait {
+struct Wait<'d> {
     who: Target,
     what: Target,
+    named: Named<'d>,
 }
 
 /// Resolves all names of tasks and groups in what is declared.
 pub(super) fn connect(plan: &mut Plan, manifest: &Manifest, findings: &mut Findings) {
     let names = Names::of(plan);
-    let mut waits: Vec<Wait> = Vec::new();
+    let mut waits: Vec<Wait<'_>> = Vec::new();
     for (at, declared) in plan.tasks.iter().enumerate() {
         let who = Target::Task(at);
+        let mut around = std::iter::successors(declared.task.group, |at| names.groups.get(*at)?.1);
+        let in_loop = around.any(|at| plan.groups.get(at).is_some_and(|of| of.group.repeat.is_some()));
+        // The DAG is refused, and no more is told.
+        if findings.is_full() {
+            return;
+        }
         for named in upstream_names(declared) {
             let place = || named.place(manifest);
             match names.resolve(declared.task.group, named.name) {
@@ -142,37 +199,60 @@ pub(super) fn connect(plan: &mut Plan, manifest: &Manifest, findings: &mut Findi
                         )
                         .hint(format!("write `xcom[\"{}.<task>\"]`", short(named.name)));
                 }
-                None => unknown(named.name, place(), named.template(), &names, findings),
+                None => unknown(&named, declared.task.group, &names, manifest, findings),
                 Some(what) if what == who || names.holds(what, declared.task.group) => {
-                    findings.error(
-                        "manifest_self_edge",
-                        place(),
-                        format!("task `{}` cannot wait for itself", declared.task.id),
-                    );
+                    let id = &declared.task.id;
+                    let message = match what {
+                        Target::Task(_) => format!("task `{id}` cannot wait for itself"),
+                        Target::Group(_) => {
+                            format!(
+                                "task `{id}` cannot wait for the group that it lies in, `{}`",
+                                short(named.name)
+                            )
+                        }
+                    };
+                    let hint = match named.template() {
+                        true if in_loop => format!(
+                            "in a loop, `previous[\"{}\"]` is what it returned in the iteration before",
+                            short(named.name)
+                        ),
+                        true => "a task sees what others published before it; name another task".to_owned(),
+                        false => format!("remove `{}` from `after`", short(named.name)),
+                    };
+                    findings.error("manifest_self_edge", place(), message).hint(hint);
                 }
-                Some(what) => waits.push(Wait { who, what }),
+                Some(what) => waits.push(Wait { who, what, named }),
             }
         }
     }
     for (at, declared) in plan.groups.iter().enumerate() {
         let who = Target::Group(at);
+        if findings.is_full() {
+            return;
+        }
         for named in group_names(declared) {
             let place = || named.place(manifest);
             match names.resolve(declared.group.parent, named.name) {
                 Some(Target::Group(_)) if named.template() => {
                     let message = format!("`{}` is a group; a template names a task", short(named.name));
-                    findings.error("manifest_unknown_task", place(), message);
+                    findings
+                        .error("manifest_unknown_task", place(), message)
+                        .hint(format!("write `xcom[\"{}.<task>\"]`", short(named.name)));
                 }
-                None => unknown(named.name, place(), named.template(), &names, findings),
+                None => unknown(&named, declared.group.parent, &names, manifest, findings),
                 Some(what) if what == who || names.holds(what, Some(at)) || names.lies_in(what, at, plan) => {
                     let message = format!("group `{}` cannot wait for itself", declared.group.id);
-                    findings.error("manifest_self_edge", place(), message);
+                    findings
+                        .error("manifest_self_edge", place(), message)
+                        .hint("a group waits for what lies outside of it; inside, let its tasks wait for each other");
                 }
-                Some(what) => waits.push(Wait { who, what }),
+                Some(what) => waits.push(Wait { who, what, named }),
             }
         }
     }
-    let edges = edges(plan, &names, waits);
+    let Some(mut edges) = edges(plan, &names, waits, manifest, findings) else {
+        return;
+    };
     resolve_sources(plan, &names);
     resolve_loops(plan, &names, manifest, findings);
     let mut downstream: Vec<Vec<usize>> = vec![Vec::new(); plan.tasks.len()];
@@ -183,33 +263,76 @@ pub(super) fn connect(plan: &mut Plan, manifest: &Manifest, findings: &mut Findi
         }
     }
     cycles(&plan.tasks, &downstream, manifest, findings);
-    branches(plan, &downstream, &names, &edges, findings);
+    branches(plan, &downstream, &names, &mut edges, manifest, findings);
 }
 
 /// Which tasks wait for which. What the first and last tasks of a group are depends on the edges inside it: deeper ones first.
-fn edges(plan: &Plan, names: &Names, mut waits: Vec<Wait>) -> Edges {
-    let mut edges = Edges {
-        upstream: vec![BTreeSet::new(); plan.tasks.len()],
-        groups: plan.tasks.iter().map(|declared| declared.task.group).collect(),
-        roles: plan.tasks.iter().map(|declared| role(&declared.task.role)).collect(),
-    };
-    let depth = |wait: &Wait| {
+/// Nothing where there would be more than [`MAX_EDGES`], which is found before they are made.
+fn edges(
+    plan: &Plan,
+    names: &Names,
+    mut waits: Vec<Wait<'_>>,
+    manifest: &Manifest,
+    findings: &mut Findings,
+) -> Option<Edges> {
+    let mut edges = Edges::of(plan, names);
+    let depth = |wait: &Wait<'_>| {
         let of = |target: Target| match target {
             Target::Task(_) => usize::MAX,
             Target::Group(at) => names.depth(at),
         };
         of(wait.who).min(of(wait.what))
     };
+    // What is said twice is one arrow.
+    let mut known: HashSet<(Target, Target)> = HashSet::with_capacity(waits.len());
+    waits.retain(|wait| known.insert((wait.who, wait.what)));
     waits.sort_by_key(|wait| Reverse(depth(wait)));
-    for wait in waits {
-        let from = edges.last(names, wait.what);
-        for to in edges.first(names, wait.who) {
-            if let Some(upstream) = edges.upstream.get_mut(to) {
-                upstream.extend(from.iter().copied().filter(|from| *from != to));
+    let mut made = 0_usize;
+    let mut most: (usize, Option<&Wait<'_>>) = (0, None);
+    for wait in &waits {
+        let from = edges.last(wait.what);
+        let to = edges.first(wait.who);
+        let product = from.len().saturating_mul(to.len());
+        if product > most.0 {
+            most = (product, Some(wait));
+        }
+        if product <= MAX_EDGES {
+            for to in to {
+                if let Some(upstream) = edges.upstream.get_mut(to) {
+                    let before = upstream.len();
+                    upstream.extend(from.iter().copied().filter(|from| *from != to));
+                    made += upstream.len() - before;
+                }
             }
         }
+        if product > MAX_EDGES || made > MAX_EDGES {
+            if let (product, Some(most)) = most {
+                too_many_edges(product, most, plan, manifest, findings);
+            }
+            return None;
+        }
     }
-    edges
+    Some(edges)
+}
+
+fn too_many_edges(product: usize, wait: &Wait<'_>, plan: &Plan, manifest: &Manifest, findings: &mut Findings) {
+    let show = |target: Target| match target {
+        Target::Task(at) => plan.tasks.get(at).map(|task| format!("task `{}`", task.task.id)),
+        Target::Group(at) => plan.groups.get(at).map(|group| format!("group `{}`", group.group.id)),
+    };
+    let (who, what) = (show(wait.who).unwrap_or_default(), show(wait.what).unwrap_or_default());
+    findings
+        .error(
+            "manifest_too_large",
+            wait.named.place(manifest),
+            format!(
+                "the DAG has more than {MAX_EDGES} edges; most of them are made here, where {who} waits for {what}: {product}"
+            ),
+        )
+        .hint(
+            "where a group waits for a group, each of its first tasks waits for each of the last tasks of the other; put one task in \
+             between, which waits for the first group and which the second waits for",
+        );
 }
 
 fn role(role: &TaskRole) -> Role {
@@ -299,16 +422,36 @@ fn group_names(declared: &DeclaredGroup) -> Vec<Named<'_>> {
         .collect()
 }
 
-fn unknown(name: &str, pos: Pos, template: bool, names: &Names, findings: &mut Findings) {
-    let mut known: Vec<&str> = names.index.keys().map(String::as_str).collect();
-    known.sort_unstable();
-    let hint = suggest::hint(name, known.iter().copied());
-    let message = if template {
+/// Reports a name that stands for nothing where something in `group` uses it.
+fn unknown(named: &Named<'_>, group: Option<usize>, names: &Names, manifest: &Manifest, findings: &mut Findings) {
+    if findings.is_full() {
+        return;
+    }
+    let name = named.name;
+    // Within a group a task is called by its short name.
+    let prefix = group
+        .and_then(|at| names.groups.get(at))
+        .map(|(id, _)| format!("{id}."));
+    let known = names.sorted().iter().flat_map(|id| {
+        let within = prefix.as_deref().and_then(|prefix| id.strip_prefix(prefix));
+        std::iter::once(within.unwrap_or(id))
+    });
+    let hint = findings.suggest(name, known).unwrap_or_else(|| {
+        if named.template() {
+            "`xcom.<task>` names a task of this DAG; what the caller passes is `params.<name>` or `conf.<name>`"
+                .to_owned()
+        } else {
+            "`after` names tasks and task groups of this DAG by their ids".to_owned()
+        }
+    });
+    let message = if named.template() {
         format!("the template names task `{}`, which does not exist", short(name))
     } else {
         format!("task `{}` does not exist", short(name))
     };
-    findings.error("manifest_unknown_task", pos, message).maybe_hint(hint);
+    findings
+        .error("manifest_unknown_task", named.place(manifest), message)
+        .hint(hint);
 }
 
 /// The tasks behind what is mapped over.
@@ -391,7 +534,15 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
             uses.map(move |used| (input, used))
         });
         for (input, used) in uses.filter(|(_, used)| used.xcom.previous) {
-            let place = || manifest.locate(input, &used.path, used.offset);
+            let named = Named {
+                name: &used.xcom.task,
+                at: Naming::Template {
+                    input,
+                    pointer: &used.path,
+                    offset: used.offset,
+                },
+            };
+            let place = || named.place(manifest);
             let loops = std::iter::successors(declared.task.group, |at| names.groups.get(*at)?.1)
                 .filter(|at| repeated.get(*at).is_some_and(|(_, looped)| *looped));
             match names.resolve(declared.task.group, &used.xcom.task) {
@@ -410,7 +561,7 @@ fn resolve_loops(plan: &mut Plan, names: &Names, manifest: &Manifest, findings: 
                             ));
                     }
                 }
-                _ => unknown(&used.xcom.task, place(), true, names, findings),
+                _ => unknown(&named, declared.task.group, names, manifest, findings),
             }
         }
     }
@@ -450,7 +601,15 @@ fn cycles(tasks: &[Declared], downstream: &[Vec<usize>], manifest: &Manifest, fi
     }
 }
 
-fn branches(plan: &mut Plan, downstream: &[Vec<usize>], names: &Names, edges: &Edges, findings: &mut Findings) {
+fn branches(
+    plan: &mut Plan,
+    downstream: &[Vec<usize>],
+    names: &Names,
+    edges: &mut Edges,
+    manifest: &Manifest,
+    findings: &mut Findings,
+) {
+    let mut choices = 0;
     for (at, declared) in plan.tasks.iter_mut().enumerate() {
         let group = declared.task.group;
         let Some(branches) = &mut declared.task.branches else {
@@ -460,12 +619,29 @@ fn branches(plan: &mut Plan, downstream: &[Vec<usize>], names: &Names, edges: &E
             let mut chosen = Vec::new();
             for name in listed {
                 let Some(target) = names.resolve(group, &name.value) else {
-                    unknown(&name.value, name.pos, false, names, findings);
+                    let named = Named {
+                        name: &name.value,
+                        at: Naming::After(name.pos),
+                    };
+                    unknown(&named, group, names, manifest, findings);
                     continue;
                 };
                 // A group is followed by its first tasks (Airflow: a branch may answer the id of a group).
-                let first: Vec<usize> = edges.first(names, target);
-                let direct: Vec<usize> = first.into_iter().filter(|to| downstream[at].contains(to)).collect();
+                // Each label may name the same groups.
+                choices += edges.count_first(target);
+                if choices > MAX_EDGES || findings.is_full() {
+                    findings
+                        .error(
+                            "manifest_too_large",
+                            name.pos,
+                            format!("the labels of `branches` choose more than {MAX_EDGES} tasks in sum"),
+                        )
+                        .hint("let a label choose one task, which the group waits for");
+                    return;
+                }
+                let first: Vec<usize> = edges.first(target);
+                let is_direct = |to: &usize| downstream[at].binary_search(to).is_ok();
+                let direct: Vec<usize> = first.into_iter().filter(is_direct).collect();
                 if direct.is_empty() {
                     let id = &declared.task.id;
                     findings

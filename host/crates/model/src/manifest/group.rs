@@ -1,7 +1,5 @@
 //! Tasks and task groups: the members of `tasks`, however deep, as one list each.
 
-use std::collections::HashSet;
-
 use super::declared::{GroupDecl, LoopDecl, Manifest, Settings};
 use super::diagnostic::{Findings, Pos};
 use super::field::{GROUP, LOOP, MAPPING};
@@ -13,6 +11,9 @@ use crate::id::TaskId;
 
 /// How deep groups may lie in groups.
 const MAX_DEPTH: usize = 8;
+
+/// The most that the copies of `defaults` may take: each task has its own.
+const MAX_DEFAULTS: usize = 16 << 20;
 
 /// Reads a `tasks:` map into the plan.
 pub(super) fn tasks(
@@ -35,14 +36,14 @@ pub(super) fn tasks(
     };
     if entries.is_empty() {
         let what = if group.is_some() { "a group" } else { "a DAG" };
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`tasks` is empty; {what} needs at least one task"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`tasks` is empty; {what} needs at least one task"),
+            )
+            .hint("write `tasks: {load: {component: name@version}}`");
     }
-    let mut known: HashSet<String> = plan.tasks.iter().map(|task| task.task.id.to_string()).collect();
-    known.extend(plan.groups.iter().map(|group| group.group.id.clone()));
     for entry in entries.iter() {
         let around = group.and_then(|group| plan.groups.get(group));
         let id = match around {
@@ -53,16 +54,18 @@ pub(super) fn tasks(
         let id = match TaskId::new(&entry.key).and_then(|_| TaskId::new(&id)) {
             Ok(id) => id,
             Err(error) => {
-                findings.error("manifest_value", entry.pos, error.to_string());
+                read::invalid_id(&error, &entry.key, entry.pos, findings);
                 continue;
             }
         };
-        if !known.insert(id.to_string()) {
-            findings.error(
-                "manifest_duplicate_key",
-                entry.pos,
-                format!("the id `{id}` is there twice; tasks of a group have the group's id in front"),
-            );
+        if !plan.ids.insert(id.to_string()) {
+            findings
+                .error(
+                    "manifest_duplicate_key",
+                    entry.pos,
+                    format!("the id `{id}` is there twice; tasks of a group have the group's id in front"),
+                )
+                .hint("give one of the two another name");
             continue;
         }
         if is_group(&entry.value) {
@@ -80,8 +83,27 @@ pub(super) fn tasks(
             let mut declared = read::task(id, entry.pos, &entry.value, defaults, manifest, findings);
             declared.task.group = group;
             plan.tasks.push(declared);
+            plan.defaults = plan.defaults.saturating_add(defaults.weight);
+            if plan.defaults > MAX_DEFAULTS {
+                too_many_defaults(entry.pos, plan, findings);
+                return;
+            }
         }
     }
+}
+
+/// Told once: all that follows would be too many as well.
+fn too_many_defaults(pos: Pos, plan: &Plan, findings: &mut Findings) {
+    findings
+        .error(
+            "manifest_too_large",
+            pos,
+            format!(
+                "`defaults` is copied into each of its tasks; up to here, the {}th, that takes more than {MAX_DEFAULTS} bytes",
+                plan.tasks.len()
+            ),
+        )
+        .hint("shorten `defaults`: what is long in it, such as the texts and inputs of callbacks, belongs to the DAG's own callbacks");
 }
 
 fn is_group(node: &Node) -> bool {
@@ -108,17 +130,22 @@ fn read_group(
     };
     let depth = std::iter::successors(parent, |at| plan.groups.get(*at)?.group.parent).count();
     if depth >= MAX_DEPTH {
-        findings.error(
-            "manifest_value",
-            pos,
-            format!("groups lie in groups more than {MAX_DEPTH} deep"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                pos,
+                format!("groups lie in groups more than {MAX_DEPTH} deep"),
+            )
+            .hint("move the tasks of the innermost groups up into the one around them");
         return;
     }
     let own = section
         .get("defaults")
         .and_then(|node| Section::open("`defaults`", &[super::field::SETTINGS], node, findings))
-        .map(|section| read::settings(&section, manifest, findings));
+        .map(|section| Settings {
+            weight: section.weight(),
+            ..read::settings(&section, manifest, findings)
+        });
     let defaults = own.map_or_else(|| defaults.clone(), |own| read::over(own, defaults));
     let expand = repeat::expand(&section, manifest, findings);
     let repeat = section.get("loop").and_then(|node| read_loop(node, manifest, findings));
@@ -145,7 +172,9 @@ fn read_group(
     match section.get("tasks") {
         Some(node) => tasks(node, Some(at), &defaults, manifest, plan, findings),
         None => {
-            findings.error("manifest_missing_key", section.key_pos("tasks"), "`tasks` is empty");
+            findings
+                .error("manifest_missing_key", section.key_pos("tasks"), "`tasks` is empty")
+                .hint("write the group's tasks below it: `tasks: {load: {component: name@version}}`");
         }
     }
 }

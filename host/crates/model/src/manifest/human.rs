@@ -7,6 +7,7 @@ use super::diagnostic::Findings;
 use super::field::{APPROVAL, HUMAN};
 use super::param;
 use super::section::{Section, Spanned, short, text, texts};
+use super::suggest;
 use super::tree::{Kind, Node};
 use crate::human::{APPROVE, Approval, HumanStep, OK, OnTimeout, REJECT};
 
@@ -56,9 +57,11 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<HumanDecl> {
         (None, None) => vec![OK.to_owned()],
     };
     let multiple = multiple.is_some_and(|multiple| multiple.value);
+    // Of options that are wrong themselves nothing more is said.
+    let unknown = section.has("options") && options.is_none();
     let mut defaults = section
         .get("defaults")
-        .map(|node| defaults(node, &known, multiple, findings));
+        .map(|node| defaults(node, (!unknown).then_some(&known), multiple, findings));
     if defaults.is_none() && approval.is_none() && options.is_none() {
         defaults = Some(vec![OK.to_owned()]);
     }
@@ -66,12 +69,14 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<HumanDecl> {
         .get("params")
         .map(|node| param::read(node, findings))
         .unwrap_or_default();
-    let timeout = section.duration("timeout", findings).map(|timeout| timeout.value);
+    let timeout = section.time_limit("timeout", findings).map(|timeout| timeout.value);
     let names: Vec<&str> = OnTimeout::ALL.iter().map(|name| name.as_str()).collect();
     let chosen = section.choice("on_timeout", &names, findings);
     if let (Some(chosen), None) = (&chosen, timeout) {
         let message = "`on_timeout` needs a `timeout`";
-        findings.error("manifest_value", chosen.pos, message);
+        findings
+            .error("manifest_value", chosen.pos, message)
+            .hint("write `timeout: 1d`, or remove `on_timeout`: without a timeout the question waits for ever");
     }
     let on_timeout = chosen.as_ref().and_then(|name| name.value.parse().ok());
     // Airflow: the defaults if there are any, else it fails.
@@ -92,14 +97,16 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<HumanDecl> {
         }
         for (name, param) in &params {
             if param.default.is_none() {
-                findings.error(
-                    "manifest_value",
-                    section.key_pos("params"),
-                    format!(
-                        "when time runs out the defaults are taken, and parameter `{}` has none",
-                        short(name)
-                    ),
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos("params"),
+                        format!(
+                            "when time runs out the defaults are taken, and parameter `{}` has none",
+                            short(name)
+                        ),
+                    )
+                    .hint("give it a `default`, or write `on_timeout: fail` or `on_timeout: skip`");
             }
         }
     }
@@ -141,26 +148,33 @@ fn items(key: &str, node: Option<&Node>, findings: &mut Findings) -> Option<Vec<
     let node = node?;
     let items = texts(key, node, findings)?;
     if items.is_empty() || items.len() > MAX_ITEMS {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`{key}` must have 1 to {MAX_ITEMS} entries"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{key}` must have 1 to {MAX_ITEMS} entries"),
+            )
+            .hint(format!("write `{key}: [one, another]`, or remove it"));
+        return None;
     }
     for (at, item) in items.iter().enumerate() {
         if item.value.is_empty() || item.value.len() > MAX_ITEM_BYTES {
             let message = format!("an entry of `{key}` must have 1 to {MAX_ITEM_BYTES} bytes");
-            findings.error("manifest_value", item.pos, message);
+            findings
+                .error("manifest_value", item.pos, message)
+                .hint("an entry is a few words; what has to be explained belongs into `body`");
         } else if items.iter().take(at).any(|earlier| earlier.value == item.value) {
             let message = format!("`{}` is in `{key}` twice", short(&item.value));
-            findings.error("manifest_value", item.pos, message);
+            findings
+                .error("manifest_value", item.pos, message)
+                .hint("remove one of the two");
         }
     }
     Some(items)
 }
 
 /// Airflow: `HITLOperator.validate_defaults`.
-fn defaults(node: &Node, options: &[String], multiple: bool, findings: &mut Findings) -> Vec<String> {
+fn defaults(node: &Node, options: Option<&Vec<String>>, multiple: bool, findings: &mut Findings) -> Vec<String> {
     let chosen = items("defaults", Some(node), findings).unwrap_or_default();
     if chosen.len() > 1 && !multiple {
         findings
@@ -171,17 +185,24 @@ fn defaults(node: &Node, options: &[String], multiple: bool, findings: &mut Find
             )
             .hint("write `multiple: true`");
     }
-    for option in &chosen {
+    for (option, options) in chosen.iter().zip(std::iter::repeat(options)) {
+        let Some(options) = options else { break };
         if !options.contains(&option.value) {
-            findings.error(
-                "manifest_value",
-                option.pos,
-                format!(
-                    "`{}` is not one of the options: {}",
-                    short(&option.value),
-                    options.join(", ")
-                ),
+            let hint = suggest::closest(&option.value, options.iter().map(String::as_str)).map_or_else(
+                || "take one of the options, or add it to `options`".to_owned(),
+                |option| format!("did you mean `{option}`?"),
             );
+            findings
+                .error(
+                    "manifest_value",
+                    option.pos,
+                    format!(
+                        "`{}` is not one of the options: {}",
+                        short(&option.value),
+                        options.join(", ")
+                    ),
+                )
+                .hint(hint);
         }
     }
     chosen.into_iter().map(|option| option.value).collect()

@@ -13,29 +13,64 @@ pub(super) fn anchor(raw: &[char]) -> usize {
     name + space
 }
 
-/// Where each line starts, in bytes: after `\n`, `\r\n` and a lone `\r`, as YAML counts.
-pub(super) fn line_starts(source: &str) -> Vec<usize> {
-    let bytes = source.as_bytes();
-    let ends = bytes
-        .iter()
-        .enumerate()
-        .filter(|(at, byte)| **byte == b'\n' || (**byte == b'\r' && bytes.get(at + 1) != Some(&b'\n')));
-    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
+/// One character in so many has its byte noted.
+const STRIDE: usize = 1024;
+
+/// Where lines and characters of a text are. A line may be as long as the manifest, and have any number of findings in it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lines {
+    /// The number of the first character of each line.
+    starts: Vec<usize>,
+    /// The byte of every [`STRIDE`]th character.
+    bytes: Vec<usize>,
+}
+
+impl Lines {
+    /// Lines end with `\n`, `\r\n` and a lone `\r`, as YAML counts.
+    pub(super) fn of(source: &str) -> Self {
+        let mut lines = Self {
+            starts: vec![0],
+            bytes: Vec::with_capacity(source.len() / STRIDE + 1),
+        };
+        let mut characters = source.char_indices().enumerate().peekable();
+        while let Some((number, (byte, c))) = characters.next() {
+            if number % STRIDE == 0 {
+                lines.bytes.push(byte);
+            }
+            let next = characters.peek().map(|(_, (_, next))| *next);
+            if c == '\n' || (c == '\r' && next != Some('\n')) {
+                lines.starts.push(number + 1);
+            }
+        }
+        lines
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The text from a place on.
+    fn from<'s>(&self, source: &'s str, place: Pos) -> &'s str {
+        let start = self.starts.get((place.line as usize).wrapping_sub(1));
+        let number = start.map_or(usize::MAX, |start| start + (place.column as usize).saturating_sub(1));
+        let rest = self.bytes.get(number / STRIDE).and_then(|byte| source.get(*byte..));
+        let rest = rest.unwrap_or_default();
+        let skipped = rest.char_indices().nth(number % STRIDE).map(|(byte, _)| byte);
+        skipped.and_then(|byte| rest.get(byte..)).unwrap_or_default()
+    }
 }
 
 /// Where the byte `offset` of a text node stands in the source. Exact for every character that is not white space: YAML drops,
 /// folds and re-indents white space only, and those characters appear in the source in the same order.
-pub(super) fn in_text(source: &str, lines: &[usize], node: &Node, offset: usize) -> Pos {
+pub(super) fn in_text(source: &str, lines: &Lines, node: &Node, offset: usize) -> Pos {
     let Kind::Text(text) = &node.kind else {
         return node.pos;
     };
     let (start, end) = node.span;
-    let line = lines
-        .get(node.pos.line as usize - 1)
-        .and_then(|start| source.get(*start..))
-        .unwrap_or_default();
-    let before = node.pos.column as usize - 1;
-    let raw: Vec<char> = line.chars().skip(before).take(end.saturating_sub(start)).collect();
+    let text_on = lines.from(source, node.pos);
+    let raw: Vec<char> = text_on.chars().take(end.saturating_sub(start)).collect();
     let first = anchor(&raw);
     let mark = raw.get(first);
     let block = matches!(mark, Some('|' | '>'));

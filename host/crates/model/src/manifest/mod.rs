@@ -8,6 +8,7 @@ mod callback;
 mod canonical;
 mod compile;
 mod component;
+mod conf;
 mod declared;
 mod diagnostic;
 mod ends;
@@ -36,13 +37,17 @@ pub use component::{
     ComponentRef, Components, DESCRIBE_SCHEMA, Descriptor, InvalidComponentRef, ResolvedComponent, TaskDescriptor,
     Unresolved,
 };
+pub use conf::Undeclared;
 pub use declared::Manifest;
 pub use diagnostic::{Diagnostic, Pos, Severity};
+pub use graph::MAX_EDGES;
 pub use json_schema::json_schema;
 pub use pool::Pools;
 pub use read::{MAX_TASKS, parse, read};
 pub use section::Spanned;
-pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};
+pub use tree::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES, MAX_MANIFEST_TEXT};
 
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use super::section::short;
 use super::suggest;
 use super::tree::{Kind, Node};
 use crate::dag::Param;
-use crate::schema::Validator;
+use crate::schema::{SchemaError, Validator};
 
 /// A map with one of these is a schema; any other value is a default.
 const SCHEMA_MARKS: &[&str] = &["type", "default", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"];
@@ -87,11 +87,13 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Vec<(String, Param)>
         .iter()
         .map(|entry| {
             if entry.key.is_empty() || entry.key.len() > 250 {
-                findings.error(
-                    "manifest_value",
-                    entry.pos,
-                    "the name of a parameter must have 1 to 250 bytes",
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        entry.pos,
+                        "the name of a parameter must have 1 to 250 bytes",
+                    )
+                    .hint("templates use it: `params.<name>`; longer texts belong into its `description`");
             }
             (entry.key.clone(), param(&entry.key, &entry.value, findings))
         })
@@ -129,28 +131,49 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
                         short(&entry.key)
                     ),
                 )
-                .maybe_hint(hint);
+                .hint(hint.unwrap_or_else(|| {
+                    if entry.key.contains(' ') {
+                        return "a text with a comma in it must be in quotes where it stands in braces".to_owned();
+                    }
+                    "remove it; a keyword of your own begins with `x-`; a value of several members is `default: {…}`"
+                        .to_owned()
+                }));
         }
         schema.insert(entry.key.clone(), entry.value.to_json());
     }
     let schema = Value::Object(schema);
     match Validator::compile(&schema) {
         Err(error) => {
-            findings.error("manifest_param", node.pos, format!("parameter `{name}`: {error}"));
+            findings
+                .error("manifest_param", node.pos, format!("parameter `{name}`: {error}"))
+                .hint(schema_hint(&error));
         }
         Ok(validator) => {
             if let Some(default) = &default {
                 for finding in validator.validate(default) {
-                    findings.error(
-                        "manifest_param",
-                        default_pos,
-                        format!("the default of parameter `{name}` does not match its schema: {finding}"),
-                    );
+                    findings
+                        .error(
+                            "manifest_param",
+                            default_pos,
+                            format!("the default of parameter `{name}` does not match its schema: {finding}"),
+                        )
+                        .hint("change the default or the schema; without `default` the parameter is required");
                 }
             }
         }
     }
     Param { schema, default }
+}
+
+fn schema_hint(error: &SchemaError) -> &'static str {
+    match error {
+        SchemaError::TooLarge { .. } => "describe the parameter in a few words; its shape is the task's own business",
+        SchemaError::RemoteReference(_) => "write the schema out, or refer to a place in it: `#/$defs/…`",
+        _ => {
+            "write a default alone, such as `name: 5`, or a JSON Schema such as `name: {type: integer, default: 5}`; types are \
+             string, integer, number, boolean, array, object and null"
+        }
+    }
 }
 
 /// Reports parameters that templates name and nobody declares.
@@ -172,13 +195,15 @@ pub(super) fn check_uses(plan: &Plan, manifest: &Manifest, findings: &mut Findin
 /// Reports those that one input names.
 pub(super) fn check_input(manifest: &Manifest, input: &Input, findings: &mut Findings) {
     for (pointer, offset, name) in input.template.iter().flat_map(|template| template.param_uses()) {
-        if manifest.params.iter().any(|(known, _)| known == name) {
+        if manifest.params.contains_key(name) || findings.is_full() {
             continue;
         }
-        let hint = suggest::closest(name, manifest.params.iter().map(|(known, _)| &**known)).map_or_else(
-            || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
-            |known| format!("did you mean `{known}`?"),
-        );
+        let hint = findings
+            .closest(name, manifest.params.keys().map(String::as_str))
+            .map_or_else(
+                || format!("declare it in `params:`, or use `conf.{name}` for what the caller passes"),
+                |known| format!("did you mean `{known}`?"),
+            );
         findings
             .error(
                 "manifest_unknown_param",

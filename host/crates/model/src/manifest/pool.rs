@@ -5,11 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::declared::Manifest;
 use super::diagnostic::{Findings, Pos};
 use super::section::short;
-use super::suggest;
 use crate::dag::DEFAULT_POOL;
 
 /// The pools of a server by name, with their slots; negative is without bound.
 pub type Pools = BTreeMap<String, i64>;
+
+/// Notes the pools that nobody was asked about.
+pub(super) fn unchecked(manifest: &Manifest, findings: &mut Findings) {
+    let mut said: BTreeSet<&str> = BTreeSet::new();
+    for pool in manifest.tasks.iter().filter_map(|task| task.settings.pool.as_ref()) {
+        if pool.value != DEFAULT_POOL && said.insert(&pool.value) {
+            findings
+                .note(
+                    "pool_not_checked",
+                    pool.pos,
+                    format!("pool `{}` was not checked: no server was asked", short(&pool.value)),
+                )
+                .hint("the server that this is deployed to must have it: `airtight pools list`");
+        }
+    }
+}
 
 /// Reports pools that do not exist, and tasks that need more slots than their pool has: they would wait for ever.
 pub(super) fn check(manifest: &Manifest, pools: &Pools, findings: &mut Findings) {
@@ -23,7 +38,8 @@ pub(super) fn check(manifest: &Manifest, pools: &Pools, findings: &mut Findings)
         };
         let Some(&slots) = pools.get(name) else {
             if said.insert((pool_pos, name)) {
-                let hint = suggest::hint(name, pools.keys().map(String::as_str))
+                let hint = findings
+                    .suggest(name, pools.keys().map(String::as_str))
                     .unwrap_or_else(|| "make it first: `airtight pools set`".to_owned());
                 findings
                     .error(

@@ -65,6 +65,17 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     u64::try_from(bytes).map_err(|_| format!("`{}` is too large", shown(text)))
 }
 
+/// A number of bytes as people write it, in the largest unit that divides it.
+pub(super) fn show_size(bytes: u64) -> String {
+    [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)]
+        .into_iter()
+        .find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift)
+        .map_or_else(
+            || bytes.to_string(),
+            |(unit, shift)| format!("{}{unit}", bytes >> shift),
+        )
+}
+
 /// Reads a number with at most two decimals as percent: `1.5` is 150.
 pub(super) fn percent(text: &str) -> Option<u32> {
     let decimals = text
@@ -126,6 +137,14 @@ mod tests {
             "٣s",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_are_read() {
+        for (bytes, text) in [(512 << 20, "512MiB"), (1 << 30, "1GiB"), (1_000, "1000"), (0, "0")] {
+            assert_eq!(show_size(bytes), text);
+            assert_eq!(size(text), Ok(bytes));
         }
     }
 

@@ -1,20 +1,23 @@
 //! From the tree to a typed manifest. Reading goes on after an error: what is wrong in one place hides nothing elsewhere.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::callback::{self, CallbackSettings};
 use super::declared::{Branches, GroupDecl, Input, LimitSettings, Manifest, Settings, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
+use super::locate::Lines;
 pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
-use super::{between, graph, group, human, locate, param, repeat, retry, sensor, when};
+use super::{between, graph, group, human, param, repeat, retry, sensor, when};
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
-use crate::id::{DagId, TaskId};
+use crate::id::{DagId, InvalidId, MAX_ID_BYTES, TaskId};
 use crate::template::InputTemplate;
 
 /// The most tasks of one DAG.
@@ -25,7 +28,7 @@ pub fn read(source: &str) -> Manifest {
     let mut findings = Findings::default();
     let mut manifest = Manifest {
         source: Arc::from(source),
-        lines: locate::line_starts(source),
+        lines: Lines::of(source),
         findings: Findings::default(),
         id: None,
         description: None,
@@ -37,10 +40,12 @@ pub fn read(source: &str) -> Manifest {
         max_active_tasks: None,
         dagrun_timeout: None,
         max_consecutive_failed_dag_runs: None,
-        params: Vec::new(),
+        params: IndexMap::new(),
+        strict_params: false,
         callbacks: CallbackSettings::default(),
         groups: Vec::new(),
         tasks: Vec::new(),
+        by_id: HashMap::new(),
     };
     if let Some(root) = tree::read(source, &mut findings) {
         fill(&mut manifest, &root, &mut findings);
@@ -66,7 +71,7 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.id = dag.text("dag", findings).and_then(|id| match DagId::new(&id.value) {
         Ok(value) => Some(Spanned::new(value, id.pos)),
         Err(error) => {
-            findings.error("manifest_value", id.pos, error.to_string());
+            invalid_id(&error, &id.value, id.pos, findings);
             None
         }
     });
@@ -74,17 +79,20 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     manifest.description = plain(dag.text("description", findings));
     manifest.doc_md = plain(dag.text("doc_md", findings));
     manifest.owner = plain(dag.text("owner", findings));
+    let mut tags = HashSet::new();
     for tag in dag.texts("tags", findings).unwrap_or_default() {
         if tag.value.is_empty() || tag.value.len() > 100 {
-            findings.error("manifest_value", tag.pos, "a tag must have 1 to 100 bytes");
-        } else if !manifest.tags.contains(&tag.value) {
+            findings
+                .error("manifest_value", tag.pos, "a tag must have 1 to 100 bytes")
+                .hint("a tag is a word for filtering; longer texts belong into `description` or `doc_md`");
+        } else if tags.insert(tag.value.clone()) {
             manifest.tags.push(tag.value);
         }
     }
     manifest.paused = dag.bool("paused", findings).map(|paused| paused.value);
     manifest.max_active_runs = dag.int("max_active_runs", findings).map(|count| count.value);
     manifest.max_active_tasks = dag.int("max_active_tasks", findings).map(|count| count.value);
-    manifest.dagrun_timeout = dag.duration("dagrun_timeout", findings).map(|timeout| timeout.value);
+    manifest.dagrun_timeout = dag.time_limit("dagrun_timeout", findings).map(|timeout| timeout.value);
     manifest.max_consecutive_failed_dag_runs = dag
         .int("max_consecutive_failed_dag_runs", findings)
         .map(|count| count.value);
@@ -94,12 +102,16 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
         }
     }
     if let Some(node) = dag.get("params") {
-        manifest.params = param::read(node, findings);
+        manifest.params = param::read(node, findings).into_iter().collect();
     }
+    manifest.strict_params = dag.bool("strict_params", findings).is_some_and(|strict| strict.value);
     let defaults = dag
         .get("defaults")
         .and_then(|node| Section::open("`defaults`", &[SETTINGS], node, findings))
-        .map(|section| settings(&section, manifest, findings))
+        .map(|section| Settings {
+            weight: section.weight(),
+            ..settings(&section, manifest, findings)
+        })
         .unwrap_or_default();
     manifest.callbacks = CallbackSettings::read(&dag, &CallbackEvent::OF_DAG, manifest, findings);
     dag.missing("tasks", findings, Pos::START);
@@ -109,19 +121,54 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
     let mut plan = Plan::default();
     group::tasks(node, None, &defaults, manifest, &mut plan, findings);
     if plan.tasks.len() > MAX_TASKS {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("the DAG has {} tasks; the limit is {MAX_TASKS}", plan.tasks.len()),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("the DAG has {} tasks; the limit is {MAX_TASKS}", plan.tasks.len()),
+            )
+            .hint("split it in several DAGs, or map one task over a list with `expand`");
+        return;
+    }
+    if !setups_fit(&plan, findings) {
         return;
     }
     graph::connect(&mut plan, manifest, findings);
     param::check_uses(&plan, manifest, findings);
     manifest.groups = plan.groups.into_iter().map(|declared| declared.group).collect();
     manifest.tasks = plan.tasks.into_iter().map(|declared| declared.task).collect();
+    let ids = manifest.tasks.iter().enumerate();
+    manifest.by_id = ids.map(|(at, task)| (task.id.clone(), at)).collect();
     repeat::check(manifest, findings);
     callback::check(manifest, findings);
+}
+
+/// The most pairs of a setup and a task: what a setup counts for is worked out for each.
+const MAX_SETUP_PAIRS: usize = 5_000_000;
+
+fn setups_fit(plan: &Plan, findings: &mut Findings) -> bool {
+    let mut setups = plan
+        .tasks
+        .iter()
+        .filter(|declared| declared.task.role == TaskRole::Setup);
+    let (Some(first), more) = (setups.next(), setups.count()) else {
+        return true;
+    };
+    if (more + 1).saturating_mul(plan.tasks.len()) <= MAX_SETUP_PAIRS {
+        return true;
+    }
+    findings
+        .error(
+            "manifest_too_large",
+            first.task.pos,
+            format!(
+                "{} setups in a DAG of {} tasks: the product may be at most {MAX_SETUP_PAIRS}",
+                more + 1,
+                plan.tasks.len()
+            ),
+        )
+        .hint("let one setup prepare what many tasks need, or split the DAG");
+    false
 }
 
 /// Everything that is declared, with the names that are not resolved yet.
@@ -129,6 +176,10 @@ fn fill(manifest: &mut Manifest, root: &Node, findings: &mut Findings) {
 pub(super) struct Plan {
     pub(super) groups: Vec<DeclaredGroup>,
     pub(super) tasks: Vec<Declared>,
+    /// The ids of both.
+    pub(super) ids: HashSet<String>,
+    /// What the copies of `defaults` take, of all tasks that they hold for.
+    pub(super) defaults: usize,
 }
 
 /// A group with the names that are not resolved yet.
@@ -227,7 +278,9 @@ pub(super) fn task(
         [] => section.missing("component", findings, pos),
         [first, second, ..] => {
             let message = format!("`{first}` and `{second}` exclude each other");
-            findings.error("manifest_value", section.key_pos(second), message);
+            findings
+                .error("manifest_value", section.key_pos(second), message)
+                .hint("a task is one step: keep one of them, and make the other a task of its own");
         }
         [_] => {}
     }
@@ -248,11 +301,16 @@ pub(super) fn task(
         let mapping = ["expand", "expand_zip", "expand_kwargs"];
         for key in excluded.into_iter().chain(mapping) {
             if section.get(key).is_some() {
-                findings.error(
-                    "manifest_value",
-                    section.key_pos(key),
-                    format!("{name} is `latest_only`; it cannot have the key `{key}`"),
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos(key),
+                        format!("{name} is `latest_only`; it cannot have the key `{key}`"),
+                    )
+                    .hint(format!(
+                        "remove `{key}`, or give it to a task of its own with `after: [{}]`",
+                        task.id
+                    ));
             }
         }
     }
@@ -269,11 +327,21 @@ pub(super) fn task(
         task.input = input_of(node, human::input(node), manifest, findings);
         for key in ["component", "task", "input", "short_circuit", "grants"] {
             if section.get(key).is_some() {
-                findings.error(
-                    "manifest_value",
-                    section.key_pos(key),
-                    format!("{name} asks a person; it cannot have the key `{key}`"),
-                );
+                let hint = match key {
+                    "input" => "remove `input`: what is asked stands in `subject`, `body` and `params` of `human`",
+                    "short_circuit" => {
+                        "remove `short_circuit`; `human: {approval: true}` skips what follows a rejection"
+                    }
+                    "grants" => "remove `grants`: nothing runs that could use them",
+                    _ => "remove it, or remove `human`: a step that asks a person runs no component",
+                };
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos(key),
+                        format!("{name} asks a person; it cannot have the key `{key}`"),
+                    )
+                    .hint(hint);
             }
         }
     }
@@ -281,11 +349,22 @@ pub(super) fn task(
         let Some(node) = section.get(key) else { continue };
         for other in ["component", "task", "input", "branches", "short_circuit", "grants"] {
             if section.get(other).is_some() {
-                findings.error(
-                    "manifest_value",
-                    section.key_pos(other),
-                    format!("{name} has `{key}`; it cannot have the key `{other}`"),
-                );
+                let hint = match (other, key) {
+                    ("input", "trigger_dag") => {
+                        "remove `input`; what the other DAG is given is `trigger_dag: {conf: …}`"
+                    }
+                    ("branches" | "short_circuit", _) => {
+                        "remove it, and put a task in between that looks at what this one answers and decides"
+                    }
+                    _ => "remove it: this step is built in and runs no component",
+                };
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos(other),
+                        format!("{name} has `{key}`; it cannot have the key `{other}`"),
+                    )
+                    .hint(hint);
             }
         }
         let step = read(node, findings);
@@ -303,22 +382,26 @@ pub(super) fn task(
         if let Some(human) = &mut task.human {
             human.step.branches = true;
             if human.step.approval.is_some() {
-                findings.error(
-                    "manifest_value",
-                    section.key_pos("branches"),
-                    format!("{name} cannot be a branch and an approval"),
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        section.key_pos("branches"),
+                        format!("{name} cannot be a branch and an approval"),
+                    )
+                    .hint("remove `approval` and name `options`: each option is a label of `branches`");
             }
         }
     }
     if let Some(node) = section.get("short_circuit") {
         task.short_circuit = short_circuit(node, findings);
-        if task.branches.is_some() {
-            findings.error(
-                "manifest_value",
-                section.key_pos("short_circuit"),
-                format!("{name} cannot be a branch and a short circuit"),
-            );
+        if task.branches.is_some() && task.between.is_none() && !latest_only {
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos("short_circuit"),
+                    format!("{name} cannot be a branch and a short circuit"),
+                )
+                .hint("remove `short_circuit`, or `branches`: a label that chooses nothing is `label: []`");
         }
     }
     if let Some(node) = section.get("grants") {
@@ -351,6 +434,9 @@ pub(super) fn input_of(node: &Node, value: Value, manifest: &Manifest, findings:
         Ok(template) => input.template = Some(template),
         Err(errors) => {
             for error in errors {
+                if findings.is_full() {
+                    break;
+                }
                 let pos = manifest.locate(&input, &error.path, error.offset);
                 findings
                     .error("template_invalid", pos, error.message)
@@ -392,11 +478,13 @@ fn short_circuit(node: &Node, findings: &mut Findings) -> Option<bool> {
                 match (&*entry.key, &entry.value.kind) {
                     (KEY, Kind::Bool(value)) => ignore = *value,
                     (KEY, _) => {
-                        findings.error(
-                            "manifest_type",
-                            entry.value.pos,
-                            format!("`{KEY}` must be true or false"),
-                        );
+                        findings
+                            .error(
+                                "manifest_type",
+                                entry.value.pos,
+                                format!("`{KEY}` must be true or false, not {}", entry.value.what()),
+                            )
+                            .hint("`true` skips all that follows, `false` only what follows directly");
                     }
                     (other, _) => {
                         findings
@@ -434,11 +522,13 @@ fn grants(node: &Node, findings: &mut Findings) {
             }
         }
         _ => {
-            findings.error(
-                "manifest_type",
-                node.pos,
-                format!("`grants` must be a map, not {}", node.what()),
-            );
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("`grants` must be a map, not {}", node.what()),
+                )
+                .hint("remove it; tasks of this version use no network, files, environment or devices");
         }
     }
 }
@@ -450,13 +540,15 @@ pub(super) fn limits_of(section: &Section<'_>, findings: &mut Findings) -> Limit
         .and_then(|node| Section::open("`limits`", &[LIMITS], node, findings))
         .map(|section| limits(&section, findings))
         .unwrap_or_default();
-    if let Some(timeout) = section.duration("timeout", findings) {
+    if let Some(timeout) = section.time_limit("timeout", findings) {
         if limits.timeout.is_some() {
-            findings.error(
-                "manifest_value",
-                section.key_pos("timeout"),
-                "`timeout` and `limits.timeout` are the same; set one of them",
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos("timeout"),
+                    "`timeout` and `limits.timeout` are the same; set one of them",
+                )
+                .hint("remove one of the two");
         }
         limits.timeout = Some(timeout.value);
     }
@@ -488,6 +580,7 @@ pub(super) fn settings(section: &Section<'_>, manifest: &Manifest, findings: &mu
         max_active_tis_per_dagrun: section.int("max_active_tis_per_dagrun", findings).map(|n| n.value),
         queue: queue.map(|queue| queue.value),
         callbacks: CallbackSettings::read(section, CallbackEvent::ALL, manifest, findings),
+        weight: 0,
     }
 }
 
@@ -497,19 +590,52 @@ fn name(section: &Section<'_>, key: &str, what: &str, findings: &mut Findings) -
     if TaskId::new(&name.value).is_ok() {
         return Some(name);
     }
-    findings.error(
-        "manifest_value",
-        name.pos,
-        format!("`{}` is not a valid {what}", short(&name.value)),
-    );
+    findings
+        .error(
+            "manifest_value",
+            name.pos,
+            format!("`{}` is not a valid {what}", short(&name.value)),
+        )
+        .hint(id_hint(&name.value));
     None
 }
 
+/// Reports a text that is no id.
+pub(super) fn invalid_id(error: &InvalidId, text: &str, pos: Pos, findings: &mut Findings) {
+    findings
+        .error("manifest_value", pos, error.to_string())
+        .hint(id_hint(text));
+}
+
+/// An id near a text that is none.
+pub(super) fn id_hint(text: &str) -> String {
+    if matches!(text, "." | "..") {
+        return "give it a name with a letter or a digit in it".to_owned();
+    }
+    let mut near: String = text
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || matches!(c, '_' | '-' | '.') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    while near.len() > MAX_ID_BYTES {
+        near.pop();
+    }
+    if near != text && TaskId::new(&near).is_ok() && near.chars().any(char::is_alphanumeric) {
+        return format!("write `{}`", short(&near));
+    }
+    "letters, digits, `_`, `-` and `.` are allowed, at most 250 bytes".to_owned()
+}
+
 fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
-    let limits = LimitSettings {
+    LimitSettings {
         memory: section.size("memory", findings).map(|n| n.value),
-        timeout: section.duration("timeout", findings).map(|n| n.value),
-        cpu_time: section.duration("cpu_time", findings).map(|n| n.value),
+        timeout: section.time_limit("timeout", findings).map(|n| n.value),
+        cpu_time: section.time_limit("cpu_time", findings).map(|n| n.value),
         log: section.size("log", findings).map(|n| n.value),
         xcom_value: section.size("xcom_value", findings).map(|n| n.value),
         xcom_total: section.size("xcom_total", findings).map(|n| n.value),
@@ -520,17 +646,7 @@ fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
         table_elements: section
             .int::<i64>("table_elements", findings)
             .and_then(|n| u64::try_from(n.value).ok()),
-    };
-    for (key, value) in [("timeout", limits.timeout), ("cpu_time", limits.cpu_time)] {
-        if value.is_some_and(|value| value.is_zero()) {
-            findings.error(
-                "manifest_value",
-                section.key_pos(key),
-                format!("`{key}` must be longer than zero"),
-            );
-        }
     }
-    limits
 }
 
 /// A task's own settings with those of `defaults` behind them.
@@ -556,5 +672,6 @@ pub(super) fn over(own: Settings, behind: &Settings) -> Settings {
         max_active_tis_per_dagrun: own.max_active_tis_per_dagrun.or(behind.max_active_tis_per_dagrun),
         queue: own.queue.or_else(|| behind.queue.clone()),
         callbacks: own.callbacks.over(&behind.callbacks),
+        weight: own.weight.saturating_add(behind.weight),
     }
 }

@@ -1,15 +1,19 @@
 //! What makes tasks and groups many: `expand`, `expand_zip`, `expand_kwargs`, `loop`; and the roles `setup` and `teardown`.
 
-use serde_json::Value;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
 
 use super::declared::{ExpandDecl, Input, Manifest, SourceDecl, TaskDecl};
 use super::diagnostic::Findings;
 use super::read;
 use super::section::{Section, short};
-use super::suggest;
 use super::tree::{Kind, Node};
 use crate::dag::{Combine, DEFAULT_MAP_LIMIT, TaskRole, length};
-use crate::template::{Source, TemplateRoot};
+use crate::template::{Source, TemplateRoot, escape_pointer, is_template};
+
+/// The most lists that one mapping names.
+const MAX_SOURCES: usize = 100;
 
 /// Reads what a task or a group is mapped over.
 pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut Findings) -> Option<ExpandDecl> {
@@ -23,11 +27,16 @@ pub(super) fn expand(section: &Section<'_>, manifest: &Manifest, findings: &mut 
     for (key, how) in KINDS {
         let Some(node) = section.get(key) else { continue };
         if found.is_some() {
-            findings.error(
-                "manifest_value",
-                section.key_pos(key),
-                "only one of `expand`, `expand_zip` and `expand_kwargs` can be used at a time",
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    "only one of `expand`, `expand_zip` and `expand_kwargs` can be used at a time",
+                )
+                .hint(
+                    "keep one of them: `expand` combines each element with each, `expand_zip` goes side by side, `expand_kwargs` \
+                     takes objects",
+                );
             continue;
         }
         let sources = if how == Combine::Kwargs {
@@ -66,11 +75,23 @@ fn named_sources(key: &str, node: &Node, manifest: &Manifest, findings: &mut Fin
         return None;
     };
     if entries.is_empty() {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`{key}` is empty: name at least one list"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{key}` is empty: name at least one list"),
+            )
+            .hint(format!("write `{key}: {{file: \"{{{{ xcom.list_files }}}}\"}}`"));
+        return None;
+    }
+    if entries.len() > MAX_SOURCES {
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`{key}` names {} lists; the limit is {MAX_SOURCES}", entries.len()),
+            )
+            .hint("map over one list of objects with `expand_kwargs` instead");
         return None;
     }
     let sources = entries
@@ -143,11 +164,13 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
             [entry] if entry.key == KEY => match entry.value.kind {
                 Kind::Bool(value) => Some(value),
                 _ => {
-                    findings.error(
-                        "manifest_type",
-                        entry.value.pos,
-                        format!("`{KEY}` must be true or false"),
-                    );
+                    findings
+                        .error(
+                            "manifest_type",
+                            entry.value.pos,
+                            format!("`{KEY}` must be true or false, not {}", entry.value.what()),
+                        )
+                        .hint("with `true` the run fails if the teardown does");
                     Some(false)
                 }
             },
@@ -171,11 +194,13 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
     });
     match teardown {
         Some(_) if setup => {
-            findings.error(
-                "manifest_value",
-                section.key_pos("teardown"),
-                "a task cannot be a setup and a teardown",
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos("teardown"),
+                    "a task cannot be a setup and a teardown",
+                )
+                .hint("make two tasks of it; the teardown names its setup in `after`");
             TaskRole::Setup
         }
         Some(on_failure_fail_dagrun) => {
@@ -198,15 +223,12 @@ pub(super) fn role(section: &Section<'_>, findings: &mut Findings) -> TaskRole {
 /// What can be said about repeats once all names are resolved.
 pub(super) fn check(manifest: &Manifest, findings: &mut Findings) {
     for task in &manifest.tasks {
+        if findings.is_full() {
+            return;
+        }
+        roles(task, findings);
         if let Some(expand) = &task.expand {
             names(task, expand, findings);
-            if task.role != TaskRole::Work {
-                findings.error(
-                    "manifest_expand",
-                    expand.pos,
-                    format!("task `{}` is a setup or a teardown and cannot be mapped", task.id),
-                );
-            }
         }
         let around = manifest.around(task.group);
         let is_mapped = task.expand.is_some() || around.iter().any(|group| group.expand.is_some());
@@ -244,6 +266,9 @@ fn setups(manifest: &Manifest, findings: &mut Findings) {
             if setup.role != TaskRole::Setup || repeats(setup) == repeats(teardown) {
                 continue;
             }
+            if findings.is_full() {
+                return;
+            }
             let within = |task: &TaskDecl| match repeats(task).and_then(|at| manifest.groups.get(at)) {
                 Some(group) => format!("within `{}`, which is repeated", group.id),
                 None => "outside of what is repeated".to_owned(),
@@ -279,6 +304,9 @@ fn roots(manifest: &Manifest, input: &Input, is_mapped: bool, loops: bool, findi
             }
             _ => continue,
         };
+        if findings.is_full() {
+            return;
+        }
         findings
             .error(
                 "manifest_expand",
@@ -297,45 +325,117 @@ fn elements(manifest: &Manifest, input: &Input, mappings: &[&ExpandDecl], findin
             .flat_map(|mapping| &mapping.sources)
             .map(|source| &*source.name)
     };
+    let known: HashSet<&str> = names().collect();
     for (pointer, offset, name) in input.template.iter().flat_map(|template| template.item_uses()) {
-        if !names().any(|known| known == name) {
+        if !known.contains(name) && !findings.is_full() {
+            let hint = findings.suggest(name, names());
             findings
                 .error(
                     "manifest_expand",
                     manifest.locate(input, pointer, offset),
                     format!("nothing is mapped over as `{}`", short(name)),
                 )
-                .maybe_hint(suggest::hint(name, names()));
+                .hint(hint.unwrap_or_else(|| "`item` has the names that stand under `expand`".to_owned()));
         }
     }
 }
 
-/// An element cannot have the name of something that the input has.
+/// A setup or a teardown is not mapped by itself.
+fn roles(task: &TaskDecl, findings: &mut Findings) {
+    if task.role == TaskRole::Work {
+        return;
+    }
+    if let Some(expand) = &task.expand {
+        findings
+            .error(
+                "manifest_expand",
+                expand.pos,
+                format!("task `{}` is a setup or a teardown and cannot be mapped", task.id),
+            )
+            .hint("put it into a group that is mapped: each element has its own then; or let one task prepare, or clean up, what all instances use");
+    }
+}
+
+/// An element of a component's mapping becomes a member of the input: it cannot have the name of something that the input has. A
+/// step that is built in sees elements as `item` only.
 fn names(task: &TaskDecl, expand: &ExpandDecl, findings: &mut Findings) {
-    if task.human.is_some() || task.between.is_some() {
+    if task.is_built_in() {
         return;
     }
     let Value::Object(members) = &task.input.value else {
-        findings.error(
-            "manifest_expand",
-            task.input.pos,
-            format!(
-                "task `{}` is mapped: its input must be a map, elements become members of it",
-                task.id
-            ),
-        );
+        findings
+            .error(
+                "manifest_expand",
+                task.input.pos,
+                format!(
+                    "task `{}` is mapped: its input must be a map, elements become members of it",
+                    task.id
+                ),
+            )
+            .hint("write `input: {name: value}`, or leave it out");
         return;
     };
+    const HINT: &str = "remove it from `input`; what an element should not replace needs another name";
     for source in &expand.sources {
         if members.contains_key(&source.name) {
-            findings.error(
-                "manifest_expand",
-                source.input.pos,
-                format!(
-                    "`{}` is in `input` already: an element cannot have the same name",
-                    short(&source.name)
-                ),
-            );
+            findings
+                .error(
+                    "manifest_expand",
+                    source.input.pos,
+                    format!(
+                        "`{}` is in `input` already: an element cannot have the same name",
+                        short(&source.name)
+                    ),
+                )
+                .hint(HINT);
+        }
+    }
+    if expand.how == Combine::Kwargs {
+        objects(members, expand, findings);
+    }
+}
+
+/// Of objects that stand in the manifest, the members are known.
+fn objects(members: &Map<String, Value>, expand: &ExpandDecl, findings: &mut Findings) {
+    let elements = expand.sources.iter().filter_map(|source| match &source.input.value {
+        Value::Array(elements) => Some((&source.input, elements)),
+        _ => None,
+    });
+    for (input, elements) in elements {
+        for (at, element) in elements.iter().enumerate() {
+            if findings.is_full() {
+                return;
+            }
+            let node = |pointer: String| input.node.as_ref().map_or(input.pos, |node| node.at(&pointer).pos);
+            match element {
+                Value::Object(element) => {
+                    for name in element.keys().filter(|name| members.contains_key(*name)) {
+                        findings
+                            .error(
+                                "manifest_expand",
+                                node(format!("/{at}/{}", escape_pointer(name))),
+                                format!(
+                                    "`{}` is in `input` already: an element cannot have the same name",
+                                    short(name)
+                                ),
+                            )
+                            .hint("remove it from `input`, or from the objects of `expand_kwargs`");
+                    }
+                }
+                // A template that is the whole element may become an object.
+                Value::String(text) if is_template(text) => {}
+                _ => {
+                    findings
+                        .error(
+                            "manifest_expand",
+                            node(format!("/{at}")),
+                            "an element of `expand_kwargs` must be an object: its members go into the input",
+                        )
+                        .hint(
+                            "write `expand_kwargs: [{name: value}]`, or map over values with `expand: {name: [value]}`",
+                        );
+                }
+            }
         }
     }
 }

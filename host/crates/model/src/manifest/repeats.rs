@@ -1,5 +1,9 @@
 //! Mappings and loops, compiled: positions instead of names, and what each task has to measure for them.
 
+use std::collections::HashMap;
+
+use indexmap::IndexSet;
+
 use super::declared::{ExpandDecl, Manifest, TaskDecl};
 use super::diagnostic::{Diagnostic, Severity};
 use super::repeat::path_of;
@@ -10,29 +14,41 @@ use crate::template::{RETURN_VALUE, Segment, Source};
 /// What the tasks have to measure, and the parameters that are mapped over.
 pub(super) struct Measures {
     pub(super) by_task: Vec<Vec<Measure>>,
-    params: Vec<Vec<Segment>>,
+    params: IndexSet<Vec<Segment>>,
+    /// Where a measure of a task stands.
+    known: HashMap<Wanted, usize>,
 }
+
+/// A measure of a task: what is measured, of which key, at which path. Lengths are one, whatever their limits.
+type Wanted = (usize, Option<Measured>, String, Vec<Segment>);
+
+/// The most things that are measured of one task: each is looked for in all that the task publishes.
+pub(super) const MAX_MEASURES: usize = 100;
 
 impl Measures {
     pub(super) fn of(manifest: &Manifest) -> Self {
         Self {
             by_task: vec![Vec::new(); manifest.tasks.len()],
-            params: Vec::new(),
+            params: IndexSet::new(),
+            known: HashMap::new(),
         }
+    }
+
+    /// A task of which too much is measured.
+    pub(super) fn too_many(&self) -> Option<usize> {
+        self.by_task.iter().position(|measures| measures.len() > MAX_MEASURES)
     }
 
     fn measure(&mut self, task: usize, wanted: Measure) -> u32 {
         let Some(measures) = self.by_task.get_mut(task) else {
             return 0;
         };
-        let same = |known: &Measure| {
-            let what = match (&known.what, &wanted.what) {
-                (Measured::Length { .. }, Measured::Length { .. }) => true,
-                (known, wanted) => known == wanted,
-            };
-            what && known.key == wanted.key && known.path == wanted.path
+        let what = match &wanted.what {
+            Measured::Length { .. } => None,
+            what => Some(what.clone()),
         };
-        let at = measures.iter().position(same).unwrap_or(measures.len());
+        let entry = (task, what, wanted.key.clone(), wanted.path.clone());
+        let at = *self.known.entry(entry).or_insert(measures.len());
         match measures.get_mut(at) {
             // Who maps over it says how long it may be: the strictest counts.
             Some(known) => {
@@ -75,11 +91,7 @@ impl Measures {
                 (Some(Source::Param { name, path }), _) => {
                     let mut whole = vec![Segment::Key(name.to_owned())];
                     whole.extend_from_slice(path);
-                    let at = self.params.iter().position(|known| *known == whole);
-                    let at = at.unwrap_or_else(|| {
-                        self.params.push(whole.clone());
-                        self.params.len() - 1
-                    });
+                    let (at, _) = self.params.insert_full(whole.clone());
                     MapValues::Param {
                         path: whole,
                         measure: u32::try_from(at).unwrap_or(u32::MAX),
@@ -146,6 +158,21 @@ pub(super) fn is_many(manifest: &Manifest, task: usize, from: Option<usize>) -> 
         || not_shared
             .filter_map(|at| manifest.groups.get(at))
             .any(|group| group.expand.is_some())
+}
+
+/// Too much is measured of a task.
+pub(super) fn too_many_measures(task: &TaskDecl) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code: "manifest_too_large".to_owned(),
+        line: task.pos.line,
+        column: task.pos.column,
+        message: format!(
+            "more than {MAX_MEASURES} different parts of what task `{}` publishes are mapped over, or decide about a loop",
+            task.id
+        ),
+        hint: Some("map a group over one list, or let several tasks publish the parts".to_owned()),
+    }
 }
 
 /// The map index of a task has no room for all that could be.

@@ -28,11 +28,13 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Vec<RetryRule> {
         return Vec::new();
     };
     if items.len() > MAX_RULES {
-        findings.error(
-            "manifest_value",
-            node.pos,
-            format!("`retry_policy` has {} rules; the limit is {MAX_RULES}", items.len()),
-        );
+        findings
+            .error(
+                "manifest_value",
+                node.pos,
+                format!("`retry_policy` has {} rules; the limit is {MAX_RULES}", items.len()),
+            )
+            .hint("one rule may name several causes and codes in `on`");
         return Vec::new();
     }
     items.iter().filter_map(|item| rule(item, findings)).collect()
@@ -52,11 +54,13 @@ fn rule(node: &Node, findings: &mut Findings) -> Option<RetryRule> {
     let max_bytes = section.size("max_memory", findings);
     for (key, is_set) in [("delay", delay.is_some()), ("memory_factor", percent.is_some())] {
         if is_set && action != RetryAction::Retry {
-            findings.error(
-                "manifest_value",
-                section.key_pos(key),
-                format!("`{key}` is for the action `retry`, not for `{action}`"),
-            );
+            findings
+                .error(
+                    "manifest_value",
+                    section.key_pos(key),
+                    format!("`{key}` is for the action `retry`, not for `{action}`"),
+                )
+                .hint(format!("write `action: retry`, or remove `{key}`"));
         }
     }
     if max_bytes.is_some() && section.get("memory_factor").is_none() {
@@ -99,7 +103,9 @@ fn ends(node: &Node, findings: &mut Findings) -> (Vec<Cause>, Vec<String>) {
         }
     };
     if items.is_empty() {
-        findings.error("manifest_value", node.pos, "`on` is empty; the rule would never match");
+        findings
+            .error("manifest_value", node.pos, "`on` is empty; the rule would never match")
+            .hint("write `on: [out_of_memory, timed_out]`, or remove the rule");
     }
     for item in items {
         if let Kind::Map(entries) = &item.kind {
@@ -110,7 +116,9 @@ fn ends(node: &Node, findings: &mut Findings) -> (Vec<Cause>, Vec<String>) {
                     };
                     if code.value.is_empty() || code.value.len() > MAX_CODE_BYTES {
                         let message = format!("a code must have 1 to {MAX_CODE_BYTES} bytes");
-                        findings.error("manifest_value", code.pos, message);
+                        findings
+                            .error("manifest_value", code.pos, message)
+                            .hint("write the code that the task fails with, such as `code: rate_limited`");
                     }
                     codes.push(code.value);
                 }

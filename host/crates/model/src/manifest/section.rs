@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::component::ComponentRef;
 use super::diagnostic::{Findings, Pos};
-use super::field::{Field, FieldKind, airflow_name};
+use super::field::{self, Field, FieldKind, airflow_name};
 use super::quantity;
 use super::suggest;
 use super::tree::{Kind, Node};
@@ -43,16 +43,35 @@ impl<'n> Section<'n> {
         findings: &mut Findings,
     ) -> Option<Self> {
         let Kind::Map(entries) = &node.kind else {
-            findings.error(
-                "manifest_type",
-                node.pos,
-                format!("{name} must be a map, not {}", node.what()),
-            );
+            let keys: Vec<&str> = fields
+                .iter()
+                .copied()
+                .flatten()
+                .map(|field| field.name)
+                .take(4)
+                .collect();
+            let hint = match node.kind {
+                Kind::Seq(_) => format!(
+                    "write `key: value` without `- ` in front; its keys are {}, …",
+                    keys.join(", ")
+                ),
+                _ => format!(
+                    "write its keys below it, indented, each with a value: {}, …",
+                    keys.join(", ")
+                ),
+            };
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("{name} must be a map, not {}", node.what()),
+                )
+                .hint(hint);
             return None;
         };
         let names = || fields.iter().copied().flatten().map(|field| field.name);
         for entry in entries.iter() {
-            if names().any(|known| known == entry.key) {
+            if names().any(|known| known == entry.key) || findings.is_full() {
                 continue;
             }
             let hint = airflow_name(&entry.key)
@@ -71,14 +90,30 @@ impl<'n> Section<'n> {
         Some(Self { name, fields, node })
     }
 
-    fn kind(&self, key: &str) -> FieldKind {
+    fn field(&self, key: &str) -> &'static Field {
         self.fields
             .iter()
             .copied()
             .flatten()
             .find(|field| field.name == key)
-            .map(|field| field.kind)
             .expect("the reader asks only for keys of its table")
+    }
+
+    fn kind(&self, key: &str) -> FieldKind {
+        self.field(key).kind
+    }
+
+    /// What a copy of the section takes, about.
+    pub(super) const fn weight(&self) -> usize {
+        self.node.weight()
+    }
+
+    /// What a key means, and how it is written: for whoever left it out or wrote something else.
+    fn explain(&self, key: &str) -> String {
+        match field::example(key) {
+            Some(example) => format!("{} Write `{example}`", self.field(key).doc),
+            None => self.field(key).doc.trim_end_matches('.').to_owned(),
+        }
     }
 
     /// The value of a key, if it is there and not null.
@@ -95,6 +130,11 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// Whether a key has a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
     /// The place of a key.
     pub(super) fn key_pos(&self, key: &str) -> Pos {
         match &self.node.kind {
@@ -107,13 +147,17 @@ impl<'n> Section<'n> {
     /// Reports a key that must be there and is not.
     pub(super) fn missing(&self, key: &str, findings: &mut Findings, pos: Pos) {
         if self.raw(key).is_none() {
-            findings.error(
-                "manifest_missing_key",
-                pos,
-                format!("{} needs the key `{key}`", self.name),
-            );
+            findings
+                .error(
+                    "manifest_missing_key",
+                    pos,
+                    format!("{} needs the key `{key}`", self.name),
+                )
+                .hint(self.explain(key));
         } else if self.get(key).is_none() {
-            findings.error("manifest_missing_key", self.key_pos(key), format!("`{key}` is empty"));
+            findings
+                .error("manifest_missing_key", self.key_pos(key), format!("`{key}` is empty"))
+                .hint(self.explain(key));
         }
     }
 
@@ -136,7 +180,13 @@ impl<'n> Section<'n> {
                         "yes" | "on" | "y" => drop(finding.hint("write `true`")),
                         "no" | "off" | "n" => drop(finding.hint("write `false`")),
                         "true" | "false" => drop(finding.hint("remove the quotes")),
-                        _ => {}
+                        _ => drop(finding.hint(self.explain(key))),
+                    }
+                } else {
+                    match other {
+                        Kind::Number(number) if number.as_u64() == Some(1) => drop(finding.hint("write `true`")),
+                        Kind::Number(number) if number.as_u64() == Some(0) => drop(finding.hint("write `false`")),
+                        _ => drop(finding.hint(self.explain(key))),
                     }
                 }
                 None
@@ -156,19 +206,22 @@ impl<'n> Section<'n> {
                 node.pos,
                 format!("`{key}` must be a whole number, not {}", node.what()),
             );
-            if matches!(&node.kind, Kind::Text(text) if text.parse::<i64>().is_ok()) {
-                finding.hint("remove the quotes");
-            }
+            match &node.kind {
+                Kind::Text(text) if text.parse::<i64>().is_ok() => finding.hint("remove the quotes"),
+                _ => finding.hint(self.explain(key)),
+            };
             return None;
         };
         match number.as_i64().filter(|number| (min..=max).contains(number)) {
             Some(value) => T::try_from(value).ok().map(|value| Spanned::new(value, node.pos)),
             None => {
-                findings.error(
-                    "manifest_value",
-                    node.pos,
-                    format!("`{key}` must be a whole number from {min} to {max}, not {number}"),
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        node.pos,
+                        format!("`{key}` must be a whole number from {min} to {max}, not {number}"),
+                    )
+                    .hint(self.explain(key));
                 None
             }
         }
@@ -201,6 +254,18 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// A duration of which zero makes no sense: a limit that is reached before anything has begun.
+    pub(super) fn time_limit(&self, key: &str, findings: &mut Findings) -> Option<Spanned<Duration>> {
+        let limit = self.duration(key, findings)?;
+        if limit.value.is_zero() {
+            findings
+                .error("manifest_value", limit.pos, format!("`{key}` must be longer than zero"))
+                .hint(format!("remove it, or write a time such as `{key}: 10m`"));
+            return None;
+        }
+        Some(limit)
+    }
+
     pub(super) fn size(&self, key: &str, findings: &mut Findings) -> Option<Spanned<u64>> {
         let FieldKind::Size { min, max } = self.kind(key) else {
             debug_assert!(false, "`{key}` is not a size in the table");
@@ -224,11 +289,16 @@ impl<'n> Section<'n> {
         match read {
             Ok(value) if (min..=max).contains(&value) => Some(Spanned::new(value, node.pos)),
             Ok(value) => {
-                findings.error(
-                    "manifest_value",
-                    node.pos,
-                    format!("`{key}` must be from {min} to {max} bytes, not {value}"),
-                );
+                findings
+                    .error(
+                        "manifest_value",
+                        node.pos,
+                        format!("`{key}` must be from {min} to {max} bytes, not {value}"),
+                    )
+                    .hint(format!(
+                        "a bare number counts bytes; with a unit: `{key}: {}`",
+                        quantity::show_size(value.clamp(min.max(1 << 20), max))
+                    ));
                 None
             }
             Err(why) => {
@@ -302,11 +372,13 @@ impl<'n> Section<'n> {
     pub(super) fn percent(&self, key: &str, findings: &mut Findings) -> Option<Spanned<u32>> {
         let node = self.get(key)?;
         let Kind::Number(number) = &node.kind else {
-            findings.error(
-                "manifest_type",
-                node.pos,
-                format!("`{key}` must be a number, not {}", node.what()),
-            );
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("`{key}` must be a number, not {}", node.what()),
+                )
+                .hint("write `2`, or `1.5`, without quotes");
             return None;
         };
         match quantity::percent(&number.to_string()).filter(|percent| (101..=100_000).contains(percent)) {
@@ -356,7 +428,8 @@ pub(super) fn text(what: &str, node: &Node, findings: &mut Findings) -> Option<S
     match &node.kind {
         Kind::Number(_) | Kind::Bool(_) | Kind::BadNumber(_) => drop(finding.hint("put it in quotes")),
         Kind::Map(_) => drop(finding.hint("a value that starts with `{` must be in quotes if it is text")),
-        _ => {}
+        Kind::Seq(_) => drop(finding.hint("write one text; what starts with `[` must be in quotes if it is text")),
+        _ => drop(finding.hint("write a text here, or remove the key")),
     }
     None
 }
@@ -372,11 +445,13 @@ pub(super) fn texts(what: &str, node: &Node, findings: &mut Findings) -> Option<
             None
         }
         _ => {
-            findings.error(
-                "manifest_type",
-                node.pos,
-                format!("`{what}` must be a list, not {}", node.what()),
-            );
+            findings
+                .error(
+                    "manifest_type",
+                    node.pos,
+                    format!("`{what}` must be a list, not {}", node.what()),
+                )
+                .hint("write the entries in brackets, `[a, b]`, or one a line with `- ` in front");
             None
         }
     }

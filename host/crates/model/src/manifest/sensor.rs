@@ -14,11 +14,13 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<Sensor> {
     if let Some(interval) = &poke_interval
         && interval.value < MIN_POKE_INTERVAL
     {
-        findings.error(
-            "manifest_value",
-            interval.pos,
-            format!("`poke_interval` must be at least {} s", MIN_POKE_INTERVAL.as_secs()),
-        );
+        findings
+            .error(
+                "manifest_value",
+                interval.pos,
+                format!("`poke_interval` must be at least {} s", MIN_POKE_INTERVAL.as_secs()),
+            )
+            .hint("each poke is a try of its own; write `poke_interval: 30s`");
     }
     let exponential_backoff = section.bool("exponential_backoff", findings);
     let max_wait = section.duration("max_wait", findings);

@@ -75,6 +75,16 @@ pub(super) fn components(manifest: &Manifest) -> Components {
             json!(true),
         ),
         task("report", json!({"type": "object"}), json!({"type": "string"})),
+        task(
+            "score",
+            json!({"type": "object", "properties": {
+                "threshold": {"type": "number", "description": "What counts as good."},
+                "rows": {"type": "array", "items": {"type": "object"}},
+                "kind": {"type": "string"},
+                "options": {"type": "object", "properties": {"verbose": {"type": "boolean"}}},
+            }}),
+            json!({"type": "number"}),
+        ),
         task("anything", json!(true), json!(true)),
         TaskDescriptor {
             needs: vec!["gpu".to_owned()],
@@ -102,7 +112,7 @@ pub(super) fn components(manifest: &Manifest) -> Components {
             "single@1" => Ok((&b"single"[..], &single)),
             text if text.contains("sha256:") => Ok((&b"ml"[..], &ml)),
             _ => Err(Unresolved::NotFound {
-                known: vec!["ml@1.2".to_owned(), "single@1".to_owned()],
+                known: ["ml@1.2".to_owned(), "single@1".to_owned()].into(),
             }),
         };
         let answer = answer.map(|(bytes, descriptor)| ResolvedComponent {
@@ -293,6 +303,73 @@ fn every_invalid_fixture_is_refused_with_all_its_errors() {
         expect(&path, "err", &show(&diagnostics), &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_finding_says_what_to_do() {
+    let without: Vec<String> = yaml_files("invalid")
+        .into_iter()
+        .flat_map(|(path, source)| {
+            let found = check(&source).err().unwrap_or_default();
+            let without = found.into_iter().filter(|found| found.hint.is_none());
+            without.map(move |found| format!("{}: {found}", path.display()))
+        })
+        .collect();
+    assert_eq!(without, Vec::<String>::new());
+}
+
+#[test]
+fn one_finding_is_told_once() {
+    for (path, source) in yaml_files("invalid") {
+        let found = check(&source).err().unwrap_or_default();
+        let mut told = std::collections::HashSet::new();
+        for found in &found {
+            let place = (found.line, found.column, found.code.clone(), found.message.clone());
+            assert!(told.insert(place), "{}: {found}", path.display());
+        }
+    }
+    // What stands between two that are the same does not keep them apart.
+    let mut findings = diagnostic::Findings::default();
+    for message in ["a", "b", "a"] {
+        findings.error("manifest_value", Pos::START, message);
+    }
+    assert_eq!(findings.sorted().len(), 2);
+    // A value that several tasks share by an alias, and `defaults`, are judged once.
+    let found = check(
+        "dag: d\ntasks:\n  a: &a {component: single@1, retrys: 1}\n  b: *a\n  c: *a\n  half: {component: ml@1.2, task: \
+         accuracy_gate, branches: {accept: [], reject: []}, short_circuit: true, input: {accuracy: 1, threshold: 1}}\n",
+    )
+    .unwrap_err();
+    let codes: Vec<&str> = found.iter().map(|found| found.code.as_str()).collect();
+    assert_eq!(codes, ["manifest_unknown_key", "manifest_value"], "{}", show(&found));
+    // A component that is not there is told where it is named first.
+    let found = check(
+        "dag: d\ntasks:\n  a: {component: none@1}\n  b: {component: none@1}\n  c: {component: broken@1, on_failure: {component: \
+         broken@1}}\n",
+    )
+    .unwrap_err();
+    let told: Vec<(u32, &str)> = found.iter().map(|found| (found.line, found.code.as_str())).collect();
+    assert_eq!(told, [(3, "component_not_found"), (5, "component_refused")]);
+}
+
+#[test]
+fn pools_that_nobody_was_asked_about_are_noted() {
+    let source = "dag: d\ndefaults: {pool: database}\ntasks:\n  a: {component: single@1}\n  b: {component: single@1, pool: other}\n  c: \
+                  {component: single@1, pool: default_pool}\n";
+    let manifest = read(source);
+    let found = compile(&manifest, &components(&manifest)).unwrap().diagnostics;
+    let noted: Vec<(Severity, &str)> = found
+        .iter()
+        .map(|found| (found.severity, found.message.as_str()))
+        .collect();
+    assert_eq!(
+        noted,
+        [
+            (Severity::Note, "pool `database` was not checked: no server was asked"),
+            (Severity::Note, "pool `other` was not checked: no server was asked")
+        ]
+    );
+    assert_eq!(check(source).unwrap_err().len(), 1, "a server is asked");
 }
 
 #[test]
@@ -517,7 +594,7 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 fn holds_for(source: &str) -> Result<(), TestCaseError> {
-    let lines = locate::line_starts(source).len() + 1;
+    let lines = locate::Lines::of(source).len() + 1;
     if let Err(diagnostics) = check(source) {
         prop_assert!(!diagnostics.is_empty());
         for diagnostic in &diagnostics {

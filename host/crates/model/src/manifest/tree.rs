@@ -1,6 +1,6 @@
 //! YAML text to a tree in which every key and value knows its place. Bounded: size, depth, and what aliases expand to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
@@ -14,6 +14,8 @@ pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 pub const MAX_MANIFEST_DEPTH: usize = 64;
 /// How many nodes it may have after aliases were expanded.
 pub const MAX_MANIFEST_NODES: usize = 200_000;
+/// How many bytes of text it may have after aliases were expanded: an alias copies what it stands for.
+pub const MAX_MANIFEST_TEXT: usize = 8 << 20;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
@@ -24,6 +26,15 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     nodes: usize,
     height: usize,
+    /// The bytes of its texts and keys.
+    bytes: usize,
+}
+
+/// Why a number is none of JSON's, and what to do about it.
+#[derive(Clone, Debug)]
+pub(super) struct BadNumber {
+    why: String,
+    hint: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -31,8 +42,8 @@ pub(super) enum Kind {
     Null,
     Bool(bool),
     Number(Number),
-    /// A number that JSON readers cannot hold; the reason says why.
-    BadNumber(String),
+    /// A number that JSON readers cannot hold.
+    BadNumber(BadNumber),
     Text(String),
     Seq(Arc<Vec<Node>>),
     Map(Arc<Vec<Entry>>),
@@ -49,12 +60,21 @@ pub(super) struct Entry {
 impl Node {
     fn leaf(span: Span, kind: Kind) -> Self {
         Self {
+            bytes: match &kind {
+                Kind::Text(text) => text.len(),
+                _ => 0,
+            },
             pos: pos(span.start),
             span: (span.start.index(), span.end.index()),
             kind,
             nodes: 1,
             height: 0,
         }
+    }
+
+    /// What a copy of it takes, about: its texts, and a word or two for each value.
+    pub(super) const fn weight(&self) -> usize {
+        self.bytes.saturating_add(self.nodes.saturating_mul(16))
     }
 
     /// What it is, for people.
@@ -87,12 +107,22 @@ impl Node {
     /// Reports the numbers that JSON cannot hold.
     pub(super) fn bad_numbers(&self, findings: &mut Findings) {
         match &self.kind {
-            Kind::BadNumber(why) => {
-                findings.error("manifest_value", self.pos, why.clone());
+            Kind::BadNumber(number) => {
+                findings
+                    .error("manifest_value", self.pos, number.why.clone())
+                    .hint(number.hint);
             }
             Kind::Seq(items) => items.iter().for_each(|item| item.bad_numbers(findings)),
             Kind::Map(entries) => entries.iter().for_each(|entry| entry.value.bad_numbers(findings)),
             _ => {}
+        }
+    }
+
+    /// Where a key of a map stands.
+    pub(super) fn key_pos(&self, key: &str) -> Option<Pos> {
+        match &self.kind {
+            Kind::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| entry.pos),
+            _ => None,
         }
     }
 
@@ -118,14 +148,16 @@ impl Node {
 /// Reads the text. What cannot be read is reported; the tree is there if the text is YAML at all.
 pub(super) fn read(source: &str, findings: &mut Findings) -> Option<Node> {
     if source.len() > MAX_MANIFEST_BYTES {
-        findings.error(
-            "manifest_too_large",
-            Pos::START,
-            format!(
-                "the manifest has {} bytes; the limit is {MAX_MANIFEST_BYTES} bytes",
-                source.len()
-            ),
-        );
+        findings
+            .error(
+                "manifest_too_large",
+                Pos::START,
+                format!(
+                    "the manifest has {} bytes; the limit is {MAX_MANIFEST_BYTES} bytes",
+                    source.len()
+                ),
+            )
+            .hint("split the DAG in several, or map one task over a list with `expand` instead of writing many");
         return None;
     }
     let mut builder = Builder {
@@ -184,6 +216,8 @@ fn syntax_error(source: &str, error: &ScanError, findings: &mut Findings) {
         finding.hint("is this line indented as the lines above it? a text with `: ` in it must be in quotes");
     } else if error.info().contains("':' indicator") || error.info().contains("flow") {
         finding.hint("a bracket or a quote above is not closed");
+    } else {
+        finding.hint("the text cannot be read from here on; look at this line and at the one above it");
     }
 }
 
@@ -204,6 +238,7 @@ struct Frame {
     anchor: usize,
     nodes: usize,
     height: usize,
+    bytes: usize,
     body: Body,
 }
 
@@ -211,7 +246,8 @@ enum Body {
     Seq(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        seen: HashSet<String>,
+        /// The keys, and the line of each.
+        seen: HashMap<String, u32>,
         /// The key whose value comes next. `None` inside is a key that was refused.
         key: Option<Option<(String, Pos)>>,
     },
@@ -235,11 +271,13 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some(node) = self.anchors.get(&anchor).cloned() else {
-                    self.findings.error(
-                        "manifest_unsupported_yaml",
-                        pos(span.start),
-                        "the alias stands inside of what it refers to",
-                    );
+                    self.findings
+                        .error(
+                            "manifest_unsupported_yaml",
+                            pos(span.start),
+                            "the alias stands inside of what it refers to",
+                        )
+                        .hint("write the value out here, or let the alias refer to something that ends before it");
                     return Err(Stop);
                 };
                 self.add(node, span)?;
@@ -265,7 +303,7 @@ impl Builder<'_> {
                     anchor,
                     Body::Map {
                         entries: Vec::new(),
-                        seen: HashSet::new(),
+                        seen: HashMap::new(),
                         key: None,
                     },
                 )?;
@@ -282,6 +320,7 @@ impl Builder<'_> {
                         kind,
                         nodes: frame.nodes,
                         height: frame.height + 1,
+                        bytes: frame.bytes,
                     };
                     self.anchor(frame.anchor, &node);
                     self.add(node, frame.start)?;
@@ -319,17 +358,20 @@ impl Builder<'_> {
             anchor,
             nodes: 1,
             height: 0,
+            bytes: 0,
             body,
         });
         Ok(())
     }
 
     fn too_deep(&mut self, span: Span) -> Result<(), Stop> {
-        self.findings.error(
-            "manifest_too_deep",
-            pos(span.start),
-            format!("the manifest nests deeper than {MAX_MANIFEST_DEPTH} levels"),
-        );
+        self.findings
+            .error(
+                "manifest_too_deep",
+                pos(span.start),
+                format!("the manifest nests deeper than {MAX_MANIFEST_DEPTH} levels"),
+            )
+            .hint("a value that nests so deep belongs into a parameter or a blob, as JSON text");
         Err(Stop)
     }
 
@@ -344,12 +386,26 @@ impl Builder<'_> {
             .map_or(0, |frame| frame.nodes)
             .saturating_add(node.nodes);
         self.nodes = self.nodes.max(total);
-        if total > MAX_MANIFEST_NODES {
-            self.findings.error(
-                "manifest_too_large",
-                pos(span.start),
-                format!("the manifest has more than {MAX_MANIFEST_NODES} values, with its aliases expanded"),
-            );
+        let bytes = self
+            .stack
+            .last()
+            .map_or(0, |frame| frame.bytes)
+            .saturating_add(node.bytes);
+        let excess = if total > MAX_MANIFEST_NODES {
+            Some(format!("{MAX_MANIFEST_NODES} values"))
+        } else if bytes > MAX_MANIFEST_TEXT {
+            Some(format!("{MAX_MANIFEST_TEXT} bytes of text"))
+        } else {
+            None
+        };
+        if let Some(excess) = excess {
+            self.findings
+                .error(
+                    "manifest_too_large",
+                    pos(span.start),
+                    format!("the manifest has more than {excess}, with its aliases expanded"),
+                )
+                .hint("an alias stands for a copy of its anchor's value; use `defaults:`, `params:`, or fewer of them");
             return Err(Stop);
         }
         let Some(frame) = self.stack.last_mut() else {
@@ -357,20 +413,29 @@ impl Builder<'_> {
             return Ok(());
         };
         frame.nodes = total;
+        frame.bytes = bytes;
         frame.height = frame.height.max(node.height);
         match &mut frame.body {
             Body::Seq(items) => items.push(node),
             Body::Map { entries, seen, key } => match key.take() {
                 Some(Some((key, pos))) => entries.push(Entry { key, pos, value: node }),
                 Some(None) => {}
-                None => *key = Some(check_key(node, span, seen, self.findings)),
+                None => {
+                    let checked = check_key(node, span, seen, self.findings);
+                    *key = Some(checked);
+                }
             },
         }
         Ok(())
     }
 }
 
-fn check_key(node: Node, span: Span, seen: &mut HashSet<String>, findings: &mut Findings) -> Option<(String, Pos)> {
+fn check_key(
+    node: Node,
+    span: Span,
+    seen: &mut HashMap<String, u32>,
+    findings: &mut Findings,
+) -> Option<(String, Pos)> {
     let place = pos(span.start);
     let text = match node.kind {
         Kind::Text(text) => text,
@@ -390,13 +455,21 @@ fn check_key(node: Node, span: Span, seen: &mut HashSet<String>, findings: &mut 
             .hint("write the keys out, or use `defaults:`");
         return None;
     }
-    if !seen.insert(text.clone()) {
+    if let Some(line) = seen.get(&text) {
         let shown: String = text.chars().take(64).collect();
-        findings.error("manifest_duplicate_key", place, format!("key `{shown}` is there twice"));
+        findings
+            .error("manifest_duplicate_key", place, format!("key `{shown}` is there twice"))
+            .hint(format!(
+                "it stands in line {line}, too; remove one of them, or give it another name"
+            ));
         return None;
     }
+    seen.insert(text.clone(), place.line);
     Some((text, place))
 }
+
+const AS_TEXT: &str = "put it in quotes and let the task read it as text";
+const NO_NUMBER: &str = "JSON has no such number: write `null`, or put it in quotes and let the task read it as text";
 
 /// A plain scalar by the rules of YAML 1.2's core schema.
 fn plain(text: &str) -> Kind {
@@ -408,7 +481,10 @@ fn plain(text: &str) -> Kind {
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return Kind::BadNumber(format!("{text} is not a JSON number"));
+        return Kind::BadNumber(BadNumber {
+            why: format!("{text} is not a JSON number"),
+            hint: NO_NUMBER,
+        });
     }
     let radix = |digits: &str, radix| match u64::from_str_radix(digits, radix) {
         Ok(number) => Some(Kind::Number(number.into())),
@@ -439,7 +515,10 @@ fn plain(text: &str) -> Kind {
     match text.parse::<f64>() {
         Ok(number) if float => match Number::from_f64(number) {
             Some(number) => Kind::Number(number),
-            None => Kind::BadNumber(format!("{text} is out of the range of 64-bit floats")),
+            None => Kind::BadNumber(BadNumber {
+                why: format!("{text} is out of the range of 64-bit floats"),
+                hint: AS_TEXT,
+            }),
         },
         _ => Kind::Text(text.to_owned()),
     }
@@ -447,7 +526,8 @@ fn plain(text: &str) -> Kind {
 
 fn too_long(text: &str) -> Kind {
     let shown: String = text.chars().take(48).collect();
-    Kind::BadNumber(format!(
-        "{shown} has more than 64 bits; put it in quotes and let the task read it as text"
-    ))
+    Kind::BadNumber(BadNumber {
+        why: format!("{shown} has more than 64 bits"),
+        hint: AS_TEXT,
+    })
 }

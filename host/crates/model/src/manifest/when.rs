@@ -1,18 +1,15 @@
 //! `when:`: a template of true or false, on any task.
 
-use std::collections::HashMap;
-
 use serde_json::json;
 
-use super::component::TaskDescriptor;
 use super::declared::{Input, Manifest, TaskDecl};
-use super::diagnostic::Findings;
-use super::input;
+use super::diagnostic::{Findings, Severity};
+use super::input::{Inputs, follow};
 use super::read;
 use super::section::{Section, short};
 use super::tree::Kind;
 use crate::schema::Shape;
-use crate::template::{RETURN_VALUE, Source, is_template, show_path};
+use crate::template::{Source, is_template, show_path};
 
 /// Reads `when`. Of a literal, `true` is the same as nothing.
 pub(super) fn condition(section: &Section<'_>, manifest: &Manifest, findings: &mut Findings) -> Option<Input> {
@@ -64,32 +61,26 @@ pub(super) fn template(task: &TaskDecl) -> Option<String> {
 }
 
 /// Reports what can never be true or false: a path to something else.
-pub(super) fn check(manifest: &Manifest, outputs: &HashMap<&str, &TaskDescriptor>, findings: &mut Findings) {
+pub(super) fn check<'m>(manifest: &'m Manifest, inputs: &mut Inputs<'m>, findings: &mut Findings) {
     let boolean = json!({"type": "boolean"});
-    let wanted = Shape::of(&boolean);
     for task in &manifest.tasks {
         let Some(when) = &task.when else { continue };
+        inputs.paths(task.group, when, findings);
         for (pointer, source) in when.template.iter().flat_map(|template| template.sources()) {
-            let (name, path, publishes) = match &source {
-                Source::Text => continue,
-                Source::Param { name, path } => match manifest.params.iter().find(|(known, _)| known == name) {
-                    Some((_, param)) => (format!("params.{name}"), *path, Shape::of(&param.schema)),
-                    None => continue,
-                },
-                // What a repeated task published may be a list of answers: unknown.
-                Source::Xcom { xcom, path } if xcom.key == RETURN_VALUE && !xcom.previous => {
-                    match outputs.get(manifest.full_name(task, &xcom.task).as_str()) {
-                        Some(producer) => (format!("xcom.{}", xcom.task), *path, Shape::of(&producer.output)),
-                        None => continue,
-                    }
-                }
-                Source::Xcom { .. } => continue,
-            };
-            let pos = || manifest.locate(when, pointer, 0);
-            let Some(given) = input::follow(publishes, &name, path, &pos, findings) else {
+            if findings.is_full() {
+                return;
+            }
+            if source == Source::Text {
+                continue;
+            }
+            let Some((name, path, publishes)) = inputs.source(task.group, source) else {
                 continue;
             };
-            if let Some(why) = given.excludes(&wanted) {
+            let pos = || manifest.locate(when, pointer, 0);
+            let Some(given) = follow(publishes, &name, path, &pos, Severity::Error, true, findings) else {
+                continue;
+            };
+            if let Some(why) = given.excludes(&Shape::of(&boolean)) {
                 let shown = format!("{name}{}", show_path(path));
                 findings
                     .error(

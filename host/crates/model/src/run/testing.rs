@@ -79,6 +79,7 @@ pub(crate) fn dag(mut tasks: Vec<Task>, edit: impl FnOnce(&mut DagParts)) -> Arc
         owner: "airtight".to_owned(),
         tags: Vec::new(),
         params: IndexMap::new(),
+        strict_params: false,
         max_active_runs: 16,
         max_active_tasks: 16,
         dagrun_timeout: None,

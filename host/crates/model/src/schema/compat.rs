@@ -6,6 +6,7 @@
 //! a required property that is forbidden or excluded in turn.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
@@ -14,11 +15,15 @@ use serde_json::{Map, Value};
 const MAX_ALTERNATIVES: usize = 32;
 /// How deep properties of properties are compared.
 const MAX_DEPTH: usize = 8;
+/// More parts over all alternatives are not looked at: what would bring them is ignored.
+const MAX_PARTS: usize = 1024;
 /// How many `$ref`, `allOf` and `anyOf` are followed in a row.
 const MAX_HOPS: usize = 16;
 /// How many schemas are looked at in all, for one shape and everything that is asked of it: schemas come from components, and
 /// few bytes of references can stand for very many schemas.
-const MAX_STEPS: usize = 10_000;
+const MAX_STEPS: usize = 20_000;
+/// How many in all, for everything that is asked about one manifest: it may compare many inputs of one component's task.
+const MAX_ALL_STEPS: usize = 10_000_000;
 
 /// What a value can be: at least all that its schemas accept.
 #[derive(Clone, Debug)]
@@ -27,15 +32,40 @@ pub struct Shape<'s> {
     budget: Budget,
 }
 
-/// What is left of [`MAX_STEPS`]. Where it is used up, schemas count as accepting anything.
+/// What is left of [`MAX_STEPS`], and of what all shapes have together. Where either is used up, schemas count as accepting anything.
 #[derive(Clone, Debug)]
-struct Budget(Rc<Cell<usize>>);
+struct Budget {
+    own: Rc<Cell<usize>>,
+    all: Steps,
+}
 
 impl Budget {
-    fn spend(&self) -> bool {
-        let left = self.0.get();
-        self.0.set(left.saturating_sub(1));
-        left > 0
+    fn new(all: &Steps) -> Self {
+        Self {
+            own: Rc::new(Cell::new(MAX_STEPS)),
+            all: all.clone(),
+        }
+    }
+
+    fn spend(&self, steps: usize) -> bool {
+        let takes = |left: &Cell<usize>| {
+            let before = left.get();
+            left.set(before.saturating_sub(steps));
+            before >= steps
+        };
+        // Both count, whatever one says.
+        let (own, all) = (takes(&self.own), takes(&self.all.0));
+        own && all
+    }
+}
+
+/// How many schemas may still be looked at for many shapes together.
+#[derive(Clone, Debug)]
+pub struct Steps(Rc<Cell<usize>>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(MAX_ALL_STEPS)))
     }
 }
 
@@ -77,15 +107,37 @@ const ANY: u8 = 63;
 impl<'s> Shape<'s> {
     /// What a schema accepts.
     pub fn of(schema: &'s Value) -> Self {
-        let budget = Budget(Rc::new(Cell::new(MAX_STEPS)));
+        Self::within(schema, &Steps::default())
+    }
+
+    /// The same, with a bound over many shapes.
+    pub fn within(schema: &'s Value, steps: &Steps) -> Self {
+        let budget = Budget::new(steps);
         Self {
             alternatives: expand(schema, schema, 0, &budget),
             budget,
         }
     }
 
+    /// The same shape for another question: what was asked before does not count.
+    #[must_use]
+    pub fn afresh(&self) -> Self {
+        Self {
+            alternatives: self.alternatives.clone(),
+            budget: Budget::new(&self.budget.all),
+        }
+    }
+
     /// Values of these shapes at once.
     fn both(&self, other: &Self) -> Self {
+        let parts = |shape: &Self| shape.alternatives.iter().map(Vec::len).sum::<usize>();
+        let steps = parts(self) * other.alternatives.len() + parts(other) * self.alternatives.len();
+        if !self.budget.spend(steps / 8) {
+            return Self {
+                alternatives: vec![Vec::new()],
+                budget: self.budget.clone(),
+            };
+        }
         let mut alternatives = Vec::new();
         for a in &self.alternatives {
             for b in &other.alternatives {
@@ -96,6 +148,94 @@ impl<'s> Shape<'s> {
             alternatives,
             budget: self.budget.clone(),
         }
+    }
+
+    /// Whether some value is a list or an object: what can be mapped over.
+    pub fn has_elements(&self) -> bool {
+        self.types() & (ARRAY | OBJECT) != 0
+    }
+
+    /// Whether some value is an object.
+    pub fn has_members(&self) -> bool {
+        self.types() & OBJECT != 0
+    }
+
+    /// Whether every value is a list.
+    pub fn is_list(&self) -> bool {
+        self.types() == ARRAY
+    }
+
+    /// Why values of both shapes are empty lists at some place: where it is, and why no element fits. Values that are not lists
+    /// for certain are not judged.
+    pub fn only_empty(&self, other: &Self) -> Option<(String, String)> {
+        self.only_empty_within(other, 0)
+    }
+
+    fn only_empty_within(&self, other: &Self, depth: usize) -> Option<(String, String)> {
+        if depth > MAX_DEPTH || !self.budget.spend(1) {
+            return None;
+        }
+        if self.types() == ARRAY && other.types() & ARRAY != 0 {
+            let (Step::To { shape: given, .. }, Step::To { shape: wanted, .. }) = (self.element(0), other.element(0))
+            else {
+                return None;
+            };
+            if given.types() == 0 || wanted.types() == 0 {
+                return None;
+            }
+            if let Some(why) = given.excludes(&wanted) {
+                return Some((String::new(), why));
+            }
+            return given
+                .only_empty_within(&wanted, depth + 1)
+                .map(|(path, why)| (format!("[0]{path}"), why));
+        }
+        if self.types() == OBJECT && other.types() & OBJECT != 0 {
+            return self
+                .declared()
+                .into_iter()
+                .filter(|name| other.declares(name))
+                .find_map(|name| match (self.member(name), other.member(name)) {
+                    (
+                        Step::To {
+                            shape: given,
+                            certain: true,
+                        },
+                        Step::To { shape: wanted, .. },
+                    ) => given
+                        .only_empty_within(&wanted, depth + 1)
+                        .map(|(path, why)| (format!(".{name}{path}"), why)),
+                    _ => None,
+                });
+        }
+        None
+    }
+
+    /// The names of the members that any schema declares.
+    pub fn declared(&self) -> Vec<&'s str> {
+        let mut seen: HashSet<&'s str> = HashSet::new();
+        let parts = self.alternatives.iter().flatten();
+        let declared = parts.filter_map(|part| part.keyword("properties").and_then(Value::as_object));
+        let names = declared.flat_map(Map::keys).map(String::as_str);
+        names.filter(|name| seen.insert(name)).collect()
+    }
+
+    /// Whether some schema says what members beside those that it declares may be, even that there may be none.
+    pub fn says_of_others(&self) -> bool {
+        const WORDS: [&str; 4] = [
+            "additionalProperties",
+            "patternProperties",
+            "unevaluatedProperties",
+            "propertyNames",
+        ];
+        let mut parts = self.alternatives.iter().flatten();
+        parts.any(|part| WORDS.iter().any(|word| part.keyword(word).is_some()))
+    }
+
+    /// The first text that says what values are for.
+    pub fn description(&self) -> Option<&'s str> {
+        let mut parts = self.alternatives.iter().flatten();
+        parts.find_map(|part| part.keyword("description").and_then(Value::as_str))
     }
 
     /// Whether the only value is `null`.
@@ -123,11 +263,9 @@ impl<'s> Shape<'s> {
         if mine & theirs == 0 {
             return format!("{} is not {}", describe(mine), describe(theirs));
         }
-        let mut names: Vec<&String> = Vec::new();
-        for part in self.alternatives.iter().chain(&other.alternatives).flatten() {
-            names.extend(required(part).filter(|name| !names.contains(name)).collect::<Vec<_>>());
-        }
-        for name in names {
+        let mut known: HashSet<&String> = HashSet::new();
+        let parts = self.alternatives.iter().chain(&other.alternatives).flatten();
+        for name in parts.flat_map(required).filter(|name| known.insert(name)) {
             match (self.member(name), other.member(name)) {
                 (Step::Never(why), _) | (_, Step::Never(why)) => return why,
                 (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => {
@@ -192,16 +330,11 @@ impl<'s> Shape<'s> {
         let ([theirs], OBJECT) = (other.alternatives.as_slice(), self.types()) else {
             return Vec::new();
         };
-        let mut names: Vec<String> = Vec::new();
-        for name in theirs.iter().flat_map(required) {
-            if self.declares(name)
-                && matches!(self.member(name), Step::To { certain: false, .. })
-                && !names.contains(name)
-            {
-                names.push(name.clone());
-            }
-        }
-        names
+        let mut known: HashSet<&String> = HashSet::new();
+        let demanded = theirs.iter().flat_map(required).filter(|name| known.insert(name));
+        let may_lack =
+            |name: &&String| self.declares(name) && matches!(self.member(name), Step::To { certain: false, .. });
+        demanded.filter(may_lack).cloned().collect()
     }
 
     /// Whether any schema declares a member of that name.
@@ -256,7 +389,7 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
                 schema: Schema::Never,
             }]];
         }
-        Value::Object(members) if hops < MAX_HOPS && budget.spend() => members,
+        Value::Object(members) if hops < MAX_HOPS && budget.spend(1) => members,
         _ => return anything(),
     };
     // A nested `$id` starts another document, which local references would then refer to.
@@ -300,7 +433,18 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
 }
 
 /// Both at once; the second is ignored where that gives too many alternatives.
-fn product<'s>(a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+fn product<'s>(mut a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
+    let parts = |alternatives: &[Vec<Part<'_>>]| alternatives.iter().map(Vec::len).sum::<usize>();
+    if parts(&a) * b.len() + parts(&b) * a.len() > MAX_PARTS {
+        return a;
+    }
+    if let [only] = b.as_slice() {
+        // In place: a schema may have thousands of parts, one after the other.
+        for left in &mut a {
+            left.extend_from_slice(only);
+        }
+        return a;
+    }
     if a.len().saturating_mul(b.len()) > MAX_ALTERNATIVES {
         return a;
     }
@@ -396,7 +540,7 @@ fn never(shape: &Shape<'_>, depth: usize) -> bool {
 }
 
 fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
-    if depth > MAX_DEPTH || !budget.spend() {
+    if depth > MAX_DEPTH || !budget.spend(1 + parts.len()) {
         return false;
     }
     let types = types_of(parts);
@@ -469,6 +613,12 @@ fn empty_range(parts: &[Part<'_>]) -> bool {
 
 /// The shape of a member; nothing where the parts forbid it.
 fn member_of<'s>(parts: &[Part<'s>], name: &str, budget: &Budget) -> Option<Shape<'s>> {
+    if !budget.spend(parts.len()) {
+        return Some(Shape {
+            alternatives: vec![Vec::new()],
+            budget: budget.clone(),
+        });
+    }
     let mut alternatives: Vec<Vec<Part<'s>>> = vec![Vec::new()];
     for part in parts {
         let declared = part.keyword("properties").and_then(|all| all.get(name));

@@ -3,5 +3,5 @@
 mod compat;
 mod validator;
 
-pub use compat::{Shape, Step};
+pub use compat::{Shape, Step, Steps};
 pub use validator::{Finding, MAX_SCHEMA_BYTES, SchemaError, Validator};

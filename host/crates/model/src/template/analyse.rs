@@ -1,5 +1,7 @@
 //! Reading templates: what they name, and whether they are allowed at all, before anything runs.
 
+use std::fmt::Write as _;
+
 use minijinja::machinery::ast::Stmt;
 use minijinja::machinery::{Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
@@ -57,6 +59,26 @@ pub struct InputTemplate {
     param_uses: Vec<(String, usize, String)>,
     item_uses: Vec<(String, usize, String)>,
     root_uses: Vec<(String, usize, TemplateRoot)>,
+    path_uses: Vec<PathUse>,
+}
+
+/// A place in an input that follows a path into a value, without a word about what happens where it leads nowhere.
+#[derive(Clone, Debug)]
+pub(crate) struct PathUse {
+    /// The string in the input: a JSON pointer.
+    pub(crate) pointer: String,
+    /// Where in the string, in bytes.
+    pub(crate) offset: usize,
+    /// Whether it is followed whatever the values are: not in a branch, nor in a loop.
+    pub(crate) always: bool,
+    pub(super) path: Path,
+}
+
+impl PathUse {
+    /// Where the value comes from.
+    pub(crate) fn source(&self) -> Option<Source<'_>> {
+        self.path.source()
+    }
 }
 
 /// A name that means something only somewhere: where something is repeated, or in a callback.
@@ -130,11 +152,22 @@ pub(super) fn syntax() -> SyntaxConfig {
         .unwrap_or_default()
 }
 
+impl Path {
+    fn source(&self) -> Option<Source<'_>> {
+        match (&self.root, self.segments.as_slice()) {
+            (Root::Xcom(xcom), path) => Some(Source::Xcom { xcom, path }),
+            (Root::Params, [Segment::Key(name), path @ ..]) => Some(Source::Param { name, path }),
+            _ => None,
+        }
+    }
+}
+
 impl InputTemplate {
     /// Reads an input.
     pub fn parse(input: &Value) -> Result<Self, Vec<TemplateError>> {
         let mut reader = Reader::default();
-        let root = reader.node(input, String::new());
+        let root = reader.node(input, &mut String::new());
+        reader.check_pointers();
         if !reader.errors.is_empty() {
             return Err(reader.errors);
         }
@@ -148,6 +181,7 @@ impl InputTemplate {
             param_uses: reader.param_uses,
             item_uses: reader.item_uses,
             root_uses: reader.root_uses,
+            path_uses: reader.path_uses,
         })
     }
 
@@ -180,6 +214,11 @@ impl InputTemplate {
         self.item_uses
             .iter()
             .map(|(path, offset, name)| (path.as_str(), *offset, name.as_str()))
+    }
+
+    /// Where it follows paths, in whole values and in expressions.
+    pub(crate) fn path_uses(&self) -> &[PathUse] {
+        &self.path_uses
     }
 
     /// Where it names parameters: JSON pointer of the string, offset in it, name.
@@ -217,11 +256,7 @@ fn collect<'t>(node: &'t Node, sources: &mut Vec<(&'t str, Source<'t>)>) {
         Node::Array(items) => items.iter().for_each(|item| collect(item, sources)),
         Node::Object(members) => members.iter().for_each(|(_, item)| collect(item, sources)),
         Node::Text { pointer, .. } => sources.push((pointer, Source::Text)),
-        Node::Path { pointer, path } => match (&path.root, path.segments.as_slice()) {
-            (Root::Xcom(xcom), path) => sources.push((pointer, Source::Xcom { xcom, path })),
-            (Root::Params, [Segment::Key(name), path @ ..]) => sources.push((pointer, Source::Param { name, path })),
-            _ => {}
-        },
+        Node::Path { pointer, path } => sources.extend(path.source().map(|source| (pointer.as_str(), source))),
     }
 }
 
@@ -238,39 +273,75 @@ pub(super) struct Reader {
     pub(super) param_uses: Vec<(String, usize, String)>,
     pub(super) item_uses: Vec<(String, usize, String)>,
     pub(super) root_uses: Vec<(String, usize, TemplateRoot)>,
+    pub(super) path_uses: Vec<PathUse>,
+    /// The bytes of the pointers that are kept.
+    pointers: usize,
 }
 
+/// The most bytes that the pointers to the templates of one input may have: a long key over many templates is in each of them.
+const MAX_POINTERS: usize = 1 << 20;
+
 impl Reader {
-    fn node(&mut self, value: &Value, pointer: String) -> Node {
+    /// What is kept once more, for a place in a template.
+    pub(super) fn pointer(&mut self, pointer: &str) -> String {
+        self.pointers = self.pointers.saturating_add(pointer.len());
+        if self.pointers > MAX_POINTERS {
+            return String::new();
+        }
+        pointer.to_owned()
+    }
+
+    /// An input whose templates lie too deep under too long keys.
+    fn check_pointers(&mut self) {
+        if self.pointers > MAX_POINTERS {
+            self.errors.push(TemplateError {
+                path: String::new(),
+                offset: 0,
+                message: format!("the keys over all templates of an input have more than {MAX_POINTERS} bytes in sum"),
+                hint: Some("shorten the keys, or take what is made of templates from one task's answer".to_owned()),
+            });
+        }
+    }
+
+    fn node(&mut self, value: &Value, pointer: &mut String) -> Node {
+        let length = pointer.len();
         match value {
-            Value::String(text) if is_template(text) => self.template(text, pointer),
+            Value::String(text) if is_template(text) => {
+                let pointer = self.pointer(pointer);
+                self.template(text, pointer)
+            }
             Value::Array(items) => {
-                let nodes: Vec<Node> = items
-                    .iter()
-                    .enumerate()
-                    .map(|(at, item)| self.node(item, format!("{pointer}/{at}")))
-                    .collect();
+                let mut nodes = Vec::with_capacity(items.len());
+                for (at, item) in items.iter().enumerate() {
+                    let _ = write!(pointer, "/{at}");
+                    nodes.push(self.node(item, pointer));
+                    pointer.truncate(length);
+                }
                 if nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
                     return Node::Literal(value.to_string());
                 }
                 Node::Array(nodes)
             }
             Value::Object(members) => {
-                let nodes: Vec<(String, Node)> = members
-                    .iter()
-                    .map(|(key, item)| {
-                        let pointer = format!("{pointer}/{}", escape_pointer(key));
-                        if is_template(key) {
-                            self.errors.push(TemplateError {
-                                path: pointer.clone(),
-                                offset: 0,
-                                message: "a key cannot be a template".to_owned(),
-                                hint: None,
-                            });
-                        }
-                        (key.clone(), self.node(item, pointer))
-                    })
-                    .collect();
+                let mut nodes = Vec::with_capacity(members.len());
+                for (key, item) in members {
+                    pointer.push('/');
+                    pointer.push_str(&escape_pointer(key));
+                    if is_template(key) {
+                        let path = self.pointer(pointer);
+                        self.errors.push(TemplateError {
+                            path,
+                            offset: 0,
+                            message: "a key cannot be a template".to_owned(),
+                            hint: Some(
+                                "templates stand for values; let a task build an object whose keys are computed"
+                                    .to_owned(),
+                            ),
+                        });
+                    }
+                    nodes.push((key.clone(), self.node(item, pointer)));
+                    pointer.truncate(length);
+                }
                 if nodes.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
                     return Node::Literal(value.to_string());
                 }
@@ -280,21 +351,37 @@ impl Reader {
         }
     }
 
+    /// Where a template supplies a value for what is missing, none of its paths has to lead anywhere.
+    fn supplied(&mut self, first: usize, has_default: bool) {
+        if has_default {
+            let paths = self.path_uses.get_mut(first..).unwrap_or_default();
+            paths.iter_mut().for_each(|path| path.always = false);
+        }
+    }
+
     fn template(&mut self, text: &str, pointer: String) -> Node {
-        let mut error = |offset: usize, message: String| {
+        let mut error = |offset: usize, message: String, hint: &str| {
             self.errors.push(TemplateError {
                 path: pointer.clone(),
                 offset,
                 message,
-                hint: None,
+                hint: Some(hint.to_owned()),
             });
             Node::Literal("null".to_owned())
         };
         if text.len() > MAX_TEMPLATE_BYTES {
-            return error(0, format!("a template may have at most {MAX_TEMPLATE_BYTES} bytes"));
+            return error(
+                0,
+                format!("a template may have at most {MAX_TEMPLATE_BYTES} bytes"),
+                "let a task of a component build long texts",
+            );
         }
         if let Some(offset) = too_many_tokens(text) {
-            return error(offset, format!("more than {MAX_TOKENS} tokens in one expression"));
+            return error(
+                offset,
+                format!("more than {MAX_TOKENS} tokens in one expression"),
+                "let a task of a component compute this",
+            );
         }
         let parsed = match parse(text, "<input>", syntax()) {
             Ok(parsed) => parsed,
@@ -303,11 +390,11 @@ impl Reader {
                 let detail = failure
                     .detail()
                     .map_or_else(|| failure.kind().to_string(), str::to_owned);
-                return error(offset, format!("not a valid template: {detail}"));
+                return error(offset, format!("not a valid template: {detail}"), syntax_hint(text));
             }
         };
         let Stmt::Template(template) = &parsed else {
-            return error(0, "not a valid template".to_owned());
+            return error(0, "not a valid template".to_owned(), syntax_hint(text));
         };
         let mut children = template.children.as_slice();
         if let [rest @ .., Stmt::EmitRaw(raw)] = children
@@ -315,16 +402,23 @@ impl Reader {
         {
             children = rest;
         }
+        let first = self.path_uses.len();
         let mut walk = Walk {
             pointer: &pointer,
             reader: self,
             scopes: Vec::new(),
             copies: 0,
+            on_path: false,
+            guarded: 0,
+            branches: 0,
+            has_default: false,
         };
         if let [Stmt::EmitExpr(emit)] = children
             && let Some(source) = single_expression(text)
         {
-            return match walk.whole(&emit.expr) {
+            let (path, has_default) = (walk.whole(&emit.expr), walk.has_default);
+            self.supplied(first, has_default);
+            return match path {
                 Some(path) => Node::Path { pointer, path },
                 None => Node::Expression {
                     source: source.to_owned(),
@@ -333,10 +427,28 @@ impl Reader {
             };
         }
         walk.statements(&template.children);
+        let has_default = walk.has_default;
+        self.supplied(first, has_default);
         Node::Text {
             source: text.to_owned(),
             pointer,
         }
+    }
+}
+
+/// What is likely meant by a text that is no template.
+fn syntax_hint(text: &str) -> &'static str {
+    let count = |mark: &str| text.matches(mark).count();
+    if count("{{") > count("}}") {
+        "an expression that begins with `{{` ends with `}}`"
+    } else if count("{%") > count("%}") {
+        "a statement that begins with `{%` ends with `%}`"
+    } else if count("{#") > count("#}") {
+        "a comment that begins with `{#` ends with `#}`"
+    } else if count("{% for") > count("{% endfor") || count("{% if") > count("{% endif") {
+        "each `{% if … %}` ends with `{% endif %}`, each `{% for … %}` with `{% endfor %}`"
+    } else {
+        "Jinja: `{{ xcom.load.rows }}`, `{{ params.name | default(1) }}`; text that only looks like it is `{{ \"{{\" }}`"
     }
 }
 

@@ -53,7 +53,7 @@ pub struct TemplateContext<'a> {
 impl TemplateContext<'_> {
     /// A root that is one value; `None` for unknown names and for what this run does not have.
     pub(super) fn scalar(&self, name: &str) -> Option<Value> {
-        let date = self.logical_date.and_then(Timestamp::utc);
+        let date = self.logical_date.map(Timestamp::civil);
         Some(match name {
             "dag_id" => self.dag_id.into(),
             "run_id" => self.run_id.into(),
@@ -78,12 +78,5 @@ impl TemplateContext<'_> {
             "ts_nodash" => date?.strftime("%Y%m%dT%H%M%S").to_string().into(),
             _ => return None,
         })
-    }
-}
-
-impl Timestamp {
-    fn utc(self) -> Option<jiff::Zoned> {
-        let instant = jiff::Timestamp::from_microsecond(self.0).ok()?;
-        Some(instant.to_zoned(jiff::tz::TimeZone::UTC))
     }
 }

@@ -14,8 +14,8 @@ mod value;
 mod walk;
 
 pub use analyse::RETURN_VALUE;
-pub(crate) use analyse::is_template;
 pub use analyse::{InputTemplate, Source, TemplateError, TemplateRoot, XcomRef, XcomUse};
+pub(crate) use analyse::{PathUse, escape_pointer, is_template};
 pub use context::{TemplateContext, XcomInput};
 pub use element::{ElementError, mapped_length, split, with_members};
 pub(crate) use path::show as show_path;

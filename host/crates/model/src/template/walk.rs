@@ -1,9 +1,9 @@
 //! Walks a parsed template: finds the names in it, and reports what is not allowed.
 
 use minijinja::machinery::Span;
-use minijinja::machinery::ast::{CallArg, Expr, Stmt};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 
-use super::analyse::{Path, RETURN_VALUE, Reader, Root, TemplateError, TemplateRoot, XcomRef, XcomUse};
+use super::analyse::{Path, PathUse, RETURN_VALUE, Reader, Root, TemplateError, TemplateRoot, XcomRef, XcomUse};
 use super::language::{FILTERS, FUNCTIONS, MAX_COPIES, ROOTS, TESTS, airflow_hint};
 use super::path::Segment;
 use crate::manifest::suggest;
@@ -15,16 +15,25 @@ pub(super) struct Walk<'w> {
     /// Names bound by loops.
     pub(super) scopes: Vec<Vec<String>>,
     pub(super) copies: usize,
+    /// Within a path that was seen as a whole.
+    pub(super) on_path: bool,
+    /// Within what may lead nowhere: `… | default(…)`, `… is defined`.
+    pub(super) guarded: usize,
+    /// Within what only some values lead to: branches, bodies of loops, the right side of `and` and `or`.
+    pub(super) branches: usize,
+    /// Whether the template supplies a value somewhere: then what is missing elsewhere is no error of its own.
+    pub(super) has_default: bool,
 }
 
 impl Walk<'_> {
-    fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.error_with(span, message, None);
+    fn error(&mut self, span: Span, message: impl Into<String>, hint: &str) {
+        self.error_with(span, message, Some(hint.to_owned()));
     }
 
     fn error_with(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
+        let path = self.reader.pointer(self.pointer);
         self.reader.errors.push(TemplateError {
-            path: self.pointer.to_owned(),
+            path,
             offset: span.start_offset as usize,
             message: message.into(),
             hint,
@@ -48,23 +57,33 @@ impl Walk<'_> {
             Stmt::EmitExpr(emit) => return self.expression(&emit.expr),
             Stmt::IfCond(cond) => {
                 self.expression(&cond.expr);
+                self.branches += 1;
                 self.statements(&cond.true_body);
-                return self.statements(&cond.false_body);
+                self.statements(&cond.false_body);
+                self.branches -= 1;
+                return;
             }
             Stmt::ForLoop(each) => {
                 if each.recursive {
-                    self.error(each.span(), "a recursive loop is not allowed");
+                    self.error(
+                        each.span(),
+                        "a recursive loop is not allowed",
+                        "let a task of a component walk nested data",
+                    );
                 }
                 self.loop_source(&each.iter);
                 let mut names = vec!["loop".to_owned()];
                 self.bind(&each.target, &mut names);
                 self.scopes.push(names);
+                self.branches += 1;
                 if let Some(filter) = &each.filter_expr {
                     self.expression(filter);
                 }
                 self.statements(&each.body);
                 self.scopes.pop();
-                return self.statements(&each.else_body);
+                self.statements(&each.else_body);
+                self.branches -= 1;
+                return;
             }
             Stmt::WithBlock(s) => (s.span(), "with"),
             Stmt::Set(s) => (s.span(), "set"),
@@ -105,6 +124,7 @@ impl Walk<'_> {
                     self.error(
                         expr.span(),
                         "a loop can run only over a path, `range(…)` or filters of these",
+                        "write `{% for x in xcom.load.rows %}`, or `{% for i in range(3) %}`",
                     );
                     break;
                 }
@@ -120,13 +140,18 @@ impl Walk<'_> {
                     self.error(
                         var.span(),
                         format!("`{}` cannot be the name of a loop variable", var.id),
+                        "it stands for a value of the run already; call the variable otherwise",
                     );
                 }
                 names.push(var.id.to_owned());
             }
             Expr::List(list) => list.items.iter().for_each(|item| self.bind(item, names)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.bind(item, names)),
-            other => self.error(other.span(), "a loop variable must be a name"),
+            other => self.error(
+                other.span(),
+                "a loop variable must be a name",
+                "write `{% for row in … %}`, or `{% for key, value in … | items %}`",
+            ),
         }
     }
 
@@ -195,8 +220,9 @@ impl Walk<'_> {
     }
 
     fn named(&mut self, span: Span, root: &str, task: String, key: &str) {
+        let path = self.reader.pointer(self.pointer);
         self.reader.uses.push(XcomUse {
-            path: self.pointer.to_owned(),
+            path,
             offset: span.start_offset as usize,
             xcom: XcomRef {
                 task,
@@ -206,7 +232,52 @@ impl Walk<'_> {
         });
     }
 
+    /// Keeps a path with where it stands, once: not the shorter ones inside of it.
+    fn follows(&mut self, expr: &Expr<'_>) {
+        if !self.on_path && self.guarded == 0 && matches!(expr, Expr::GetAttr(_) | Expr::GetItem(_) | Expr::Call(_)) {
+            let Some(path) = self.path(expr) else { return };
+            if matches!(path.root, Root::Xcom(_) | Root::Params) {
+                let pointer = self.reader.pointer(self.pointer);
+                self.reader.path_uses.push(PathUse {
+                    pointer,
+                    offset: expr_span(expr).start_offset as usize,
+                    always: self.branches == 0,
+                    path,
+                });
+            }
+        }
+    }
+
+    /// The base of a path, which was seen as a whole.
+    fn base(&mut self, expr: &Expr<'_>) {
+        let before = std::mem::replace(&mut self.on_path, true);
+        self.expression(expr);
+        self.on_path = before;
+    }
+
+    /// What stands beside a path, or in its brackets, is another one.
+    fn expression_aside(&mut self, expr: &Expr<'_>) {
+        let before = std::mem::replace(&mut self.on_path, false);
+        self.expression(expr);
+        self.on_path = before;
+    }
+
+    /// What may lead nowhere.
+    fn guarded(&mut self, expr: &Expr<'_>) {
+        self.guarded += 1;
+        self.expression(expr);
+        self.guarded -= 1;
+    }
+
+    /// What is not always looked at.
+    fn perhaps(&mut self, expr: &Expr<'_>) {
+        self.branches += 1;
+        self.expression(expr);
+        self.branches -= 1;
+    }
+
     fn expression(&mut self, expr: &Expr<'_>) {
+        self.follows(expr);
         match expr {
             Expr::Const(_) => {}
             Expr::Var(var) => self.variable(var.span(), var.id),
@@ -216,7 +287,7 @@ impl Walk<'_> {
                 }
                 Expr::Var(var) if var.id == "params" => self.param(var.span(), attr.name),
                 Expr::Var(var) if var.id == "item" => self.item(var.span(), attr.name),
-                base => self.expression(base),
+                base => self.base(base),
             },
             Expr::GetItem(item) => match (&item.expr, constant_text(&item.subscript_expr)) {
                 (Expr::Var(var), Some(task)) if is_published(var.id) => {
@@ -230,8 +301,8 @@ impl Walk<'_> {
                 (Expr::Var(var), Some(name)) if var.id == "params" => self.param(var.span(), &name),
                 (Expr::Var(var), Some(name)) if var.id == "item" => self.item(var.span(), &name),
                 (base, _) => {
-                    self.expression(base);
-                    self.expression(&item.subscript_expr);
+                    self.base(base);
+                    self.expression_aside(&item.subscript_expr);
                 }
             },
             Expr::Slice(slice) => {
@@ -242,18 +313,21 @@ impl Walk<'_> {
             }
             Expr::UnaryOp(op) => self.expression(&op.expr),
             Expr::BinOp(op) => {
-                use minijinja::machinery::ast::BinOpKind;
                 if matches!(op.op, BinOpKind::Add | BinOpKind::Concat | BinOpKind::Mul) {
                     self.copies += 1;
                     if self.copies == MAX_COPIES + 1 {
                         self.error(
                             op.span(),
                             format!("more than {MAX_COPIES} of `+`, `~` and `*` in one template"),
+                            "write the text with `{{ … }}` in it instead of joining pieces",
                         );
                     }
                 }
                 self.expression(&op.left);
-                self.expression(&op.right);
+                match op.op {
+                    BinOpKind::ScAnd | BinOpKind::ScOr => self.perhaps(&op.right),
+                    _ => self.expression(&op.right),
+                }
             }
             Expr::Compare(compare) => {
                 self.expression(&compare.expr);
@@ -261,35 +335,52 @@ impl Walk<'_> {
             }
             Expr::IfExpr(cond) => {
                 self.expression(&cond.test_expr);
-                self.expression(&cond.true_expr);
+                self.perhaps(&cond.true_expr);
                 if let Some(expr) = &cond.false_expr {
-                    self.expression(expr);
+                    self.perhaps(expr);
                 }
             }
             Expr::Filter(filter) => {
                 self.known(filter.span(), "filter", filter.name, FILTERS);
-                if let Some(expr) = &filter.expr {
-                    self.expression(expr);
+                match &filter.expr {
+                    Some(expr) if matches!(filter.name, "default" | "d") => {
+                        self.has_default = true;
+                        self.guarded(expr);
+                    }
+                    Some(expr) => self.expression(expr),
+                    None => {}
                 }
                 if filter.name == "tojson" && !filter.args.is_empty() {
-                    self.error(filter.span(), "`tojson` takes no arguments here");
+                    self.error(
+                        filter.span(),
+                        "`tojson` takes no arguments here",
+                        "write `| tojson`; a task indents what people read",
+                    );
                 }
                 self.arguments(&filter.args);
             }
             Expr::Test(test) => {
                 self.known(test.span(), "test", test.name, TESTS);
-                self.expression(&test.expr);
+                match test.name {
+                    "defined" | "undefined" => self.guarded(&test.expr),
+                    _ => self.expression(&test.expr),
+                }
                 self.arguments(&test.args);
             }
             Expr::Call(call) => match &call.expr {
                 Expr::Var(var) if var.id == "xcom_key" => match call.args.as_slice() {
                     [CallArg::Pos(task), CallArg::Pos(key)] => match (constant_text(task), constant_text(key)) {
                         (Some(task), Some(key)) => self.named(call.span(), "xcom", task, &key),
-                        _ => self.error(call.span(), "the task and the key of `xcom_key` must be written out"),
+                        _ => self.error(
+                            call.span(),
+                            "the task and the key of `xcom_key` must be written out",
+                            "a computed name would hide an edge of the graph: write both in quotes",
+                        ),
                     },
                     _ => self.error(
                         call.span(),
-                        "`xcom_key` takes a task id and a key: `xcom_key(\"load\", \"rows\")`",
+                        "`xcom_key` takes a task id and a key",
+                        "write `xcom_key(\"load\", \"rows\")`",
                     ),
                 },
                 Expr::Var(var) if var.id == "range" => self.arguments(&call.args),
@@ -297,7 +388,11 @@ impl Walk<'_> {
                     let hint = suggest::hint(var.id, FUNCTIONS.iter().copied());
                     self.error_with(call.span(), format!("unknown function `{}`", var.id), hint);
                 }
-                _ => self.error(call.span(), "methods cannot be called; use filters"),
+                _ => self.error(
+                    call.span(),
+                    "methods cannot be called; use filters",
+                    "for example `| upper` for `.upper()`, `| replace(\"a\", \"b\")`, `| split(\",\")`, `| items`",
+                ),
             },
             Expr::List(list) => list.items.iter().for_each(|item| self.expression(item)),
             Expr::Tuple(tuple) => tuple.items.iter().for_each(|item| self.expression(item)),
@@ -310,22 +405,23 @@ impl Walk<'_> {
     }
 
     fn repeated(&mut self, span: Span, root: TemplateRoot) {
-        self.reader
-            .root_uses
-            .push((self.pointer.to_owned(), span.start_offset as usize, root));
+        let pointer = self.reader.pointer(self.pointer);
+        self.reader.root_uses.push((pointer, span.start_offset as usize, root));
     }
 
     fn item(&mut self, span: Span, name: &str) {
         self.repeated(span, TemplateRoot::Item);
+        let pointer = self.reader.pointer(self.pointer);
         self.reader
             .item_uses
-            .push((self.pointer.to_owned(), span.start_offset as usize, name.to_owned()));
+            .push((pointer, span.start_offset as usize, name.to_owned()));
     }
 
     fn param(&mut self, span: Span, name: &str) {
+        let pointer = self.reader.pointer(self.pointer);
         self.reader
             .param_uses
-            .push((self.pointer.to_owned(), span.start_offset as usize, name.to_owned()));
+            .push((pointer, span.start_offset as usize, name.to_owned()));
     }
 
     fn arguments(&mut self, args: &[CallArg<'_>]) {
@@ -340,8 +436,11 @@ impl Walk<'_> {
 
     fn known(&mut self, span: Span, kind: &str, name: &str, names: &[&'static str]) {
         if !names.contains(&name) {
-            let hint = suggest::closest(name, names.iter().copied()).map(|name| format!("did you mean `{name}`?"));
-            self.error_with(span, format!("unknown {kind} `{name}`"), hint);
+            let hint = suggest::closest(name, names.iter().copied()).map_or_else(
+                || format!("known: {}", names.join(", ")),
+                |name| format!("did you mean `{name}`?"),
+            );
+            self.error_with(span, format!("unknown {kind} `{name}`"), Some(hint));
         }
     }
 
@@ -359,7 +458,11 @@ impl Walk<'_> {
             "iteration" => self.repeated(span, TemplateRoot::Iteration),
             "callback" => self.repeated(span, TemplateRoot::Callback),
             name if ROOTS.contains(&name) => {}
-            name if FUNCTIONS.contains(&name) => self.error(span, format!("`{name}` is a function: call it")),
+            name if FUNCTIONS.contains(&name) => self.error(
+                span,
+                format!("`{name}` is a function: call it"),
+                "write `range(10)`, or `xcom_key(\"load\", \"rows\")`",
+            ),
             name => {
                 let hint = airflow_hint(name)
                     .map(str::to_owned)
@@ -374,6 +477,18 @@ impl Walk<'_> {
                 self.error_with(span, format!("unknown name `{name}`"), hint);
             }
         }
+    }
+}
+
+/// Where the value begins that a path leads into.
+fn expr_span(expr: &Expr<'_>) -> Span {
+    let mut base = expr;
+    loop {
+        base = match base {
+            Expr::GetAttr(attr) => &attr.expr,
+            Expr::GetItem(item) => &item.expr,
+            _ => return base.span(),
+        };
     }
 }
 

@@ -101,6 +101,7 @@ impl Fake {
             owner: "ada".to_owned(),
             tags: vec!["ml".to_owned()],
             params: IndexMap::new(),
+            strict_params: false,
             max_active_runs: 16,
             max_active_tasks: 64,
             dagrun_timeout: Some(Duration::from_secs(90)),

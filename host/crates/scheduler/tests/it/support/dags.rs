@@ -23,6 +23,7 @@ impl DagBuilder {
                 owner: "airtight".to_owned(),
                 tags: Vec::new(),
                 params: IndexMap::new(),
+                strict_params: false,
                 max_active_runs: 16,
                 max_active_tasks: 1_000,
                 dagrun_timeout: None,

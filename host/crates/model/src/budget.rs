@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many steps are taken between two looks at the watch: less than a millisecond of work.
 const SLICE_STEPS: u64 = 1 << 16;
@@ -93,6 +94,32 @@ struct Scope {
     spent: Option<Exhausted>,
 }
 
+/// Stops the work that it watches when it is dropped: it lives with whoever wants the work.
+#[derive(Default)]
+pub struct StopOnDrop(Arc<Flag>);
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Watch for Flag {
+    fn stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl StopOnDrop {
+    /// What the work looks at.
+    pub fn watch(&self) -> Arc<dyn Watch> {
+        Arc::clone(&self.0) as Arc<dyn Watch>
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Takes steps.
 pub fn spend(steps: u64) -> Result<(), Exhausted> {
     let left = STEPS.get();
@@ -127,6 +154,12 @@ pub fn deeper() -> Result<(), Exhausted> {
 /// Why the innermost budget is used up, if it is.
 pub fn exhausted() -> Option<Exhausted> {
     SCOPE.with_borrow(|scope| scope.as_ref().and_then(|scope| scope.spent))
+}
+
+/// Whether a budget within this one used up what this one has, although that was not noted here: who began the work with little may begin
+/// it again with more.
+pub fn is_spent() -> bool {
+    steps_left() == 0
 }
 
 /// How many steps are left in this thread.
@@ -269,7 +302,7 @@ impl Drop for Saved {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 
@@ -366,6 +399,24 @@ mod tests {
             assert_eq!(grow(2 << 20), Ok(()));
             assert_eq!(grow(1 << 20), Err(Exhausted::Bytes));
         });
+    }
+
+    #[test]
+    fn work_that_nobody_wants_stops() {
+        let stop = StopOnDrop::default();
+        let budget = Budget::new(u64::MAX / 2, 0).watched(stop.watch());
+        within(budget, || {
+            assert_eq!(spend(10 * SLICE_STEPS), Ok(()));
+            drop(stop);
+            assert_eq!(spend(10 * SLICE_STEPS), Err(Exhausted::Stopped));
+        });
+    }
+
+    #[test]
+    fn what_was_too_little_is_seen_from_outside() {
+        let work = || within(Budget::new(1_000, 0), || spend(500));
+        assert!(!within(Budget::new(600, 0), || work().is_err() || is_spent()));
+        assert!(within(Budget::new(400, 0), || work().is_err() && is_spent()));
     }
 
     #[test]

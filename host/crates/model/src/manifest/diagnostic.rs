@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{Exhausted, exhausted, is_spent};
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,6 +106,9 @@ fn printable(text: String) -> String {
         .collect()
 }
 
+/// The code of what takes more than may be taken.
+pub(super) const TOO_COSTLY: &str = "manifest_too_costly";
+
 /// How many findings are kept; a manifest with more is not a manifest.
 const MAX_FINDINGS: usize = 500;
 
@@ -138,6 +143,14 @@ impl Findings {
         self.list.push(finding);
         let last = self.list.len() - 1;
         &mut self.list[last]
+    }
+
+    /// Says that the budget was not enough for the manifest, if it was not.
+    pub(super) fn if_exhausted(&mut self) {
+        if let Some(why) = exhausted().or(is_spent().then_some(Exhausted::Steps)) {
+            self.error(TOO_COSTLY, Pos::START, format!("the manifest cannot be checked: {why}"))
+                .hint("its schemas, or those of its components, stand for more than they seem to: look for references in several branches");
+        }
     }
 
     pub(super) fn errors(&self) -> usize {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::component::TaskDescriptor;
 use super::declared::{Manifest, TaskDecl};
-use super::diagnostic::Findings;
+use super::diagnostic::{Findings, TOO_COSTLY};
 use crate::schema::{Finding, Shape, Step, Validator};
 use crate::template::{RETURN_VALUE, Segment, Source, is_template, show_path};
 
@@ -85,7 +85,18 @@ fn literals(task: &TaskDecl, validator: &Validator, findings: &mut Findings) {
             members.insert(source.name.clone(), "{{ item }}".into());
         }
     }
-    for finding in validator.findings(&value) {
+    let found = match validator.check(&value) {
+        Ok(found) => found,
+        Err(why) => {
+            let message = format!(
+                "the input of task `{}` cannot be checked against its schema: {why}",
+                task.id
+            );
+            findings.error(TOO_COSTLY, task.pos, message);
+            return;
+        }
+    };
+    for finding in found {
         if depends_on_templates(&value, &finding) {
             continue;
         }

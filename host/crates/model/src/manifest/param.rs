@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use super::declared::{Input, Manifest};
-use super::diagnostic::Findings;
+use super::diagnostic::{Findings, TOO_COSTLY};
 use super::read::Plan;
 use super::section::short;
 use super::suggest;
 use super::tree::{Kind, Node};
 use crate::dag::Param;
-use crate::schema::Validator;
+use crate::schema::{SchemaError, Validator};
 
 /// A map with one of these is a schema; any other value is a default.
 const SCHEMA_MARKS: &[&str] = &["type", "default", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"];
@@ -135,12 +135,21 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
     }
     let schema = Value::Object(schema);
     match Validator::compile(&schema) {
+        Err(error @ SchemaError::TooCostly(_)) => {
+            findings.error(TOO_COSTLY, node.pos, format!("parameter `{name}`: {error}"));
+        }
         Err(error) => {
             findings.error("manifest_param", node.pos, format!("parameter `{name}`: {error}"));
         }
         Ok(validator) => {
             if let Some(default) = &default {
-                for finding in validator.validate(default) {
+                let found = validator.check(default).unwrap_or_else(|why| {
+                    let message =
+                        format!("the default of parameter `{name}` cannot be checked against its schema: {why}");
+                    findings.error(TOO_COSTLY, default_pos, message);
+                    Vec::new()
+                });
+                for finding in found {
                     findings.error(
                         "manifest_param",
                         default_pos,

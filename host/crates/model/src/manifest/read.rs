@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::callback::{self, CallbackSettings};
+use super::compile::CHECKING;
 use super::declared::{Branches, GroupDecl, Input, LimitSettings, Manifest, Settings, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
@@ -12,6 +13,7 @@ pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
 use super::{between, graph, group, human, locate, param, repeat, retry, sensor};
+use crate::budget::within;
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
@@ -22,6 +24,10 @@ pub const MAX_TASKS: usize = 100_000;
 
 /// Reads a manifest. It never fails: what is wrong is in [`Manifest::diagnostics`].
 pub fn read(source: &str) -> Manifest {
+    within(CHECKING, || read_within(source))
+}
+
+fn read_within(source: &str) -> Manifest {
     let mut findings = Findings::default();
     let mut manifest = Manifest {
         source: Arc::from(source),
@@ -45,6 +51,7 @@ pub fn read(source: &str) -> Manifest {
     if let Some(root) = tree::read(source, &mut findings) {
         fill(&mut manifest, &root, &mut findings);
     }
+    findings.if_exhausted();
     manifest.findings = findings;
     manifest
 }

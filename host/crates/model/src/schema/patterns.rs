@@ -39,7 +39,7 @@ pub(super) struct Patterns {
 impl Patterns {
     /// What the cache of one pattern may have, in bytes.
     pub(super) fn cache_bytes(&self) -> usize {
-        (CACHES_BYTES / self.count.max(1)).clamp(32 << 10, MAX_PATTERN_BYTES)
+        (CACHES_BYTES / self.count.max(1)).clamp(32 << 10, 256 << 10)
     }
 }
 

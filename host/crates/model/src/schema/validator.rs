@@ -68,6 +68,7 @@ pub struct Validator {
     compiled: jsonschema::Validator<Counted>,
     weights: Weights,
     bytes: usize,
+    patterns_bytes: usize,
 }
 
 impl Validator {
@@ -104,6 +105,7 @@ impl Validator {
                 name: 4 * (patterns.name_states + patterns.count) as u64,
             },
             // Measured: nodes have some times the bytes of their text, automata some times those of their first form.
+            patterns_bytes: patterns.bytes,
             bytes: 16 * size + 4 * patterns.bytes + patterns.count * patterns.cache_bytes(),
         })
     }
@@ -111,6 +113,11 @@ impl Validator {
     /// About how much memory it holds, in bytes.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What the automata of its patterns have, in bytes, in the form in which they are measured.
+    pub const fn patterns_bytes(&self) -> usize {
+        self.patterns_bytes
     }
 
     /// Whether the value matches. One that would take too long to check does not.

@@ -198,7 +198,8 @@ impl<'n> Eval<'n> {
                 if base.is_undefined() {
                     return self.missing();
                 }
-                spend(key.as_str().map_or(0, |key| size(key.len()) / 16))?;
+                let texts = [&key, &base].map(|value| value.as_str().map_or(0, str::len));
+                spend(texts.iter().map(|text| size(*text) / 16).sum())?;
                 if key.as_object().is_some() {
                     ops::weigh(&key)?;
                 }

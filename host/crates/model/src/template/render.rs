@@ -52,6 +52,15 @@ pub struct RenderError {
 }
 
 impl RenderError {
+    /// Why it was not rendered to its end, where that is because of how much it is.
+    pub const fn exhausted(&self) -> Option<Exhausted> {
+        match self.fault {
+            RenderFault::OutOfFuel => Some(Exhausted::Steps),
+            RenderFault::Exhausted(why) => Some(why),
+            RenderFault::Undefined(_) | RenderFault::TooLarge { .. } | RenderFault::Failed(_) => None,
+        }
+    }
+
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self.fault {

@@ -4,13 +4,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use model::budget::Exhausted;
 use model::json;
-use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, with_members};
+use model::schema::Validator;
+use model::template::{InputTemplate, RenderError, TemplateContext, XcomInput, XcomRef, with_members};
 use model::{BlobRef, TaskId};
 use ports::executor::{Element, ElementAt, TryRequest};
 use ports::payload::{MAX_LIST_BYTES, Pulled, XcomBackend, XcomError, XcomValue};
 use serde_json::Value;
 
+use super::attempt::Attempt;
 use crate::cache::Entry;
 use crate::limits::{Account, Held, as_u64};
 use crate::outcome::Death;
@@ -35,44 +38,58 @@ pub(super) struct Input {
     pub(super) blobs: Vec<BlobRef>,
     /// What a mapped task instance is called.
     pub(super) name: Option<String>,
+    /// The tree, in the account of the try, as long as it is there.
+    tree: Option<Held>,
     /// The text, in the account of the try: the call holds it until the guest answers.
     _held: Held,
 }
 
 /// Renders and checks.
-pub(super) async fn prepare(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    account: &Arc<Account>,
-    entry: &Entry,
-) -> Result<Input, Death> {
-    let mut input = render(request, xcoms, account).await?;
+pub(super) async fn prepare(attempt: &Attempt, entry: &Entry) -> Result<Input, Death> {
+    let mut input = render(attempt).await?;
     // The guest is given the text.
     let value = std::mem::take(&mut input.value);
-    let problems = entry.input.validate(&value);
+    let problems = problems(attempt, &entry.input, value).await.map_err(|why| {
+        Death::Input(format!(
+            "cannot check the input against the schema of task `{}`: {why}",
+            attempt.request.task.work.operator_name()
+        ))
+    })?;
+    input.tree = None;
     if !problems.is_empty() {
         return Err(Death::Input(format!(
             "the input does not match the schema of task `{}`: {}",
-            request.task.work.operator_name(),
+            attempt.request.task.work.operator_name(),
             problems.join("; ")
         )));
     }
     Ok(input)
 }
 
-/// Renders. What is read for it is held in the try's account meanwhile.
-pub(super) async fn render(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    account: &Arc<Account>,
-) -> Result<Input, Death> {
+/// What is wrong with a value, within what the try may compute.
+pub(super) async fn problems(
+    attempt: &Attempt,
+    validator: &Arc<Validator>,
+    value: Value,
+) -> Result<Vec<String>, Exhausted> {
+    let job = Arc::new((Arc::clone(validator), value));
+    let findings = attempt
+        .compute
+        .run(&job, |(validator, value)| validator.check(value), |why| Some(*why));
+    let findings = findings.await?;
+    Ok(findings.iter().map(ToString::to_string).collect())
+}
+
+/// Renders. What is read for it is held in the try's account meanwhile, and so is what it makes.
+pub(super) async fn render(attempt: &Attempt) -> Result<Input, Death> {
+    let (request, account) = (&attempt.request, &attempt.account);
     let template = InputTemplate::parse(&request.task.input).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("the input's templates are not valid: {}", texts.join("; ")))
     })?;
     let mut source = Source {
         request,
-        xcoms,
+        xcoms: attempt.services.xcoms.as_ref(),
         blobs: Vec::new(),
         held: Held::nothing(account),
         account,
@@ -84,16 +101,30 @@ pub(super) async fn render(
         }
     }
     let elements = elements(&mut source).await?;
-    let context = context(request, &elements.items, &values);
-    let text = template
-        .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
-        .map_err(|error| Death::Input(error.to_string()))?;
-    let name = map_index_name(request, &context);
-    let text = elements.join(text)?;
-    let held = Held::of(account, as_u64(text.len())).ok_or(Death::NoRoom("the rendered input"))?;
-    let Source { mut blobs, .. } = source;
-    let found = json::check(&text, u64::MAX)
-        .map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
+    let job = Arc::new(Rendering {
+        request: Arc::clone(request),
+        template,
+        elements,
+        values,
+    });
+    let Source { mut blobs, held, .. } = source;
+    let (text, found) = attempt
+        .compute
+        .run(&job, Rendering::render, Failed::unfinished)
+        .await
+        .map_err(|failed| failed.death(account))?;
+    let name = if request.task.map_index_template.is_some() {
+        // One that fails gives none: it is for people only.
+        let named = attempt.compute.run(&job, Rendering::name, RenderError::exhausted);
+        named.await.ok().flatten()
+    } else {
+        None
+    };
+    drop(job);
+    drop(held);
+    let room = || Death::NoRoom("the rendered input");
+    let held = Held::of(account, as_u64(text.len())).ok_or_else(room)?;
+    let tree = Held::of(account, json::tree_bytes(&text)).ok_or_else(room)?;
     blobs.extend(found);
     let value: Value =
         serde_json::from_str(&text).map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
@@ -102,8 +133,72 @@ pub(super) async fn render(
         value,
         blobs,
         name,
+        tree: Some(tree),
         _held: held,
     })
+}
+
+/// Everything that a rendering needs.
+struct Rendering {
+    request: Arc<TryRequest>,
+    template: InputTemplate,
+    elements: Elements,
+    values: HashMap<XcomRef, XcomInput>,
+}
+
+/// Why it comes to nothing.
+pub(super) enum Failed {
+    Render(RenderError),
+    Death(Death),
+}
+
+impl Failed {
+    pub(super) const fn unfinished(&self) -> Option<Exhausted> {
+        match self {
+            Self::Render(error) => error.exhausted(),
+            Self::Death(_) => None,
+        }
+    }
+
+    pub(super) fn death(self, account: &Account) -> Death {
+        match self {
+            Self::Render(error) if error.exhausted() == Some(Exhausted::Bytes) && account.refusal().is_some() => {
+                Death::NoRoom("the rendered input")
+            }
+            Self::Render(error) => Death::Input(error.to_string()),
+            Self::Death(death) => death,
+        }
+    }
+}
+
+impl Rendering {
+    /// The input, and what it refers to.
+    fn render(&self) -> Result<(String, Vec<BlobRef>), Failed> {
+        let context = context(&self.request, &self.elements.items, &self.values);
+        let text = self
+            .template
+            .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
+            .map_err(Failed::Render)?;
+        let text = self.elements.join(text).map_err(Failed::Death)?;
+        let found = json::check(&text, u64::MAX)
+            .map_err(|error| Failed::Death(Death::Input(format!("the rendered input is refused: {error}"))))?;
+        Ok((text, found))
+    }
+
+    /// The name of a mapped task instance.
+    fn name(&self) -> Result<Option<String>, RenderError> {
+        let template = self.request.task.map_index_template.clone().map(Value::String);
+        let Some(template) = template.and_then(|template| InputTemplate::parse(&template).ok()) else {
+            return Ok(None);
+        };
+        let context = context(&self.request, &self.elements.items, &self.values);
+        let text = template.render(&context, TEMPLATE_FUEL, MAX_NAME_BYTES)?;
+        Ok(match serde_json::from_str(&text) {
+            Ok(Value::String(name)) => Some(name),
+            Ok(other) => Some(other.to_string()),
+            Err(_) => None,
+        })
+    }
 }
 
 /// What the templates of a try see.
@@ -268,16 +363,5 @@ async fn element_value(source: &mut Source<'_>, element: &Element) -> Result<Arc
             Ok(_) => Err(gone(task)),
             Err(error) => Err(source.pull_failed(error)),
         },
-    }
-}
-
-/// The name of a mapped task instance. A template that fails gives none: it is for people only.
-fn map_index_name(request: &TryRequest, context: &TemplateContext<'_>) -> Option<String> {
-    let template = request.task.map_index_template.as_ref()?;
-    let template = InputTemplate::parse(&Value::String(template.clone())).ok()?;
-    let text = template.render(context, TEMPLATE_FUEL, MAX_NAME_BYTES).ok()?;
-    match serde_json::from_str(&text).ok()? {
-        Value::String(name) => Some(name),
-        other => Some(other.to_string()),
     }
 }

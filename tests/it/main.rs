@@ -2,6 +2,7 @@
 
 mod api_server;
 mod between;
+mod budgets;
 mod callbacks;
 mod cli;
 #[path = "../../host/crates/runtime/tests/it/wat.rs"]

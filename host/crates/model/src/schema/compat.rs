@@ -589,4 +589,6 @@ fn element_of<'s>(parts: &[Part<'s>], index: usize, budget: &Budget) -> Option<S
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -114,11 +114,9 @@ fn an_ordinary_tree_is_as_deep_as_json_may_be() {
 fn branches_that_look_at_nothing_cost_steps() {
     let schema = json!({"items": {"allOf": vec![Value::Bool(true); 10_000]}});
     let validator = Validator::compile(&schema).unwrap();
-    let (steps, checked) = steps(|| validator.check(&json!(vec![Value::Null; 100_000])));
-    assert!(
-        checked == Err(Exhausted::Steps) || steps > 50_000_000,
-        "{steps} {checked:?}"
-    );
+    let (steps, checked) = steps(|| validator.check(&json!(vec![Value::Null; 1_000])));
+    assert_eq!(checked, Ok(Vec::new()));
+    assert!(steps > 1_000 * 500, "{steps}");
 }
 
 #[test]
@@ -128,7 +126,9 @@ fn a_pattern_costs_what_its_text_is_long() {
     let (one, checked) = steps(|| validator.check(&json!([text])));
     assert_eq!(checked, Ok(Vec::new()));
     assert!(one > 5_000_000, "{one}");
-    assert_eq!(validator.check(&json!(vec![text; 50])), Err(Exhausted::Steps));
+    let many = json!(vec![text; 5]);
+    let checked = within(Budget::new(10_000_000, 1 << 20), || validator.check(&many));
+    assert_eq!(checked, Err(Exhausted::Steps));
 }
 
 #[test]

@@ -315,7 +315,7 @@ fn the_language_is_what_it_was() {
             r#""342.03""#,
         ),
         ("{{ true + 1 }}", "2"),
-        ("{{ xcom.a.s[0] }}", r#""S""#),
+        ("{{ xcom.a.s[0] ~ xcom.a.s[-1] }}", r#""St""#),
     ] {
         let done = render_input(&json!(template), value);
         assert_eq!(done.as_deref(), Ok(expected), "{template}");

@@ -28,10 +28,12 @@ pub(super) struct Weights {
     pub(super) text: u64,
     /// To each 16 bytes of a member's name: patterns of names.
     pub(super) name: u64,
+    /// To each error, in bytes: what it quotes of the schema.
+    pub(super) error: u64,
 }
 
 thread_local! {
-    static WEIGHTS: Cell<Weights> = const { Cell::new(Weights { look: 0, text: 0, name: 0 }) };
+    static WEIGHTS: Cell<Weights> = const { Cell::new(Weights { look: 0, text: 0, name: 0, error: 0 }) };
 }
 
 /// What unwinds the engine.
@@ -157,7 +159,7 @@ impl<'a> Node<'a, Counted> for CountedNode<'a> {
 
     fn to_value(&self) -> Cow<'a, Value> {
         // For errors only: they are what grows.
-        or_out(budget::grow(ERROR_BYTES));
+        or_out(budget::grow(ERROR_BYTES + WEIGHTS.get().error));
         Cow::Borrowed(self.0)
     }
 

@@ -3,6 +3,7 @@
 mod compat;
 mod counted;
 mod patterns;
+mod unrolled;
 mod validator;
 
 pub use compat::{Shape, Step};

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::counted::{Counted, CountedNode, Weights, run};
 use super::patterns::{self, MAX_PATTERN_BYTES};
+use super::unrolled;
 use crate::budget::{self, Budget, Exhausted, within};
 use crate::json::check_syntax;
 
@@ -57,6 +58,15 @@ pub enum SchemaError {
          `\\p{{…}}` and large repeats are what makes them large"
     )]
     PatternsTooLarge,
+    /// References stand for very many schemas.
+    #[error(
+        "`unevaluatedProperties` and `unevaluatedItems` of the schema apply to more than {limit} schemas, counted along all ways through \
+         references"
+    )]
+    TooManyCopies {
+        /// The most.
+        limit: usize,
+    },
     /// Compiling it takes more than may be taken.
     #[error("the schema cannot be compiled: {0}")]
     TooCostly(Exhausted),
@@ -82,6 +92,7 @@ impl Validator {
             return Err(SchemaError::RemoteReference(reference));
         }
         budget::spend(64 * size as u64).map_err(SchemaError::TooCostly)?;
+        unrolled::check(schema)?;
         let patterns = patterns::measure(schema)?;
         let compiled = jsonschema::options_for::<Counted>()
             .offline()
@@ -103,6 +114,8 @@ impl Validator {
                 look: branches(schema) / 16,
                 text: 4 * patterns.states as u64,
                 name: 4 * (patterns.name_states + patterns.count) as u64,
+                // As a tree, a value has some times the bytes of its text.
+                error: 16 * quoted(schema),
             },
             // Measured: nodes have some times the bytes of their text, automata some times those of their first form.
             patterns_bytes: patterns.bytes,
@@ -240,6 +253,23 @@ impl std::fmt::Write for Short {
             self.text.push(c);
         }
         Ok(())
+    }
+}
+
+/// The largest `enum` or `const` of a schema, in bytes of text: errors hold a copy of it.
+fn quoted(schema: &Value) -> u64 {
+    match schema {
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| match key.as_str() {
+                "enum" | "const" => value.to_string().len() as u64,
+                "default" | "examples" => 0,
+                _ => quoted(value),
+            })
+            .max()
+            .unwrap_or(0),
+        Value::Array(items) => items.iter().map(quoted).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

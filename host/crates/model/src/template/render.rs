@@ -182,6 +182,11 @@ impl<'c> Render<'c> {
             Root::Params | Root::Conf | Root::Scalar(_) => 0,
         };
         spend(10 + read as u64 / 4).map_err(exhausted)?;
+        if matches!(&path.root, Root::Xcom(xcom) if matches!(self.context.xcoms.get(xcom), Some(XcomInput::Mapped(_))))
+        {
+            // The list is written to be read.
+            grow(read as u64).map_err(exhausted)?;
+        }
         let found = match &path.root {
             Root::Xcom(xcom) => match self.context.xcoms.get(xcom) {
                 None => return Err(RenderFault::Undefined(not_published(xcom))),

@@ -161,6 +161,17 @@ fn an_ordinary_template_takes_few_steps() {
 }
 
 #[test]
+fn a_key_that_is_written_with_escapes_is_found() {
+    for template in [
+        "{{ xcom_key('a', 'it\\'s') + 1 }}",
+        "{{ xcom_key('a', 'return\\x5fvalue') + 1 }}",
+        "{{ xcom_key('a', 'return_value') + 1 }}",
+    ] {
+        assert_eq!(render_input(&json!(template), "3").as_deref(), Ok("4"), "{template}");
+    }
+}
+
+#[test]
 fn slices_are_cut_to_what_is_there() {
     let list = "[1, 2, 3, 4, 5]";
     for (template, expected) in [

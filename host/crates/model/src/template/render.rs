@@ -408,7 +408,8 @@ impl Roots<'_> {
         }
         if source.contains("xcom_key") {
             for (xcom, input) in self.context.xcoms {
-                if !self.keys.contains_key(xcom) && source.contains(xcom.key.as_str()) {
+                let named = xcom.key != RETURN_VALUE || source.contains(RETURN_VALUE);
+                if named && !self.keys.contains_key(xcom) {
                     self.keys.insert(xcom.clone(), jinja(xcom, input));
                     paid()?;
                 }
@@ -462,6 +463,13 @@ impl Names for Roots<'_> {
             key: key.to_owned(),
             previous: false,
         };
-        self.keys.get(&xcom).cloned().unwrap_or(Jinja::UNDEFINED)
+        if let Some(value) = self.keys.get(&xcom) {
+            return value.clone();
+        }
+        // A name that is written with escapes was not seen in the source.
+        match self.context.xcoms.get_key_value(&xcom) {
+            Some((xcom, input)) => self.keys.entry(xcom.clone()).or_insert(jinja(xcom, input)).clone(),
+            None => Jinja::UNDEFINED,
+        }
     }
 }

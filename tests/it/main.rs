@@ -3,6 +3,7 @@
 mod api_server;
 mod author;
 mod between;
+mod budgets;
 mod callbacks;
 mod cli;
 #[path = "../../host/crates/runtime/tests/it/wat.rs"]

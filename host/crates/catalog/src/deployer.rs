@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::DagId;
+use model::budget::{Budget, StopOnDrop, within};
 use model::manifest::{self, ComponentRef, Components, Manifest, Pools, ResolvedComponent, Unresolved};
 use ports::component::{Component, ComponentState, Tag};
 use ports::control::ControlError;
 use ports::deploy::{CheckedManifest, DeployError, Deployed, Deployer};
 use ports::query::{Page, QueryError};
+use tokio::sync::Semaphore;
 
 use crate::inner::{Catalog, Inner};
 
@@ -160,11 +162,24 @@ fn usable(component: Component) -> Option<Result<ResolvedComponent, Unresolved>>
     }
 }
 
-/// A manifest may have 100,000 tasks: reading and checking one is no work for a thread that serves requests.
+/// How many manifests are read or checked at a time. Others wait.
+static CHECKS: Semaphore = Semaphore::const_new(2);
+
+/// A manifest may have 100,000 tasks: reading and checking one is no work for a thread that serves requests. It ends soon after the request
+/// that it is done for.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DeployError> {
-    tokio::task::spawn_blocking(work)
+    let permit = CHECKS
+        .acquire()
         .await
-        .map_err(|failure| DeployError::Internal(failure.into()))
+        .map_err(|closed| DeployError::Internal(closed.into()))?;
+    let wanted = StopOnDrop::default();
+    let budget = Budget::new(u64::MAX, u64::MAX).watched(wanted.watch());
+    tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        within(budget, work)
+    })
+    .await
+    .map_err(|failure| DeployError::Internal(failure.into()))
 }
 
 fn internal(failure: QueryError) -> DeployError {

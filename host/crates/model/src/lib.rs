@@ -4,6 +4,7 @@
 //! server, `airtight dags test` and simulation decide alike.
 
 pub mod between;
+pub mod budget;
 pub mod callback;
 pub mod capacity;
 pub mod cause;

@@ -17,6 +17,8 @@ use crate::engine::TaskEngine;
 
 /// How many components stay ready.
 const CAPACITY: usize = 256;
+/// What their schemas may hold together, in bytes. The component that is asked for stays, however large its schemas are.
+const MAX_SCHEMA_BYTES: usize = 128 << 20;
 /// How much of a component is read from the blob store at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -24,12 +26,14 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) struct Ready {
     pub(crate) pre: TaskPre<TryState>,
     tasks: HashMap<String, Entry>,
+    /// About what the compiled schemas of the tasks hold.
+    schema_bytes: usize,
 }
 
 /// One task of a component, with its compiled schemas.
 pub(crate) struct Entry {
-    pub(crate) input: Validator,
-    pub(crate) output: Validator,
+    pub(crate) input: Arc<Validator>,
+    pub(crate) output: Arc<Validator>,
 }
 
 impl Ready {
@@ -72,6 +76,24 @@ struct Slot {
     used: u64,
 }
 
+impl Slots {
+    /// Forgets the component that was not used for the longest time; not this one.
+    fn forget_oldest(&mut self, but: Digest) -> bool {
+        let others = self.by_digest.iter().filter(|(digest, _)| **digest != but);
+        let oldest = others.min_by_key(|(_, slot)| slot.used).map(|(digest, _)| *digest);
+        oldest.and_then(|digest| self.by_digest.remove(&digest)).is_some()
+    }
+
+    /// Forgets components until the schemas of what is left fit.
+    fn trim(&mut self, but: Digest, most: usize) {
+        let held = |slots: &Self| -> usize {
+            let ready = slots.by_digest.values().filter_map(|slot| slot.ready.get());
+            ready.map(|ready| ready.schema_bytes).sum()
+        };
+        while held(self) > most && self.forget_oldest(but) {}
+    }
+}
+
 impl ComponentCache {
     pub(crate) fn new(
         engine: Arc<TaskEngine>,
@@ -94,7 +116,10 @@ impl ComponentCache {
         if let Some(ready) = cell.get() {
             return Ok(Arc::clone(ready));
         }
-        cell.get_or_try_init(|| self.load(digest)).await.cloned()
+        let ready = cell.get_or_try_init(|| self.load(digest)).await.cloned()?;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.trim(digest, MAX_SCHEMA_BYTES);
+        Ok(ready)
     }
 
     fn slot(&self, digest: Digest) -> Arc<OnceCell<Arc<Ready>>> {
@@ -105,14 +130,8 @@ impl ComponentCache {
             slot.used = used;
             return Arc::clone(&slot.ready);
         }
-        if slots.by_digest.len() >= CAPACITY
-            && let Some(oldest) = slots
-                .by_digest
-                .iter()
-                .min_by_key(|(_, slot)| slot.used)
-                .map(|(digest, _)| *digest)
-        {
-            slots.by_digest.remove(&oldest);
+        if slots.by_digest.len() >= CAPACITY {
+            slots.forget_oldest(digest);
         }
         let ready = Arc::new(OnceCell::new());
         let slot = Slot {
@@ -141,9 +160,14 @@ impl ComponentCache {
             let (component, inspected) = code.load(digest, engine.wasmtime())?;
             let prepare = || -> wasmtime::Result<Ready> {
                 let pre = TaskPre::new(engine.linker().instantiate_pre(&component)?)?;
+                let tasks: HashMap<String, Entry> = inspected.descriptor.tasks.into_iter().filter_map(entry).collect();
                 Ok(Ready {
                     pre,
-                    tasks: inspected.descriptor.tasks.into_iter().filter_map(entry).collect(),
+                    schema_bytes: tasks
+                        .values()
+                        .map(|entry| entry.input.bytes() + entry.output.bytes())
+                        .sum(),
+                    tasks,
                 })
             };
             Some(prepare())
@@ -195,6 +219,7 @@ impl ComponentCache {
 fn entry(task: TaskDescriptor) -> Option<(String, Entry)> {
     let compile = |schema| {
         Validator::compile(schema)
+            .map(Arc::new)
             .inspect_err(|error| tracing::warn!(task = task.name, %error, "a schema of a component is not valid"))
             .ok()
     };

@@ -27,6 +27,11 @@ impl CpuClock {
     pub(crate) fn used(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
+
+    /// Adds what was used for the try on another thread.
+    pub(crate) fn add(&self, nanos: u64) {
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+    }
 }
 
 /// A guest's future with its meters.
@@ -70,7 +75,8 @@ impl<F: Future> Future for Metered<F> {
     }
 }
 
-fn thread_cpu_nanos() -> u64 {
+/// The CPU time of this thread.
+pub(crate) fn thread_cpu_nanos() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     u64::try_from(time.tv_sec)
         .unwrap_or(0)

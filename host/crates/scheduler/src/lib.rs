@@ -14,6 +14,7 @@ mod asker;
 mod audit;
 mod between;
 mod callback;
+mod checked;
 mod checkpoint;
 mod commit;
 mod config;

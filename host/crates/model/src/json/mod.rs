@@ -7,8 +7,10 @@
 mod check;
 mod given;
 mod scan;
+mod tree;
 
 pub use check::{BLOB_KEY, BlobRef, JsonError, check, check_syntax, is_falsy};
 pub use given::{GivenError, Step, ValuePath, read_given};
 pub(crate) use scan::unescape;
 pub use scan::{MAX_DEPTH, Sink, SyntaxError, scan};
+pub use tree::tree_bytes;

@@ -19,6 +19,7 @@ use super::repeats;
 use super::section::{Spanned, short};
 use super::suggest;
 use super::when;
+use crate::budget::{Budget, within};
 use crate::dag::{DEFAULT_POOL, Dag, DagParts, Expansion, Queueing, RetryPolicy, Task, TaskKind, TaskRole};
 use crate::id::{Digest, TaskIndex};
 use crate::latest_only;
@@ -54,7 +55,19 @@ pub fn compile_on(manifest: &Manifest, components: &Components, pools: &Pools) -
     judge(manifest, components, Some(pools))
 }
 
+/// What reading a manifest, and what checking one, may take: some seconds, for what nobody would write. A manifest with 100,000 tasks takes a
+/// fraction of it.
+pub(super) const CHECKING: Budget = Budget::new(1_000_000_000, 256 << 20);
+
 fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) -> Result<Checked, Vec<Diagnostic>> {
+    within(CHECKING, || judge_within(manifest, components, pools))
+}
+
+fn judge_within(
+    manifest: &Manifest,
+    components: &Components,
+    pools: Option<&Pools>,
+) -> Result<Checked, Vec<Diagnostic>> {
     let mut findings = manifest.findings.clone();
     let built_in: Vec<Option<TaskDescriptor>> = manifest
         .tasks
@@ -95,6 +108,7 @@ fn judge(manifest: &Manifest, components: &Components, pools: Option<&Pools>) ->
     when::check(manifest, &mut inputs, &mut findings);
     let callbacks = callback::resolve(manifest, components, &mut inputs, &mut findings);
 
+    findings.if_exhausted();
     let diagnostics = findings.sorted();
     let tasks: Option<Vec<Resolved<'_>>> = resolved.into_iter().collect();
     let (0, Some(id), Some(resolved)) = (findings.errors(), &manifest.id, tasks) else {

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::suggest;
+use crate::budget::{Exhausted, exhausted, is_spent};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -108,6 +109,12 @@ fn printable(text: String) -> String {
         .collect()
 }
 
+/// The code of what takes more than may be taken.
+pub(super) const TOO_COSTLY: &str = "manifest_too_costly";
+/// What to do about it.
+pub(super) const COSTLY_HINT: &str =
+    "the schema, or the value, stands for more than it seems to: look for references in several branches";
+
 /// How many findings are kept; a manifest with more is not a manifest.
 const MAX_FINDINGS: usize = 500;
 
@@ -204,6 +211,14 @@ impl Findings {
         self.list.push(finding);
         let last = self.list.len() - 1;
         &mut self.list[last]
+    }
+
+    /// Says that the budget was not enough for the manifest, if it was not.
+    pub(super) fn if_exhausted(&mut self) {
+        if let Some(why) = exhausted().or(is_spent().then_some(Exhausted::Steps)) {
+            self.error(TOO_COSTLY, Pos::START, format!("the manifest cannot be checked: {why}"))
+                .hint(COSTLY_HINT);
+        }
     }
 
     pub(super) fn errors(&self) -> usize {

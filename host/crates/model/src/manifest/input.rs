@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::Pos;
 use super::component::TaskDescriptor;
 use super::declared::{ExpandDecl, Input, Manifest, SourceDecl, TaskDecl};
-use super::diagnostic::{Findings, Severity};
+use super::diagnostic::{COSTLY_HINT, Findings, Severity, TOO_COSTLY};
 use super::repeat::path_of;
 use super::repeats::is_many;
 use super::section::short;
 use crate::dag::{Combine, length};
-use crate::schema::{Finding, Shape, Step, Steps, Validator};
+use crate::schema::{Finding, Shape, Step, Validator};
 use crate::template::{PathUse, RETURN_VALUE, Segment, Source, escape_pointer, is_template, show_path};
 
 /// What text with templates in it is.
@@ -26,7 +26,6 @@ pub(super) struct Inputs<'m> {
     described: &'m [Option<&'m TaskDescriptor>],
     validators: HashMap<*const TaskDescriptor, Option<Validator>>,
     shapes: HashMap<*const Value, Shape<'m>>,
-    steps: Steps,
 }
 
 impl<'m> Inputs<'m> {
@@ -37,14 +36,12 @@ impl<'m> Inputs<'m> {
             described,
             validators: HashMap::new(),
             shapes: HashMap::new(),
-            steps: Steps::default(),
         }
     }
 
     fn shape(&mut self, schema: &'m Value) -> Shape<'m> {
-        let steps = &self.steps;
         let shape = self.shapes.entry(std::ptr::from_ref(schema));
-        shape.or_insert_with(|| Shape::within(schema, steps)).afresh()
+        shape.or_insert_with(|| Shape::of(schema)).afresh()
     }
 
     /// What is known of the one answer of a task that is seen from within a group; nothing where many are seen.
@@ -426,7 +423,17 @@ fn literals(task: &TaskDecl, validator: &Validator, takes: &Shape<'_>, findings:
             members.insert(source.name.clone(), "{{ item }}".into());
         }
     }
-    let found = validator.findings(&value);
+    let found = match validator.check(&value) {
+        Ok(found) => found,
+        Err(why) => {
+            let message = format!(
+                "the input of task `{}` cannot be checked against its schema: {why}",
+                task.id
+            );
+            findings.error(TOO_COSTLY, task.pos, message).hint(COSTLY_HINT);
+            return;
+        }
+    };
     if found.is_empty() {
         return;
     }

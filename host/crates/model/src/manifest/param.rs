@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::declared::{Input, Manifest};
-use super::diagnostic::Findings;
+use super::diagnostic::{COSTLY_HINT, Findings, TOO_COSTLY};
 use super::read::Plan;
 use super::section::short;
 use super::suggest;
@@ -143,6 +143,11 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
     }
     let schema = Value::Object(schema);
     match Validator::compile(&schema) {
+        Err(error @ SchemaError::TooCostly(_)) => {
+            findings
+                .error(TOO_COSTLY, node.pos, format!("parameter `{name}`: {error}"))
+                .hint(COSTLY_HINT);
+        }
         Err(error) => {
             findings
                 .error("manifest_param", node.pos, format!("parameter `{name}`: {error}"))
@@ -150,7 +155,13 @@ fn param(name: &str, node: &Node, findings: &mut Findings) -> Param {
         }
         Ok(validator) => {
             if let Some(default) = &default {
-                for finding in validator.validate(default) {
+                let found = validator.check(default).unwrap_or_else(|why| {
+                    let message =
+                        format!("the default of parameter `{name}` cannot be checked against its schema: {why}");
+                    findings.error(TOO_COSTLY, default_pos, message).hint(COSTLY_HINT);
+                    Vec::new()
+                });
+                for finding in found {
                     findings
                         .error(
                             "manifest_param",

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::callback::{self, CallbackSettings};
+use super::compile::CHECKING;
 use super::declared::{Branches, GroupDecl, Input, LimitSettings, Manifest, Settings, TaskDecl};
 use super::diagnostic::{Diagnostic, Findings, Pos};
 use super::field::{DAG, LIMITS, MAPPING, SETTINGS, TASK};
@@ -15,6 +16,7 @@ pub(super) use super::param::check_input as check_params;
 use super::section::{Section, Spanned, short, texts};
 use super::tree::{self, Kind, Node};
 use super::{between, graph, group, human, param, repeat, retry, sensor, when};
+use crate::budget::within;
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, InvalidId, MAX_ID_BYTES, TaskId};
@@ -25,6 +27,10 @@ pub const MAX_TASKS: usize = 100_000;
 
 /// Reads a manifest. It never fails: what is wrong is in [`Manifest::diagnostics`].
 pub fn read(source: &str) -> Manifest {
+    within(CHECKING, || read_within(source))
+}
+
+fn read_within(source: &str) -> Manifest {
     let mut findings = Findings::default();
     let mut manifest = Manifest {
         source: Arc::from(source),
@@ -50,6 +56,7 @@ pub fn read(source: &str) -> Manifest {
     if let Some(root) = tree::read(source, &mut findings) {
         fill(&mut manifest, &root, &mut findings);
     }
+    findings.if_exhausted();
     manifest.findings = findings;
     manifest
 }

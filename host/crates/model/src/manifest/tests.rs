@@ -676,3 +676,33 @@ fn the_reference_names_every_key_and_every_code() {
         }
     }
 }
+
+#[test]
+fn a_default_that_can_be_described_in_very_many_ways_is_refused_in_bounded_steps() {
+    let nested = |depth: usize| "{a: ".repeat(depth) + "{}" + &"}".repeat(depth);
+    let branch = r##"{type: object, properties: {a: {$ref: "#/$defs/n"}}, required: [a]}"##;
+    let source = format!(
+        "dag: d\nparams:\n  p:\n    $defs: {{n: {{anyOf: [{branch}, {branch}]}}}}\n    $ref: \"#/$defs/n\"\n    default: {}\ntasks: {{a: {{latest_only: true}}}}\n",
+        nested(20)
+    );
+    let budget = crate::budget::Budget::new(20_000_000, 64 << 20);
+    let manifest = crate::budget::within(budget, || super::read(&source));
+    let codes: Vec<_> = manifest.diagnostics().into_iter().map(|finding| finding.code).collect();
+    assert_eq!(
+        codes,
+        ["manifest_param"],
+        "it is told that it does not match, and not in how many ways"
+    );
+}
+
+#[test]
+fn what_takes_more_than_may_be_taken_is_said_by_a_code_of_its_own() {
+    let source = format!(
+        "dag: d\nparams:\n  p:\n    items: {{type: integer}}\n    default: [{}1]\ntasks: {{a: {{latest_only: true}}}}\n",
+        "1, ".repeat(20_000)
+    );
+    assert!(!super::read(&source).has_errors());
+    let manifest = crate::budget::within(crate::budget::Budget::new(30_000, 1 << 20), || super::read(&source));
+    let codes: Vec<_> = manifest.diagnostics().into_iter().map(|finding| finding.code).collect();
+    assert!(codes.contains(&"manifest_too_costly".to_owned()), "{codes:?}");
+}

@@ -15,15 +15,11 @@ use serde_json::{Map, Value};
 const MAX_ALTERNATIVES: usize = 32;
 /// How deep properties of properties are compared.
 const MAX_DEPTH: usize = 8;
-/// More parts over all alternatives are not looked at: what would bring them is ignored.
-const MAX_PARTS: usize = 1024;
 /// How many `$ref`, `allOf` and `anyOf` are followed in a row.
 const MAX_HOPS: usize = 16;
-/// How many schemas are looked at in all, for one shape and everything that is asked of it: schemas come from components, and
+/// How many parts are looked at or copied in all, for one shape and everything that is asked of it: schemas come from components, and
 /// few bytes of references can stand for very many schemas.
-const MAX_STEPS: usize = 20_000;
-/// How many in all, for everything that is asked about one manifest: it may compare many inputs of one component's task.
-const MAX_ALL_STEPS: usize = 10_000_000;
+const MAX_STEPS: usize = 200_000;
 
 /// What a value can be: at least all that its schemas accept.
 #[derive(Clone, Debug)]
@@ -32,41 +28,32 @@ pub struct Shape<'s> {
     budget: Budget,
 }
 
-/// What is left of [`MAX_STEPS`], and of what all shapes have together. Where either is used up, schemas count as accepting anything.
+/// What is left of [`MAX_STEPS`], and of the budget of whoever asks. Where it is used up, schemas count as accepting anything, and
+/// what was found out so far counts as nothing.
 #[derive(Clone, Debug)]
-struct Budget {
-    own: Rc<Cell<usize>>,
-    all: Steps,
-}
+struct Budget(Rc<Cell<usize>>);
 
 impl Budget {
-    fn new(all: &Steps) -> Self {
-        Self {
-            own: Rc::new(Cell::new(MAX_STEPS)),
-            all: all.clone(),
-        }
+    fn new() -> Self {
+        Self(Rc::new(Cell::new(MAX_STEPS)))
     }
 
     fn spend(&self, steps: usize) -> bool {
-        let takes = |left: &Cell<usize>| {
-            let before = left.get();
-            left.set(before.saturating_sub(steps));
-            before >= steps
-        };
-        // Both count, whatever one says.
-        let (own, all) = (takes(&self.own), takes(&self.all.0));
-        own && all
+        let left = self.0.get().checked_sub(steps);
+        let paid = left.is_some() && crate::budget::spend(4 * steps as u64).is_ok();
+        self.0.set(left.filter(|_| paid).unwrap_or(0));
+        paid
+    }
+
+    /// Whether it is used up.
+    fn is_done(&self) -> bool {
+        self.0.get() == 0
     }
 }
 
-/// How many schemas may still be looked at for many shapes together.
-#[derive(Clone, Debug)]
-pub struct Steps(Rc<Cell<usize>>);
-
-impl Default for Steps {
-    fn default() -> Self {
-        Self(Rc::new(Cell::new(MAX_ALL_STEPS)))
-    }
+/// How many parts alternatives have.
+fn parts_of(alternatives: &[Vec<Part<'_>>]) -> usize {
+    alternatives.iter().map(|parts| 1 + parts.len()).sum()
 }
 
 /// A schema object without what was followed already, and the document that its references refer to.
@@ -74,6 +61,8 @@ impl Default for Steps {
 struct Part<'s> {
     root: &'s Value,
     schema: Schema<'s>,
+    /// The types that it accepts.
+    types: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +96,7 @@ const ANY: u8 = 63;
 impl<'s> Shape<'s> {
     /// What a schema accepts.
     pub fn of(schema: &'s Value) -> Self {
-        Self::within(schema, &Steps::default())
-    }
-
-    /// The same, with a bound over many shapes.
-    pub fn within(schema: &'s Value, steps: &Steps) -> Self {
-        let budget = Budget::new(steps);
+        let budget = Budget::new();
         Self {
             alternatives: expand(schema, schema, 0, &budget),
             budget,
@@ -124,25 +108,25 @@ impl<'s> Shape<'s> {
     pub fn afresh(&self) -> Self {
         Self {
             alternatives: self.alternatives.clone(),
-            budget: Budget::new(&self.budget.all),
+            budget: Budget::new(),
         }
     }
 
     /// Values of these shapes at once.
     fn both(&self, other: &Self) -> Self {
-        let parts = |shape: &Self| shape.alternatives.iter().map(Vec::len).sum::<usize>();
-        let steps = parts(self) * other.alternatives.len() + parts(other) * self.alternatives.len();
-        if !self.budget.spend(steps / 8) {
-            return Self {
-                alternatives: vec![Vec::new()],
-                budget: self.budget.clone(),
-            };
-        }
+        let (mine, theirs) = (&self.alternatives, &other.alternatives);
+        let steps = parts_of(mine)
+            .saturating_mul(theirs.len())
+            .saturating_add(parts_of(theirs).saturating_mul(mine.len()));
         let mut alternatives = Vec::new();
-        for a in &self.alternatives {
-            for b in &other.alternatives {
-                alternatives.push(a.iter().chain(b).copied().collect());
+        if self.budget.spend(steps) {
+            for a in mine {
+                for b in theirs {
+                    alternatives.push(a.iter().chain(b).copied().collect());
+                }
             }
+        } else {
+            alternatives.push(Vec::new());
         }
         Self {
             alternatives,
@@ -249,12 +233,16 @@ impl<'s> Shape<'s> {
     }
 
     fn types(&self) -> u8 {
+        self.budget.spend(parts_of(&self.alternatives));
         self.alternatives.iter().fold(0, |types, parts| types | types_of(parts))
     }
 
     /// Why no value can be of both shapes; nothing if one could.
     pub fn excludes(&self, other: &Self) -> Option<String> {
-        never(&self.both(other), 0).then(|| self.reason(other, 0))
+        if !never(&self.both(other), 0) || self.budget.is_done() {
+            return None;
+        }
+        Some(self.reason(other, 0))
     }
 
     /// The reason of an exclusion, in the words of the first level where it shows.
@@ -266,6 +254,9 @@ impl<'s> Shape<'s> {
         let mut known: HashSet<&String> = HashSet::new();
         let parts = self.alternatives.iter().chain(&other.alternatives).flatten();
         for name in parts.flat_map(required).filter(|name| known.insert(name)) {
+            if !self.budget.spend(1) {
+                break;
+            }
             match (self.member(name), other.member(name)) {
                 (Step::Never(why), _) | (_, Step::Never(why)) => return why,
                 (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => {
@@ -280,12 +271,31 @@ impl<'s> Shape<'s> {
 
     /// The member `name` of an object.
     pub fn member(&self, name: &str) -> Step<'s> {
+        self.sure(self.member_there(name))
+    }
+
+    /// What is found out while there is something left to find it out with.
+    fn sure(&self, step: Step<'s>) -> Step<'s> {
+        if self.budget.is_done() {
+            return Step::To {
+                shape: self.with(vec![Vec::new()]),
+                certain: true,
+            };
+        }
+        step
+    }
+
+    fn member_there(&self, name: &str) -> Step<'s> {
         if self.types() & OBJECT == 0 {
             return Step::Never(format!("{} has no member `{name}`", self.describe()));
         }
         let mut shapes: Vec<Vec<Part<'s>>> = Vec::new();
         let mut certain = true;
         for parts in self.alternatives.iter().filter(|parts| types_of(parts) & OBJECT != 0) {
+            let demanded: usize = parts.iter().map(|part| 1 + required(part).count()).sum();
+            if !self.budget.spend(demanded) {
+                break;
+            }
             match member_of(parts, name, &self.budget) {
                 Some(shape) => {
                     certain &=
@@ -307,6 +317,10 @@ impl<'s> Shape<'s> {
 
     /// The element `index` of an array.
     pub fn element(&self, index: usize) -> Step<'s> {
+        self.sure(self.element_there(index))
+    }
+
+    fn element_there(&self, index: usize) -> Step<'s> {
         if self.types() & ARRAY == 0 {
             return Step::Never(format!("{} has no element {index}", self.describe()));
         }
@@ -331,10 +345,16 @@ impl<'s> Shape<'s> {
             return Vec::new();
         };
         let mut known: HashSet<&String> = HashSet::new();
-        let demanded = theirs.iter().flat_map(required).filter(|name| known.insert(name));
-        let may_lack =
-            |name: &&String| self.declares(name) && matches!(self.member(name), Step::To { certain: false, .. });
-        demanded.filter(may_lack).cloned().collect()
+        let mut names: Vec<String> = Vec::new();
+        for name in theirs.iter().flat_map(required).filter(|name| known.insert(name)) {
+            if !self.budget.spend(parts_of(&self.alternatives)) {
+                break;
+            }
+            if self.declares(name) && matches!(self.member(name), Step::To { certain: false, .. }) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 
     /// Whether any schema declares a member of that name.
@@ -387,6 +407,7 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
             return vec![vec![Part {
                 root,
                 schema: Schema::Never,
+                types: 0,
             }]];
         }
         Value::Object(members) if hops < MAX_HOPS && budget.spend(1) => members,
@@ -411,12 +432,16 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
     let mut alternatives = vec![vec![Part {
         root,
         schema: Schema::Object(members),
+        types: types_of_schema(members, budget),
     }]];
     if let Some(followed) = followed {
-        alternatives = product(alternatives, followed);
+        alternatives = product(alternatives, followed, budget);
     }
     for part in members.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        alternatives = product(alternatives, expand(root, part, hops + 1, budget));
+        if budget.is_done() {
+            return anything();
+        }
+        alternatives = product(alternatives, expand(root, part, hops + 1, budget), budget);
     }
     for word in ["anyOf", "oneOf"] {
         if let Some(branches) = members.get(word).and_then(Value::as_array)
@@ -424,28 +449,34 @@ fn expand<'s>(root: &'s Value, schema: &'s Value, hops: usize, budget: &Budget) 
         {
             let branches = branches
                 .iter()
+                .take_while(|_| !budget.is_done())
                 .flat_map(|branch| expand(root, branch, hops + 1, budget))
                 .collect();
-            alternatives = product(alternatives, branches);
+            if budget.is_done() {
+                return anything();
+            }
+            alternatives = product(alternatives, branches, budget);
         }
     }
     alternatives
 }
 
 /// Both at once; the second is ignored where that gives too many alternatives.
-fn product<'s>(mut a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>) -> Vec<Vec<Part<'s>>> {
-    let parts = |alternatives: &[Vec<Part<'_>>]| alternatives.iter().map(Vec::len).sum::<usize>();
-    if parts(&a) * b.len() + parts(&b) * a.len() > MAX_PARTS {
+fn product<'s>(mut a: Vec<Vec<Part<'s>>>, b: Vec<Vec<Part<'s>>>, budget: &Budget) -> Vec<Vec<Part<'s>>> {
+    if a.len().saturating_mul(b.len()) > MAX_ALTERNATIVES {
         return a;
     }
     if let [only] = b.as_slice() {
         // In place: a schema may have thousands of parts, one after the other.
-        for left in &mut a {
-            left.extend_from_slice(only);
+        if budget.spend(a.len().saturating_mul(1 + only.len())) {
+            for left in &mut a {
+                left.extend_from_slice(only);
+            }
         }
         return a;
     }
-    if a.len().saturating_mul(b.len()) > MAX_ALTERNATIVES {
+    let copied = parts_of(&a).saturating_mul(b.len()) + parts_of(&b).saturating_mul(a.len());
+    if !budget.spend(copied) {
         return a;
     }
     a.iter()
@@ -463,24 +494,22 @@ fn old_draft(root: &Value) -> bool {
 }
 
 fn types_of(parts: &[Part<'_>]) -> u8 {
-    parts.iter().fold(ANY, |types, part| types & part_types(part))
+    parts.iter().fold(ANY, |types, part| types & part.types)
 }
 
-fn part_types(part: &Part<'_>) -> u8 {
-    if matches!(part.schema, Schema::Never) {
-        return 0;
-    }
-    let mut types = match part.keyword("type") {
+fn types_of_schema(members: &Map<String, Value>, budget: &Budget) -> u8 {
+    let mut types = match members.get("type") {
         Some(Value::String(name)) => type_bit(name),
         Some(Value::Array(names)) => names
             .iter()
             .fold(0, |types, name| types | name.as_str().map_or(ANY, type_bit)),
         _ => ANY,
     };
-    if let Some(value) = part.keyword("const") {
+    if let Some(value) = members.get("const") {
         types &= bit_of(value);
     }
-    if let Some(Value::Array(values)) = part.keyword("enum") {
+    if let Some(Value::Array(values)) = members.get("enum") {
+        budget.spend(values.len() / 4);
         types &= values.iter().fold(0, |types, value| types | bit_of(value));
     }
     types
@@ -544,7 +573,7 @@ fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
         return false;
     }
     let types = types_of(parts);
-    if types == 0 || no_common_value(parts, types) {
+    if types == 0 || no_common_value(parts, types, budget) {
         return true;
     }
     match types {
@@ -552,6 +581,7 @@ fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
         OBJECT => parts
             .iter()
             .flat_map(required)
+            .take_while(|_| budget.spend(1))
             .any(|name| match member_of(parts, name, budget) {
                 None => true,
                 Some(member) => never(&member, depth + 1),
@@ -569,7 +599,7 @@ fn never_parts(parts: &[Part<'_>], depth: usize, budget: &Budget) -> bool {
 }
 
 /// Whether closed sets of values have nothing in common, given the types that are left.
-fn no_common_value(parts: &[Part<'_>], types: u8) -> bool {
+fn no_common_value(parts: &[Part<'_>], types: u8, budget: &Budget) -> bool {
     let mut sets = parts.iter().flat_map(|part| {
         let one = part.keyword("const").map(std::slice::from_ref);
         let many = part.keyword("enum").and_then(Value::as_array).map(Vec::as_slice);
@@ -580,6 +610,10 @@ fn no_common_value(parts: &[Part<'_>], types: u8) -> bool {
     };
     let mut left: Vec<&Value> = first.iter().filter(|value| bit_of(value) & types != 0).collect();
     for set in sets {
+        // Most values differ in their first bytes.
+        if !budget.spend(left.len().saturating_mul(set.len()) / 4) {
+            return false;
+        }
         left.retain(|value| set.iter().any(|other| maybe_equal(value, other)));
     }
     left.is_empty()
@@ -613,14 +647,12 @@ fn empty_range(parts: &[Part<'_>]) -> bool {
 
 /// The shape of a member; nothing where the parts forbid it.
 fn member_of<'s>(parts: &[Part<'s>], name: &str, budget: &Budget) -> Option<Shape<'s>> {
-    if !budget.spend(parts.len()) {
-        return Some(Shape {
-            alternatives: vec![Vec::new()],
-            budget: budget.clone(),
-        });
-    }
     let mut alternatives: Vec<Vec<Part<'s>>> = vec![Vec::new()];
+    budget.spend(parts.len());
     for part in parts {
+        if budget.is_done() {
+            break;
+        }
         let declared = part.keyword("properties").and_then(|all| all.get(name));
         let by_pattern = part
             .keyword("patternProperties")
@@ -634,7 +666,7 @@ fn member_of<'s>(parts: &[Part<'s>], name: &str, budget: &Budget) -> Option<Shap
         if *schema == Value::Bool(false) {
             return None;
         }
-        alternatives = product(alternatives, expand(part.root, schema, 1, budget));
+        alternatives = product(alternatives, expand(part.root, schema, 1, budget), budget);
     }
     Some(Shape {
         alternatives,
@@ -658,7 +690,7 @@ fn element_of<'s>(parts: &[Part<'s>], index: usize, budget: &Budget) -> Option<S
         if *schema == Value::Bool(false) {
             return None;
         }
-        alternatives = product(alternatives, expand(part.root, schema, 1, budget));
+        alternatives = product(alternatives, expand(part.root, schema, 1, budget), budget);
     }
     Some(Shape {
         alternatives,
@@ -666,5 +698,7 @@ fn element_of<'s>(parts: &[Part<'s>], index: usize, budget: &Budget) -> Option<S
     })
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

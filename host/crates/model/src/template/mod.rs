@@ -7,7 +7,10 @@
 mod analyse;
 mod context;
 mod element;
+mod eval;
+mod filters;
 mod language;
+mod ops;
 mod path;
 mod render;
 mod value;
@@ -22,5 +25,7 @@ pub(crate) use path::show as show_path;
 pub use path::{Segment, follow, follow_value};
 pub use render::{RenderError, RenderFault};
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

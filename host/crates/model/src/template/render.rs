@@ -2,17 +2,27 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 
-use minijinja::value::{Value as Jinja, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::machinery::ast::Stmt;
+use minijinja::machinery::{parse, parse_expr};
+use minijinja::value::Value as Jinja;
+use minijinja::{Error, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 
 use super::analyse::{InputTemplate, Node, Path, RETURN_VALUE, Root, XcomRef, syntax};
 use super::context::{TemplateContext, XcomInput};
+use super::eval::{Eval, Names};
+use super::filters::limited;
 use super::language::ROOTS;
 use super::path::{Segment, follow, follow_value, show};
 use super::value::{WriteError, from_json, write_json, write_string};
+use crate::budget::{self, Budget, Exhausted, grow, spend, within};
+
+/// What rendering one input may take where nobody gives less.
+const RENDERING: Budget = Budget::new(200_000_000, 256 << 20);
+
+/// One of its templates: what it makes is given back before the next one.
+const TEMPLATE: Budget = Budget::new(u64::MAX, u64::MAX);
 
 /// Why an input cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +36,8 @@ pub enum RenderFault {
     },
     /// The template takes too many steps.
     OutOfFuel,
+    /// The budget of the rendering is used up: its bytes, its depth, or it was stopped.
+    Exhausted(Exhausted),
     /// Anything else.
     Failed(String),
 }
@@ -40,12 +52,24 @@ pub struct RenderError {
 }
 
 impl RenderError {
+    /// Why it was not rendered to its end, where that is because of how much it is.
+    pub const fn exhausted(&self) -> Option<Exhausted> {
+        match self.fault {
+            RenderFault::OutOfFuel => Some(Exhausted::Steps),
+            RenderFault::Exhausted(why) => Some(why),
+            RenderFault::Undefined(_) | RenderFault::TooLarge { .. } | RenderFault::Failed(_) => None,
+        }
+    }
+
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self.fault {
             RenderFault::Undefined(_) => "template_undefined",
             RenderFault::TooLarge { .. } => "template_too_large",
-            RenderFault::OutOfFuel => "template_out_of_fuel",
+            RenderFault::OutOfFuel | RenderFault::Exhausted(Exhausted::Steps) => "template_out_of_fuel",
+            RenderFault::Exhausted(Exhausted::Bytes) => "template_out_of_memory",
+            RenderFault::Exhausted(Exhausted::Depth) => "template_too_deep",
+            RenderFault::Exhausted(Exhausted::Stopped) => "template_stopped",
             RenderFault::Failed(_) => "template_failed",
         }
     }
@@ -61,6 +85,7 @@ impl fmt::Display for RenderError {
             RenderFault::Undefined(what) => write!(f, ": {what}"),
             RenderFault::TooLarge { limit } => write!(f, ": it is over the limit of {limit} bytes"),
             RenderFault::OutOfFuel => write!(f, ": it takes too many steps"),
+            RenderFault::Exhausted(why) => write!(f, ": {why}"),
             RenderFault::Failed(why) => write!(f, ": {why}"),
         }
     }
@@ -74,15 +99,21 @@ impl InputTemplate {
         fuel: u64,
         max_output: usize,
     ) -> Result<String, RenderError> {
-        let mut render = Render {
-            context,
-            fuel,
-            max: max_output,
-            out: String::new(),
-            engine: None,
-        };
-        render.node(&self.root)?;
-        Ok(render.out)
+        within(RENDERING, || {
+            let mut render = Render {
+                context,
+                fuel,
+                max: max_output,
+                out: String::new(),
+                names: Roots {
+                    context,
+                    roots: HashMap::new(),
+                    keys: HashMap::new(),
+                },
+            };
+            render.node(&self.root)?;
+            Ok(render.out)
+        })
     }
 }
 
@@ -91,8 +122,7 @@ struct Render<'c> {
     fuel: u64,
     max: usize,
     out: String,
-    /// Built when the first template that is more than a path is met.
-    engine: Option<(Environment<'c>, Jinja)>,
+    names: Roots<'c>,
 }
 
 impl<'c> Render<'c> {
@@ -123,6 +153,7 @@ impl<'c> Render<'c> {
             }
             Node::Path { pointer, path } => {
                 let text = self.path(path).map_err(|fault| at(pointer, fault))?;
+                grow(text.len() as u64).map_err(|why| at(pointer, exhausted(why)))?;
                 self.push(&text, pointer)
             }
             Node::Expression { pointer, source } => self.expression(source).map_err(|fault| at(pointer, fault)),
@@ -140,6 +171,22 @@ impl<'c> Render<'c> {
 
     /// The JSON text behind a path, as the producer wrote it.
     fn path(&self, path: &Path) -> Result<String, RenderFault> {
+        // A path is followed by reading from the beginning.
+        let read = match &path.root {
+            Root::Xcom(xcom) => match self.context.xcoms.get(xcom) {
+                Some(XcomInput::One(text)) => text.len(),
+                Some(XcomInput::Mapped(texts)) => texts.iter().map(|text| text.len() + 1).sum(),
+                None => 0,
+            },
+            Root::Item => self.context.items.iter().map(|(_, text)| text.len()).sum(),
+            Root::Params | Root::Conf | Root::Scalar(_) => 0,
+        };
+        spend(10 + read as u64 / 4).map_err(exhausted)?;
+        if matches!(&path.root, Root::Xcom(xcom) if matches!(self.context.xcoms.get(xcom), Some(XcomInput::Mapped(_))))
+        {
+            // The list is written to be read.
+            grow(read as u64).map_err(exhausted)?;
+        }
         let found = match &path.root {
             Root::Xcom(xcom) => match self.context.xcoms.get(xcom) {
                 None => return Err(RenderFault::Undefined(not_published(xcom))),
@@ -173,58 +220,58 @@ impl<'c> Render<'c> {
         })
     }
 
-    /// The engine, for one template. A path that ends in a default may be missing from its first step on.
-    fn engine(&mut self, source: &str) -> Result<&(Environment<'c>, Jinja), RenderFault> {
-        if self.engine.is_none() {
-            self.engine = Some((environment(self.context, self.fuel, self.max), root(self.context)?));
-        }
+    /// Evaluates one template, within the bounds of the language.
+    fn evaluate<T>(
+        &mut self,
+        source: &str,
+        evaluate: impl FnOnce(&mut Eval<'_>, &mut String) -> Result<T, Error>,
+    ) -> Result<T, RenderFault> {
+        // A path that ends in a default may be missing from its first step on.
         let missing = if has_default(source) {
             UndefinedBehavior::Chainable
         } else {
             UndefinedBehavior::Strict
         };
-        if let Some((environment, _)) = &mut self.engine {
-            environment.set_undefined_behavior(missing);
-        }
-        self.engine
-            .as_ref()
-            .ok_or_else(|| RenderFault::Failed("the template engine is missing".to_owned()))
+        let (fuel, max) = (self.fuel, self.max);
+        let (names, out) = (&mut self.names, &mut self.out);
+        // What names stand for outlives the template, and so does what it costs.
+        names.read(source).map_err(|error| fault(&error, max))?;
+        within(TEMPLATE, || {
+            spend(8 * source.len() as u64).map_err(exhausted)?;
+            let mut eval = Eval::new(names, missing, fuel, max);
+            limited(max, || evaluate(&mut eval, out)).map_err(|error| fault(&error, max))
+        })
     }
 
     fn expression(&mut self, source: &'c str) -> Result<(), RenderFault> {
         let max = self.max;
-        let (environment, root) = self.engine(source)?;
-        let value = environment
-            .compile_expression(source)
-            .and_then(|expression| expression.eval(root.clone()))
-            .map_err(|error| fault(&error, max))?;
-        write_json(&value, &mut self.out, max, 0).map_err(|error| match error {
-            WriteError::Undefined => RenderFault::Undefined(format!("`{}` is not there", source.trim())),
-            WriteError::TooLarge => RenderFault::TooLarge { limit: max },
-            WriteError::Value(why) => RenderFault::Failed(why),
-        })
+        self.evaluate(source, |eval, out| {
+            let value = eval.expression(&parse_expr(source)?)?;
+            Ok(write_json(&value, out, max, 0).map_err(|error| match error {
+                WriteError::Undefined => RenderFault::Undefined(format!("`{}` is not there", source.trim())),
+                WriteError::TooLarge => RenderFault::TooLarge { limit: max },
+                WriteError::Exhausted(why) => exhausted(why),
+                WriteError::Value(why) => RenderFault::Failed(why),
+            }))
+        })?
     }
 
     fn text(&mut self, source: &'c str) -> Result<(), RenderFault> {
-        let max = self.max;
-        let left = max.saturating_sub(self.out.len());
-        let (environment, root) = self.engine(source)?;
-        let mut sink = Bounded {
-            bytes: Vec::new(),
-            left,
-            over: false,
-        };
-        let rendered = environment
-            .template_from_str(source)
-            .and_then(|template| template.render_captured_to(root.clone(), &mut sink).map(drop));
-        if sink.over {
-            return Err(RenderFault::TooLarge { limit: max });
+        let left = self.max.saturating_sub(self.out.len());
+        let limit = self.max;
+        let text = self.evaluate(source, |eval, _| {
+            let mut text = String::new();
+            if let Stmt::Template(template) = parse(source, "<input>", syntax())? {
+                eval.statements(&template.children, &mut text)?;
+            }
+            Ok(text)
+        })?;
+        if text.len() > left {
+            return Err(RenderFault::TooLarge { limit });
         }
-        rendered.map_err(|error| fault(&error, max))?;
-        let text = String::from_utf8(sink.bytes).map_err(|_| RenderFault::Failed("not text".to_owned()))?;
         write_string(&text, &mut self.out);
-        if self.out.len() > max {
-            return Err(RenderFault::TooLarge { limit: max });
+        if self.out.len() > limit {
+            return Err(RenderFault::TooLarge { limit });
         }
         Ok(())
     }
@@ -241,29 +288,6 @@ fn has_default(source: &str) -> bool {
     })
 }
 
-/// Takes at most so many bytes.
-struct Bounded {
-    bytes: Vec<u8>,
-    left: usize,
-    over: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.left {
-            self.over = true;
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.left -= bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 fn at(pointer: &str, fault: RenderFault) -> RenderError {
     RenderError {
         path: pointer.to_owned(),
@@ -271,7 +295,17 @@ fn at(pointer: &str, fault: RenderFault) -> RenderError {
     }
 }
 
+const fn exhausted(why: Exhausted) -> RenderFault {
+    match why {
+        Exhausted::Steps => RenderFault::OutOfFuel,
+        why => RenderFault::Exhausted(why),
+    }
+}
+
 fn fault(error: &Error, max: usize) -> RenderFault {
+    if let Some(why) = budget::exhausted() {
+        return exhausted(why);
+    }
     let message = error.detail().map_or_else(
         || error.kind().to_string(),
         |detail| format!("{}: {detail}", error.kind()),
@@ -354,91 +388,88 @@ fn jinja(xcom: &XcomRef, input: &XcomInput) -> Jinja {
     })
 }
 
-/// What the names in a template stand for.
-fn root(context: &TemplateContext<'_>) -> Result<Jinja, RenderFault> {
-    let mut names: HashMap<String, Jinja> = HashMap::new();
-    for (root, previous) in [("xcom", false), ("previous", true)] {
-        let of_root = |(xcom, _): &(&XcomRef, &XcomInput)| xcom.key == RETURN_VALUE && xcom.previous == previous;
-        let tasks: HashMap<String, Jinja> = context
-            .xcoms
-            .iter()
-            .filter(of_root)
-            .map(|(xcom, input)| (xcom.task.clone(), jinja(xcom, input)))
-            .collect();
-        names.insert(root.to_owned(), Jinja::from(tasks));
-    }
-    let items = from_json(&object(context.items)).map_err(RenderFault::Failed)?;
-    names.insert("item".to_owned(), items);
-    let plain = |value: &Value| from_json(&value.to_string()).map_err(RenderFault::Failed);
-    names.insert("params".to_owned(), plain(context.params)?);
-    names.insert("conf".to_owned(), plain(context.conf)?);
-    for name in ROOTS {
-        if let Some(value) = context.scalar(name) {
-            names.insert((*name).to_owned(), plain(&value)?);
-        }
-    }
-    Ok(Jinja::from(names))
+/// What the names in a template stand for, read when the first template names it.
+struct Roots<'c> {
+    context: &'c TemplateContext<'c>,
+    roots: HashMap<String, Jinja>,
+    keys: HashMap<XcomRef, Jinja>,
 }
 
-fn environment<'c>(context: &TemplateContext<'_>, fuel: u64, max: usize) -> Environment<'c> {
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax());
-    environment.set_fuel(Some(fuel));
-    environment.set_debug(false);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    // In text, what is not a string reads as JSON.
-    environment.set_formatter(move |out, _, value| match value.kind() {
-        ValueKind::String => out.write_str(value.as_str().unwrap_or_default()).map_err(Error::from),
-        _ => {
-            let mut text = String::new();
-            write_json(value, &mut text, max, 0).map_err(|error| match error {
-                WriteError::Undefined => Error::from(ErrorKind::UndefinedError),
-                WriteError::TooLarge => Error::from(ErrorKind::WriteFailure),
-                WriteError::Value(why) => Error::new(ErrorKind::BadSerialization, why),
-            })?;
-            out.write_str(&text).map_err(Error::from)
+impl Roots<'_> {
+    /// Reads whatever the source of a template may name.
+    fn read(&mut self, source: &str) -> Result<(), Error> {
+        for name in ROOTS {
+            if source.contains(name)
+                && !self.roots.contains_key(*name)
+                && let Some(value) = self.value(name)?
+            {
+                self.roots.insert((*name).to_owned(), value);
+            }
         }
-    });
-    let keys: HashMap<XcomRef, Jinja> = context
-        .xcoms
-        .iter()
-        .map(|(xcom, input)| (xcom.clone(), jinja(xcom, input)))
-        .collect();
-    environment.add_function("xcom_key", move |task: String, key: String| {
-        keys.get(&XcomRef {
-            task,
-            key,
+        if source.contains("xcom_key") {
+            for (xcom, input) in self.context.xcoms {
+                let named = xcom.key != RETURN_VALUE || source.contains(RETURN_VALUE);
+                if named && !self.keys.contains_key(xcom) {
+                    self.keys.insert(xcom.clone(), jinja(xcom, input));
+                    paid()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&self, name: &str) -> Result<Option<Jinja>, Error> {
+        let read = |text: &str| from_json(text).map_err(|why| Error::new(ErrorKind::InvalidOperation, why));
+        let value = match name {
+            "xcom" | "previous" => {
+                let of_root = |(xcom, _): &(&XcomRef, &XcomInput)| {
+                    xcom.key == RETURN_VALUE && xcom.previous == (name == "previous")
+                };
+                let tasks: HashMap<String, Jinja> = self
+                    .context
+                    .xcoms
+                    .iter()
+                    .filter(of_root)
+                    .map(|(xcom, input)| (xcom.task.clone(), jinja(xcom, input)))
+                    .collect();
+                Jinja::from(tasks)
+            }
+            "item" => read(&object(self.context.items))?,
+            "params" => read(&self.context.params.to_string())?,
+            "conf" => read(&self.context.conf.to_string())?,
+            name => match self.context.scalar(name) {
+                Some(value) => read(&value.to_string())?,
+                None => return Ok(None),
+            },
+        };
+        paid()?;
+        Ok(Some(value))
+    }
+}
+
+/// Fails where reading a value used up the budget: the value itself then looks like one that cannot be read.
+fn paid() -> Result<(), Error> {
+    budget::exhausted().map_or(Ok(()), |why| Err(why.into()))
+}
+
+impl Names for Roots<'_> {
+    fn root(&mut self, name: &str) -> Result<Option<Jinja>, Error> {
+        Ok(self.roots.get(name).cloned())
+    }
+
+    fn xcom(&mut self, task: &str, key: &str) -> Jinja {
+        let xcom = XcomRef {
+            task: task.to_owned(),
+            key: key.to_owned(),
             previous: false,
-        })
-        .cloned()
-        .unwrap_or(Jinja::UNDEFINED)
-    });
-    environment.add_filter("replace", move |text: String, from: String, to: String| {
-        let grown = text.matches(from.as_str()).count().saturating_mul(to.len());
-        if grown.saturating_add(text.len()) > max.saturating_mul(2) {
-            return Err(Error::from(ErrorKind::WriteFailure));
+        };
+        if let Some(value) = self.keys.get(&xcom) {
+            return value.clone();
         }
-        Ok(text.replace(&from, &to))
-    });
-    environment.add_filter("join", move |items: Jinja, separator: Option<String>| {
-        let separator = separator.unwrap_or_default();
-        let mut text = String::new();
-        for (at, item) in items.try_iter()?.enumerate() {
-            if at > 0 {
-                text.push_str(&separator);
-            }
-            match item.as_str() {
-                Some(part) => text.push_str(part),
-                None => write_json(&item, &mut text, max, 0).map_err(|error| match error {
-                    WriteError::TooLarge => Error::from(ErrorKind::WriteFailure),
-                    _ => Error::new(ErrorKind::InvalidOperation, "cannot join these values"),
-                })?,
-            }
-            if text.len() > max {
-                return Err(Error::from(ErrorKind::WriteFailure));
-            }
+        // A name that is written with escapes was not seen in the source.
+        match self.context.xcoms.get_key_value(&xcom) {
+            Some((xcom, input)) => self.keys.entry(xcom.clone()).or_insert(jinja(xcom, input)).clone(),
+            None => Jinja::UNDEFINED,
         }
-        Ok(text)
-    });
-    environment
+    }
 }

@@ -4,7 +4,15 @@ use std::borrow::Cow;
 
 use minijinja::value::{Value, ValueKind};
 
+use crate::budget::{Exhausted, grow, spend};
 use crate::json::{MAX_DEPTH, Sink, scan, unescape};
+
+/// What a value costs beside its text.
+const VALUE_BYTES: usize = 48;
+
+fn made(bytes: usize) -> Result<(), String> {
+    grow(bytes as u64).map_err(|why| why.to_string())
+}
 
 /// The engine's value of a JSON text.
 pub(super) fn from_json(text: &str) -> Result<Value, String> {
@@ -41,16 +49,19 @@ impl Build<'_> {
 
 impl<'a> Sink<'a> for Build<'a> {
     fn null(&mut self) -> Result<(), String> {
+        made(VALUE_BYTES)?;
         self.put(Value::from(()));
         Ok(())
     }
 
     fn bool(&mut self, value: bool) -> Result<(), String> {
+        made(VALUE_BYTES)?;
         self.put(Value::from(value));
         Ok(())
     }
 
     fn number(&mut self, text: &'a str) -> Result<(), String> {
+        made(VALUE_BYTES + text.len())?;
         let value = if text.contains(['.', 'e', 'E']) || text == "-0" {
             text.parse::<f64>().ok().map(Value::from)
         } else {
@@ -72,11 +83,13 @@ impl<'a> Sink<'a> for Build<'a> {
     }
 
     fn string(&mut self, raw: &'a str) -> Result<(), String> {
+        made(VALUE_BYTES + raw.len())?;
         self.put(Value::from(unescape(raw)));
         Ok(())
     }
 
     fn begin(&mut self, object: bool) -> Result<(), String> {
+        made(2 * VALUE_BYTES)?;
         self.open.push(if object {
             Open::Object {
                 key: Cow::Borrowed(""),
@@ -89,6 +102,7 @@ impl<'a> Sink<'a> for Build<'a> {
     }
 
     fn key(&mut self, new: Cow<'a, str>) -> Result<(), String> {
+        made(2 * VALUE_BYTES + new.len())?;
         if let Some(Open::Object { key, .. }) = self.open.last_mut() {
             *key = new;
         }
@@ -108,6 +122,11 @@ impl<'a> Sink<'a> for Build<'a> {
 
 /// Writes a value as JSON text; at most `max` bytes in `out`.
 pub(super) fn write_json(value: &Value, out: &mut String, max: usize, depth: usize) -> Result<(), WriteError> {
+    let text = value.as_str().map_or(0, str::len);
+    spend(4 + text as u64 / 8).map_err(WriteError::Exhausted)?;
+    if text > max.saturating_sub(out.len()) {
+        return Err(WriteError::TooLarge);
+    }
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -161,6 +180,7 @@ pub(super) fn write_json(value: &Value, out: &mut String, max: usize, depth: usi
 pub(super) enum WriteError {
     Undefined,
     TooLarge,
+    Exhausted(Exhausted),
     Value(String),
 }
 

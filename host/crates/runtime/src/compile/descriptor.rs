@@ -13,6 +13,8 @@ use super::protocol::refusal;
 const MAX_TASKS: usize = 1_000;
 /// The longest name of a task, label or need, in bytes.
 const MAX_NAME_BYTES: usize = 250;
+/// The automata of all patterns of a component, in bytes. All of them are held while it is ready to run.
+const MAX_PATTERNS_BYTES: usize = 8 << 20;
 /// The longest doc of a task, in bytes.
 const MAX_DOC_BYTES: usize = 64 << 10;
 
@@ -47,22 +49,32 @@ fn check(descriptor: &Descriptor) -> Result<(), String> {
         return Err(format!("the component describes more than {MAX_TASKS} tasks"));
     }
     let mut names = HashSet::new();
+    let mut patterns = 0_usize;
     for task in &descriptor.tasks {
         check_name("task", &task.name)?;
         if !names.insert(task.name.as_str()) {
             return Err(format!("two tasks are named `{}`", task.name));
         }
-        check_task(task).map_err(|problem| format!("task `{}`: {problem}", task.name))?;
+        patterns += check_task(task).map_err(|problem| format!("task `{}`: {problem}", task.name))?;
+        if patterns > MAX_PATTERNS_BYTES {
+            return Err(format!(
+                "the patterns of its schemas are too large together: compiled, they may have {} MiB",
+                MAX_PATTERNS_BYTES >> 20
+            ));
+        }
     }
     Ok(())
 }
 
-fn check_task(task: &TaskDescriptor) -> Result<(), String> {
+/// Answers what the patterns of its schemas have, in bytes.
+fn check_task(task: &TaskDescriptor) -> Result<usize, String> {
     if task.doc.len() > MAX_DOC_BYTES {
         return Err(format!("its doc has more than {MAX_DOC_BYTES} bytes"));
     }
+    let mut patterns = 0;
     for (what, schema) in [("input", &task.input), ("output", &task.output)] {
-        Validator::compile(schema).map_err(|error| format!("its {what} schema is refused: {error}"))?;
+        let validator = Validator::compile(schema).map_err(|error| format!("its {what} schema is refused: {error}"))?;
+        patterns += validator.patterns_bytes();
     }
     for need in &task.needs {
         check_name("need", need)?;
@@ -79,7 +91,7 @@ fn check_task(task: &TaskDescriptor) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(patterns)
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), String> {

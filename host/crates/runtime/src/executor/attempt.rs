@@ -15,6 +15,7 @@ use wasmtime::Store;
 use wasmtime::component::ResourceTable;
 
 use super::between;
+use super::compute::Compute;
 use super::input::{self, Input};
 use super::local::Services;
 use super::measure;
@@ -26,7 +27,7 @@ use crate::ctx::{Openable, Progress, Pushes, TaskCtx, TryState};
 use crate::engine::TaskEngine;
 use crate::gate::Gate;
 use crate::interfaces::xcom::RETURN_VALUE;
-use crate::limits::{Account, TryLimiter};
+use crate::limits::{Account, Held, TryLimiter};
 use crate::outcome::{Death, Evidence, classify};
 use crate::try_log::TryLog;
 
@@ -52,6 +53,8 @@ pub(super) struct Attempt {
     pub(super) gate: Arc<Gate>,
     pub(super) log: Arc<TryLog>,
     pub(super) account: Arc<Account>,
+    /// Where what the host computes for the try is done.
+    pub(super) compute: Compute,
     /// What a mapped task instance is called, once its input is rendered.
     pub(super) name: std::sync::OnceLock<String>,
 }
@@ -112,7 +115,7 @@ impl Attempt {
 
     /// A person is asked: all that there is to do here is to render the question.
     async fn ask(&self) -> Result<Ended, Death> {
-        let input = input::render(&self.request, self.services.xcoms.as_ref(), &self.account).await?;
+        let input = input::render(self).await?;
         let text = |name: &str, limit: usize| match input.value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
@@ -138,7 +141,7 @@ impl Attempt {
 
     /// A notification: its text is rendered, and is the answer.
     async fn notify(&self) -> Result<Ended, Death> {
-        let input = input::render(&self.request, self.services.xcoms.as_ref(), &self.account).await?;
+        let input = input::render(self).await?;
         let text = match input.value.get(TEXT) {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
@@ -174,7 +177,7 @@ impl Attempt {
                 ready.names()
             ))
         })?;
-        let input = input::prepare(&self.request, self.services.xcoms.as_ref(), &self.account, entry).await?;
+        let input = input::prepare(self, entry).await?;
         if let Some(name) = &input.name {
             let _ = self.name.set(name.clone());
         }
@@ -204,7 +207,7 @@ impl Attempt {
         match answer {
             Ok(outcome) => {
                 let earlier = self.earlier(ctx, &outcome).await?;
-                self.answered(ctx, entry, outcome, earlier)
+                self.answered(ctx, entry, outcome, earlier).await
             }
             Err(failure) => Ok(Ended {
                 outcome: TryOutcome::Failed(self.failed(failure)),
@@ -279,7 +282,7 @@ impl Attempt {
         Ok(earlier)
     }
 
-    fn answered(
+    async fn answered(
         &self,
         ctx: &mut TaskCtx,
         entry: &Entry,
@@ -287,7 +290,7 @@ impl Attempt {
         earlier: Vec<XcomPush>,
     ) -> Result<Ended, Death> {
         let outcome = match outcome {
-            Outcome::Done(text) => self.done(ctx, entry, text)?,
+            Outcome::Done(text) => self.done(ctx, entry, text).await?,
             Outcome::Skip(mut reason) => {
                 reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
                 TryOutcome::Skip { reason }
@@ -302,7 +305,7 @@ impl Attempt {
             TryOutcome::Done { .. } | TryOutcome::Branch { .. } => {
                 // What was published last is found first.
                 let all: Vec<XcomPush> = xcoms.iter().cloned().chain(earlier).collect();
-                measure::all(&self.request, &all)?
+                measure::all(self, &all).await?
             }
             _ => Vec::new(),
         };
@@ -313,7 +316,7 @@ impl Attempt {
         })
     }
 
-    fn done(&self, ctx: &mut TaskCtx, entry: &Entry, text: String) -> Result<TryOutcome, Death> {
+    async fn done(&self, ctx: &mut TaskCtx, entry: &Entry, text: String) -> Result<TryOutcome, Death> {
         let limit = self.request.task.limits.xcom_value_bytes;
         let size = u64::try_from(text.len()).unwrap_or(u64::MAX);
         if size > limit {
@@ -321,8 +324,12 @@ impl Attempt {
         }
         let refused = |why: &dyn std::fmt::Display| Death::Contract(format!("the return value is refused: {why}"));
         json::check(&text, limit).map_err(|error| refused(&error))?;
+        let tree = Held::of(&self.account, json::tree_bytes(&text)).ok_or(Death::NoRoom("the return value"))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| refused(&error))?;
-        let problems = entry.output.validate(&value);
+        let is_null = value.is_null();
+        let problems = input::problems(self, &entry.output, value).await;
+        let problems = problems.map_err(|why| refused(&format!("it cannot be checked against its schema: {why}")))?;
+        drop(tree);
         if !problems.is_empty() {
             return Err(Death::Contract(format!(
                 "the return value does not match the output schema of task `{}`: {}",
@@ -337,7 +344,7 @@ impl Attempt {
                 .get(..text.floor_char_boundary(MAX_SHOWN_BYTES))
                 .unwrap_or_default();
             self.log.system(LogLevel::Info, &format!("returned {shown}"));
-        } else if !value.is_null() {
+        } else if !is_null {
             ctx.push_xcom(RETURN_VALUE.to_owned(), text)
                 .map_err(|error| match error {
                     xcom::Error::TooLarge(limit) => Death::OutputTooLarge {

@@ -83,7 +83,7 @@ pub(super) async fn wait_for_dag(attempt: &Attempt) -> Result<Ended, Death> {
 
 /// The rendered input, as text and as a tree.
 async fn rendered(attempt: &Attempt) -> Result<(String, Map<String, Value>), Death> {
-    let input = input::render(&attempt.request, attempt.services.xcoms.as_ref(), &attempt.account).await?;
+    let input = input::render(attempt).await?;
     if let Some(name) = &input.name {
         let _ = attempt.name.set(name.clone());
     }

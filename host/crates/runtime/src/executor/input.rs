@@ -4,13 +4,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use model::budget::Exhausted;
 use model::json;
-use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef, with_members};
+use model::schema::Validator;
+use model::template::{InputTemplate, RenderError, TemplateContext, XcomInput, XcomRef, with_members};
 use model::{BlobRef, TaskId};
 use ports::executor::{Element, ElementAt, TryRequest};
 use ports::payload::{MAX_LIST_BYTES, Pulled, XcomBackend, XcomError, XcomValue};
 use serde_json::Value;
 
+use super::attempt::Attempt;
 use crate::cache::Entry;
 use crate::limits::{Account, Held, as_u64};
 use crate::outcome::Death;
@@ -35,59 +38,67 @@ pub(super) struct Input {
     pub(super) blobs: Vec<BlobRef>,
     /// What a mapped task instance is called.
     pub(super) name: Option<String>,
+    /// The tree, in the account of the try, as long as it is there.
+    tree: Option<Held>,
     /// The text, in the account of the try: the call holds it until the guest answers.
     _held: Held,
 }
 
 /// Renders and checks.
-pub(super) async fn prepare(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    account: &Arc<Account>,
-    entry: &Entry,
-) -> Result<Input, Death> {
-    let mut input = render(request, xcoms, account).await?;
+pub(super) async fn prepare(attempt: &Attempt, entry: &Entry) -> Result<Input, Death> {
+    let mut input = render(attempt).await?;
     // The guest is given the text.
     let value = std::mem::take(&mut input.value);
-    let problems = entry.input.validate(&value);
+    let problems = problems(attempt, &entry.input, value).await.map_err(|why| {
+        Death::Input(format!(
+            "cannot check the input against the schema of task `{}`: {why}",
+            attempt.request.task.work.operator_name()
+        ))
+    })?;
+    input.tree = None;
     if !problems.is_empty() {
         return Err(Death::Input(format!(
             "the input does not match the schema of task `{}`: {}",
-            request.task.work.operator_name(),
+            attempt.request.task.work.operator_name(),
             problems.join("; ")
         )));
     }
     Ok(input)
 }
 
-/// Renders. What is read for it is held in the try's account meanwhile.
-pub(super) async fn render(
-    request: &TryRequest,
-    xcoms: &dyn XcomBackend,
-    account: &Arc<Account>,
-) -> Result<Input, Death> {
+/// What is wrong with a value, within what the try may compute.
+pub(super) async fn problems(
+    attempt: &Attempt,
+    validator: &Arc<Validator>,
+    value: Value,
+) -> Result<Vec<String>, Exhausted> {
+    let job = Arc::new((Arc::clone(validator), value));
+    let findings = attempt
+        .compute
+        .run(&job, |(validator, value)| validator.check(value), |why| Some(*why));
+    let findings = findings.await?;
+    Ok(findings.iter().map(ToString::to_string).collect())
+}
+
+/// Renders. What is read for it is held in the try's account meanwhile, and so is what it makes.
+pub(super) async fn render(attempt: &Attempt) -> Result<Input, Death> {
+    let (request, account) = (&attempt.request, &attempt.account);
     let template = InputTemplate::parse(&request.task.input).map_err(|errors| {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("the input's templates are not valid: {}", texts.join("; ")))
     })?;
-    let mut source = Source::new(request, xcoms, account);
-    let mut values = HashMap::with_capacity(template.xcom_refs().len());
-    for reference in template.xcom_refs() {
-        if let Some(value) = source.pull(reference).await? {
-            values.insert(reference.clone(), value);
-        }
-    }
-    let elements = elements(&mut source).await?;
-    let context = context(request, &elements.items, &values);
-    let text = template
-        .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
-        .map_err(|error| Death::Input(error.to_string()))?;
-    let name = map_index_name(request, &context);
-    let text = elements.join(text)?;
-    let held = Held::of(account, as_u64(text.len())).ok_or(Death::NoRoom("the rendered input"))?;
-    let Source { mut blobs, .. } = source;
-    let found = json::check(&text, u64::MAX)
-        .map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
+    let Gathered { job, mut blobs, held } = gather(attempt, template).await?;
+    let (text, found) = attempt
+        .compute
+        .run(&job, Rendering::render, Failed::unfinished)
+        .await
+        .map_err(|failed| failed.death(account))?;
+    let name = job.named(attempt).await;
+    drop(job);
+    drop(held);
+    let room = || Death::NoRoom("the rendered input");
+    let held = Held::of(account, as_u64(text.len())).ok_or_else(room)?;
+    let tree = Held::of(account, json::tree_bytes(&text)).ok_or_else(room)?;
     blobs.extend(found);
     let value: Value =
         serde_json::from_str(&text).map_err(|error| Death::Input(format!("the rendered input is refused: {error}")))?;
@@ -96,8 +107,121 @@ pub(super) async fn render(
         value,
         blobs,
         name,
+        tree: Some(tree),
         _held: held,
     })
+}
+
+/// What a rendering needs, read.
+pub(super) struct Gathered {
+    pub(super) job: Arc<Rendering>,
+    /// What the values refer to.
+    pub(super) blobs: Vec<BlobRef>,
+    /// The values, in the account of the try.
+    pub(super) held: Held,
+}
+
+/// Reads what a template names, and the elements of the mappings around the task.
+pub(super) async fn gather(attempt: &Attempt, template: InputTemplate) -> Result<Gathered, Death> {
+    let request = &attempt.request;
+    let mut source = Source {
+        request,
+        xcoms: attempt.services.xcoms.as_ref(),
+        blobs: Vec::new(),
+        held: Held::nothing(&attempt.account),
+        account: &attempt.account,
+    };
+    let mut values = HashMap::with_capacity(template.xcom_refs().len());
+    for reference in template.xcom_refs() {
+        if let Some(value) = source.pull(reference).await? {
+            values.insert(reference.clone(), value);
+        }
+    }
+    let elements = elements(&mut source).await?;
+    let job = Arc::new(Rendering {
+        request: Arc::clone(request),
+        template,
+        elements,
+        values,
+    });
+    let Source { blobs, held, .. } = source;
+    Ok(Gathered { job, blobs, held })
+}
+
+/// Everything that a rendering needs.
+pub(super) struct Rendering {
+    request: Arc<TryRequest>,
+    template: InputTemplate,
+    elements: Elements,
+    values: HashMap<XcomRef, XcomInput>,
+}
+
+/// Why it comes to nothing.
+pub(super) enum Failed {
+    Render(RenderError),
+    Death(Death),
+}
+
+impl Failed {
+    pub(super) const fn unfinished(&self) -> Option<Exhausted> {
+        match self {
+            Self::Render(error) => error.exhausted(),
+            Self::Death(_) => None,
+        }
+    }
+
+    pub(super) fn death(self, account: &Account) -> Death {
+        match self {
+            Self::Render(error) if error.exhausted() == Some(Exhausted::Bytes) && account.refusal().is_some() => {
+                Death::NoRoom("the rendered input")
+            }
+            Self::Render(error) => Death::Input(error.to_string()),
+            Self::Death(death) => death,
+        }
+    }
+}
+
+impl Rendering {
+    /// The input, and what it refers to.
+    fn render(&self) -> Result<(String, Vec<BlobRef>), Failed> {
+        let context = context(&self.request, &self.elements.items, &self.values);
+        let text = self
+            .template
+            .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
+            .map_err(Failed::Render)?;
+        let text = self.elements.join(text).map_err(Failed::Death)?;
+        let found = json::check(&text, u64::MAX)
+            .map_err(|error| Failed::Death(Death::Input(format!("the rendered input is refused: {error}"))))?;
+        Ok((text, found))
+    }
+
+    /// What a template comes to that is not an input: JSON text of at most so many bytes.
+    pub(super) fn text(&self, most: usize) -> Result<String, RenderError> {
+        let context = context(&self.request, &self.elements.items, &self.values);
+        self.template.render(&context, TEMPLATE_FUEL, most)
+    }
+
+    /// The name of a mapped task instance, where it has one. A template that fails gives none: it is for people only.
+    pub(super) async fn named(self: &Arc<Self>, attempt: &Attempt) -> Option<String> {
+        self.request.task.map_index_template.as_ref()?;
+        let named = attempt.compute.run(self, Self::name, RenderError::exhausted);
+        named.await.ok().flatten()
+    }
+
+    /// The name of a mapped task instance.
+    fn name(&self) -> Result<Option<String>, RenderError> {
+        let template = self.request.task.map_index_template.clone().map(Value::String);
+        let Some(template) = template.and_then(|template| InputTemplate::parse(&template).ok()) else {
+            return Ok(None);
+        };
+        let context = context(&self.request, &self.elements.items, &self.values);
+        let text = template.render(&context, TEMPLATE_FUEL, MAX_NAME_BYTES)?;
+        Ok(match serde_json::from_str(&text) {
+            Ok(Value::String(name)) => Some(name),
+            Ok(other) => Some(other.to_string()),
+            Err(_) => None,
+        })
+    }
 }
 
 /// What the templates of a try see.
@@ -126,7 +250,7 @@ pub(super) fn context<'a>(
 }
 
 /// Where values come from, and what was taken from there.
-pub(super) struct Source<'a> {
+struct Source<'a> {
     request: &'a TryRequest,
     xcoms: &'a dyn XcomBackend,
     account: &'a Arc<Account>,
@@ -136,18 +260,8 @@ pub(super) struct Source<'a> {
     held: Held,
 }
 
-impl<'a> Source<'a> {
-    pub(super) fn new(request: &'a TryRequest, xcoms: &'a dyn XcomBackend, account: &'a Arc<Account>) -> Self {
-        Self {
-            request,
-            xcoms,
-            blobs: Vec::new(),
-            held: Held::nothing(account),
-            account,
-        }
-    }
-
-    pub(super) async fn pull(&mut self, reference: &XcomRef) -> Result<Option<XcomInput>, Death> {
+impl Source<'_> {
+    async fn pull(&mut self, reference: &XcomRef) -> Result<Option<XcomInput>, Death> {
         let task = TaskId::new(&reference.task).map_err(|error| Death::Input(error.to_string()))?;
         let (id, most) = (self.request.id, self.account.free());
         let pulled = if reference.previous {
@@ -223,7 +337,7 @@ impl Elements {
     }
 }
 
-pub(super) async fn elements(source: &mut Source<'_>) -> Result<Elements, Death> {
+async fn elements(source: &mut Source<'_>) -> Result<Elements, Death> {
     let mut elements = Elements::default();
     let request = source.request;
     for element in request.position.iter().flat_map(|position| &position.elements) {
@@ -277,16 +391,5 @@ async fn element_value(source: &mut Source<'_>, element: &Element) -> Result<Arc
             Ok(_) => Err(gone(task)),
             Err(error) => Err(source.pull_failed(error)),
         },
-    }
-}
-
-/// The name of a mapped task instance. A template that fails gives none: it is for people only.
-pub(super) fn map_index_name(request: &TryRequest, context: &TemplateContext<'_>) -> Option<String> {
-    let template = request.task.map_index_template.as_ref()?;
-    let template = InputTemplate::parse(&Value::String(template.clone())).ok()?;
-    let text = template.render(context, TEMPLATE_FUEL, MAX_NAME_BYTES).ok()?;
-    match serde_json::from_str(&text).ok()? {
-        Value::String(name) => Some(name),
-        other => Some(other.to_string()),
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::attempt::{Attempt, Ended};
 use super::backends::OnControlPlane;
+use super::compute::{Compute, ComputePool};
 use super::guest::Guest;
 use super::slots::{Held, Hold, NotTaken};
 use crate::cache::ComponentCache;
@@ -82,6 +83,8 @@ struct Inner {
     slots: Semaphore,
     /// Of callbacks: they never wait for tasks, nor tasks for them.
     callback_slots: Semaphore,
+    /// Where what the host computes for tries is done when it takes long.
+    pool: Arc<ComputePool>,
     held: Arc<Held>,
 }
 
@@ -133,6 +136,7 @@ impl LocalExecutor {
                 services: Arc::new(services),
                 slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
                 callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
+                pool: Arc::new(ComputePool::new(threads)),
                 held,
             }),
             runtime: Some(runtime),
@@ -267,17 +271,24 @@ impl Inner {
             Arc::clone(clock),
             limits.log_bytes,
         ));
+        let cpu = Arc::new(CpuClock::default());
+        let account = Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes));
         let attempt = Arc::new(Attempt {
             engine: Arc::clone(&self.engine),
             components: Arc::clone(&self.components),
             services: Arc::clone(&self.services),
             gate: Arc::clone(gate),
-            account: Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes)),
+            compute: Compute {
+                pool: Arc::clone(&self.pool),
+                account: Arc::clone(&account),
+                cpu: Arc::clone(&cpu),
+                cpu_limit: limits.cpu_time,
+            },
+            account,
             log: Arc::clone(&log),
             request: Arc::clone(&request),
             name: std::sync::OnceLock::new(),
         });
-        let cpu = Arc::new(CpuClock::default());
         let Some(ended) = self.watch(&attempt, &cpu).await else {
             log.close();
             return None;

@@ -2,25 +2,28 @@
 //! Measured here, where the values are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use model::dag::Measured;
-use model::template::{InputTemplate, Segment, XcomInput, XcomRef, mapped_length};
+use model::template::{InputTemplate, RenderError, Segment, XcomInput, XcomRef, mapped_length};
 use ports::executor::{TryRequest, XcomPush};
 use serde_json::Value;
 
+use super::attempt::Attempt;
 use super::input::{MAX_INPUT_BYTES, TEMPLATE_FUEL};
 use crate::outcome::Death;
 
 /// Measures all that the task's specification asks for. What others are mapped over must be a list or an object, and not too
 /// long: the producer fails, not its consumers (Airflow: `UnmappableXComTypePushed`, `UnmappableXComLengthPushed`).
-pub(super) fn all(request: &TryRequest, xcoms: &[XcomPush]) -> Result<Vec<u32>, Death> {
+pub(super) async fn all(attempt: &Attempt, xcoms: &[XcomPush]) -> Result<Vec<u32>, Death> {
+    let request = &attempt.request;
     let mut measured = Vec::with_capacity(request.task.measures.len());
     for measure in &request.task.measures {
         let push = xcoms.iter().find(|push| push.key == measure.key);
         measured.push(match &measure.what {
             Measured::Present => u32::from(push.is_some()),
             Measured::Length { limit } => length(push, measure, *limit)?,
-            Measured::Truth { expression } => u32::from(truth(request, push, expression)?),
+            Measured::Truth { expression } => u32::from(truth(attempt, push, expression).await?),
         });
     }
     Ok(measured)
@@ -56,7 +59,7 @@ fn place(key: &str, path: &[Segment]) -> String {
 }
 
 /// Whether an expression over what the task itself returned counts as true.
-fn truth(request: &TryRequest, push: Option<&XcomPush>, expression: &str) -> Result<bool, Death> {
+async fn truth(attempt: &Attempt, push: Option<&XcomPush>, expression: &str) -> Result<bool, Death> {
     let refused = |why: String| Death::Contract(format!("cannot tell whether the loop is over: {why}"));
     let template = InputTemplate::parse(&Value::String(expression.to_owned()))
         .map_err(|errors| refused(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
@@ -66,9 +69,15 @@ fn truth(request: &TryRequest, push: Option<&XcomPush>, expression: &str) -> Res
             xcoms.insert(reference.clone(), XcomInput::One(push.value.clone()));
         }
     }
-    let context = super::input::context(request, &[], &xcoms);
-    let text = template
-        .render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
+    let job = Arc::new((Arc::clone(&attempt.request), template, xcoms));
+    let render = |(request, template, xcoms): &(Arc<TryRequest>, InputTemplate, HashMap<XcomRef, XcomInput>)| {
+        let context = super::input::context(request, &[], xcoms);
+        template.render(&context, TEMPLATE_FUEL, MAX_INPUT_BYTES)
+    };
+    let text = attempt
+        .compute
+        .run(&job, render, RenderError::exhausted)
+        .await
         .map_err(|error| refused(error.to_string()))?;
     Ok(!model::json::is_falsy(&text))
 }

@@ -3,6 +3,7 @@
 mod attempt;
 mod backends;
 mod between;
+mod compute;
 mod guest;
 mod input;
 mod local;

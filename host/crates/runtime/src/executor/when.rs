@@ -1,15 +1,13 @@
 //! `when`: whether a try begins at all. It is rendered as an input is, with the XComs that it names, before anything of the task is
 //! loaded, and for each mapped task instance by itself.
 
-use std::collections::HashMap;
-
-use model::template::InputTemplate;
+use model::template::{InputTemplate, RenderError};
 use ports::executor::TryOutcome;
 use ports::log::LogLevel;
 use serde_json::Value;
 
 use super::attempt::{Attempt, Ended};
-use super::input::{Source, TEMPLATE_FUEL, context, elements, map_index_name};
+use super::input::{Failed, Gathered, gather};
 use crate::outcome::Death;
 
 /// What the longest result that is shown has, in bytes; a truth value has five.
@@ -27,18 +25,13 @@ pub(super) async fn skips(attempt: &Attempt) -> Result<Option<Ended>, Death> {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Death::Input(format!("`when` is not a valid template: {}", texts.join("; ")))
     })?;
-    let mut source = Source::new(request, attempt.services.xcoms.as_ref(), &attempt.account);
-    let mut values = HashMap::with_capacity(template.xcom_refs().len());
-    for reference in template.xcom_refs() {
-        if let Some(value) = source.pull(reference).await.map_err(of_when)? {
-            values.insert(reference.clone(), value);
-        }
-    }
-    let elements = elements(&mut source).await.map_err(of_when)?;
-    let context = context(request, elements.items(), &values);
-    let text = template
-        .render(&context, TEMPLATE_FUEL, MAX_RESULT_BYTES)
-        .map_err(|error| of_when(Death::Input(error.to_string())))?;
+    // The values are held until it is decided.
+    let Gathered { job, held, .. } = gather(attempt, template).await.map_err(of_when)?;
+    let text = attempt
+        .compute
+        .run(&job, |job| job.text(MAX_RESULT_BYTES), RenderError::exhausted)
+        .await
+        .map_err(|error| of_when(Failed::Render(error).death(&attempt.account)))?;
     match text.as_str() {
         "true" => return Ok(None),
         "false" => {}
@@ -49,9 +42,10 @@ pub(super) async fn skips(attempt: &Attempt) -> Result<Option<Ended>, Death> {
             )));
         }
     }
-    if let Some(name) = map_index_name(request, &context) {
+    if let Some(name) = job.named(attempt).await {
         let _ = attempt.name.set(name);
     }
+    drop(held);
     let reason = format!("`when` is false: {}", shown(when));
     attempt.log.system(LogLevel::Info, &format!("skipped: {reason}"));
     Ok(Some(Ended {

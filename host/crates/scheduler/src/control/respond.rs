@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::resolve::{run_key, run_row};
 use crate::asker::Asker;
+use crate::checked::checked;
 use crate::inbox::{Message, RunOp};
 use crate::shared::{Shared, query_failed};
 
@@ -39,7 +40,13 @@ pub(crate) async fn respond(
     };
     // Whether it waits is for the loop to say, and comes before all else.
     let verdict = if step.assigned_users.is_empty() || step.assigned_users.contains(&user) {
-        step.check(&chosen_options, &params_input)
+        let asked = Arc::clone(&dag);
+        let check = move || match asked.task(index).map(|task| &task.work) {
+            Some(Work::Human(step)) => step.check(&chosen_options, &params_input),
+            _ => Err(Vec::new()),
+        };
+        checked(check)
+            .await?
             .map_err(|problems| ControlError::InvalidAnswer { problems })
     } else {
         Err(ControlError::Forbidden(format!(

@@ -16,9 +16,10 @@ use uuid::{NoContext, Uuid};
 
 use super::blobs;
 use crate::asker::Asker;
+use crate::checked::checked;
 use crate::inbox::{Message, NewRunOp};
 use crate::names::KeyedGuard;
-use crate::shared::{Name, Shared, query_failed};
+use crate::shared::{KnownDag, Name, Shared, query_failed};
 use crate::version::Version;
 
 /// How often another generated name is tried when one turns out to be taken.
@@ -29,24 +30,39 @@ pub(crate) async fn trigger(
     request: TriggerRequest,
     row: Option<Uuid>,
 ) -> Result<RunRow, ControlError> {
+    shared.check_open()?;
+    let dag = known_dag(shared, &request)?;
+    // Not yet in a task of its own: a check ends with who asked for it.
+    let params = params_of(&dag, &request).await?;
     let shared = Arc::clone(shared);
     // In a task of its own, so that a caller who leaves does not let go of the name before the commit.
-    tokio::spawn(async move { trigger_named(&shared, request, row).await })
+    tokio::spawn(async move { trigger_named(&shared, request, row, dag, params).await })
         .await
         .map_err(|error| ControlError::Internal(Box::new(error)))?
+}
+
+fn known_dag(shared: &Shared, request: &TriggerRequest) -> Result<KnownDag, ControlError> {
+    shared
+        .dag(&request.dag_id)
+        .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))
+}
+
+/// The parameters of the run, checked.
+async fn params_of(dag: &KnownDag, request: &TriggerRequest) -> Result<Value, ControlError> {
+    let (dag, conf) = (Arc::clone(dag.version.dag()), request.conf.clone());
+    checked(move || resolve_params(&dag, &conf))
+        .await?
+        .map_err(|problems| ControlError::InvalidParams { problems })
 }
 
 async fn trigger_named(
     shared: &Arc<Shared>,
     request: TriggerRequest,
     row: Option<Uuid>,
+    dag: KnownDag,
+    params: Value,
 ) -> Result<RunRow, ControlError> {
     shared.check_open()?;
-    let dag = shared
-        .dag(&request.dag_id)
-        .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
-    let params = resolve_params(dag.version.dag(), &request.conf)
-        .map_err(|problems| ControlError::InvalidParams { problems })?;
     blobs::check(shared, &request.conf, &params).await?;
     let conf = match &request.conf {
         Value::Null => Value::Object(serde_json::Map::new()),
@@ -273,9 +289,7 @@ pub(crate) async fn prepare(
     request: &TriggerRequest,
     if_exists: IfExists,
 ) -> Result<Preparation, ControlError> {
-    let dag = shared
-        .dag(&request.dag_id)
-        .ok_or_else(|| ControlError::DagNotFound(request.dag_id.clone()))?;
+    let dag = known_dag(shared, request)?;
     let mut names = Vec::new();
     // What is there is found before `conf` is looked at: a run that is taken as it is has one of its own.
     if if_exists != IfExists::Fail
@@ -293,8 +307,7 @@ pub(crate) async fn prepare(
         }));
     }
     let reserved = !names.is_empty();
-    let params = resolve_params(dag.version.dag(), &request.conf)
-        .map_err(|problems| ControlError::InvalidParams { problems })?;
+    let params = params_of(&dag, request).await?;
     blobs::check(shared, &request.conf, &params).await?;
     if let Some(date) = request.logical_date.filter(|_| !reserved) {
         names.push(reserve_logical_date(shared, request, date).await?);

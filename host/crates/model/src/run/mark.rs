@@ -1,7 +1,6 @@
 //! What people do to a run: clear, mark, cancel. And what the run's timeout does.
 
 use super::advance::Step;
-use super::along::take_along;
 use super::scope::Node;
 use super::ti::Slot;
 use super::transition::Transition;
@@ -145,7 +144,7 @@ impl Step<'_> {
     }
 
     /// Airflow: `DAG.set_task_instance_state`: what failed or could not run further down is cleared, so that it follows the new
-    /// state.
+    /// state. Whoever sets states clears along what that needs once all are set, see [`super::take_along`].
     pub(super) fn set_ti_state(&mut self, task: TaskIndex, map_index: MapIndex, state: TaskInstanceState) {
         let settable = matches!(
             state,
@@ -169,20 +168,6 @@ impl Step<'_> {
                 )
             }));
         }
-        let named: Vec<(TaskIndex, MapIndex)> = to_clear
-            .iter()
-            .filter_map(|at| self.run.tis.get(*at))
-            .map(|slot| (slot.task, slot.map_index))
-            .collect();
-        let known = self.run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
-        let along = take_along(&self.run.dag, &named, known);
-        to_clear.extend(
-            along
-                .into_iter()
-                .filter_map(|(task, map_index)| self.run.slot_of(task, map_index)),
-        );
-        // Whoever said what a task instance came to knows better.
-        to_clear.retain(|cleared| *cleared != at);
         for at in &to_clear {
             self.clear_one(*at);
         }

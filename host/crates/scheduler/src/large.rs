@@ -289,7 +289,7 @@ impl Core {
         let most = self.shared.config.max_transitions_per_step;
         let end = tick.transitions.saturating_add(most);
         let draft = tick.draft(&self.runs, key)?;
-        let selection = Selection::new(draft.live.version.dag(), work);
+        let selection = Selection::to_mark(draft.live.version.dag(), work);
         let mut next = from;
         let (places, is_over) = some_to_mark(draft, &selection, state, &mut next, most);
         let changed_before = draft.changed.len();
@@ -309,7 +309,7 @@ impl Core {
         self.marked(tick, key, changed_before, (!is_over).then_some(next))
     }
 
-    /// What runs again begins anew, as after clearing.
+    /// What runs again begins anew, as after clearing, and not on what was torn down.
     fn marked(
         &mut self,
         tick: &mut Tick,
@@ -326,9 +326,18 @@ impl Core {
             .filter(|place| base.is_some_and(|run| ended(&run.state, place)) && !ended(&draft.state, place))
             .copied()
             .collect();
-        for place in again {
-            let ti = draft.ti(place);
+        let known = draft
+            .state
+            .tis()
+            .map(|(task, map_index, ti)| (task, map_index, ti.state));
+        let along = take_along(draft.state.dag(), &again, known);
+        for place in again.iter().chain(&along) {
+            let ti = draft.ti(*place);
             draft.checkpoint_deletes.push(ti);
+        }
+        if !along.is_empty() {
+            let task_instances = along;
+            self.step(tick, key, Event::Clear { task_instances });
         }
         next
     }

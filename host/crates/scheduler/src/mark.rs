@@ -1,7 +1,6 @@
 //! Task instances that get their state from a person.
 
-use model::dag::TaskRole;
-use model::run::Event;
+use model::run::{Event, take_along};
 use model::{Dag, DagRunKey, TaskIndex, TaskInstanceState};
 use ports::control::ControlError;
 use ports::intent::ClearWork;
@@ -46,7 +45,7 @@ pub(crate) fn select(draft: &Draft, work: &ClearWork, state: TaskInstanceState) 
 
 /// Refuses what [`select`] does, without a look at more than it takes.
 pub(crate) fn check(draft: &Draft, work: &ClearWork, state: TaskInstanceState) -> Result<(), ControlError> {
-    let selection = Selection::new(draft.live.version.dag(), work);
+    let selection = Selection::to_mark(draft.live.version.dag(), work);
     let mut named = draft
         .state
         .tis()
@@ -113,13 +112,10 @@ impl Core {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
-        // What failed or could not run, and the setups and teardowns that are taken along.
-        let dag = draft.state.dag();
-        let guards = |task: TaskIndex| dag.task(task).is_some_and(|task| task.role != TaskRole::Work);
-        let ended: Vec<Place> = draft
+        let failed: Vec<Place> = draft
             .state
             .tis()
-            .filter(|(task, _, ti)| could_not_run(ti.state) || (ti.state.is_finished() && guards(*task)))
+            .filter(|(.., ti)| could_not_run(ti.state))
             .map(|(task, map_index, _)| (task, map_index))
             .collect();
         for (task, map_index) in places {
@@ -134,13 +130,31 @@ impl Core {
             return;
         };
         draft.row_changed |= draft.state.state().is_finished();
-        // What runs again begins anew, as after clearing.
-        for place in ended {
-            let is_over = |ti: &model::run::Ti| ti.state.is_finished();
-            if !draft.state.ti(place.0, place.1).is_some_and(is_over) {
-                let ti = draft.ti(place);
-                draft.checkpoint_deletes.push(ti);
-            }
+        // What runs again begins anew, as after clearing; and not on what was torn down.
+        let is_over = |place: &Place| {
+            let ti = draft.state.ti(place.0, place.1);
+            ti.is_some_and(|ti| ti.state.is_finished())
+        };
+        let mut revived: Vec<Place> = failed.into_iter().filter(|place| !is_over(place)).collect();
+        let known = draft
+            .state
+            .tis()
+            .map(|(task, map_index, ti)| (task, map_index, ti.state));
+        let along = take_along(draft.state.dag(), &revived, known);
+        let clears_more = !along.is_empty();
+        revived.extend(along);
+        for place in &revived {
+            let ti = draft.ti(*place);
+            draft.checkpoint_deletes.push(ti);
+        }
+        if clears_more {
+            self.step(
+                tick,
+                key,
+                Event::Clear {
+                    task_instances: revived,
+                },
+            );
         }
     }
 }

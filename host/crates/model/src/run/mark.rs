@@ -1,7 +1,6 @@
 //! What people do to a run: clear, mark, cancel. And what the run's timeout does.
 
 use super::advance::Step;
-use super::along::take_along;
 use super::scope::Node;
 use super::ti::Slot;
 use super::transition::Transition;
@@ -167,7 +166,7 @@ impl Step<'_> {
     }
 
     /// Airflow: `DAG.set_task_instance_state`: what failed or could not run further down is cleared, so that it follows the new
-    /// state.
+    /// state. Whoever sets states clears along what that needs once all are set, see [`super::take_along`].
     pub(super) fn set_ti_state(&mut self, task: TaskIndex, map_index: MapIndex, state: TaskInstanceState) {
         let settable = matches!(
             state,
@@ -190,20 +189,6 @@ impl Step<'_> {
                 )
             }));
         }
-        let named: Vec<(TaskIndex, MapIndex)> = to_clear
-            .iter()
-            .filter_map(|at| self.run.tis.get(*at))
-            .map(|slot| (slot.task, slot.map_index))
-            .collect();
-        let known = self.run.tis().map(|(task, map_index, ti)| (task, map_index, ti.state));
-        let along = take_along(&self.run.dag, &named, known);
-        let along = along
-            .into_iter()
-            .filter_map(|(task, map_index)| self.run.slot_of(task, map_index));
-        // Before what they are taken along for: that has to name them again where a step ends between the two.
-        let mut to_clear: Vec<usize> = along.chain(to_clear).collect();
-        // Whoever said what a task instance came to knows better.
-        to_clear.retain(|cleared| *cleared != at);
         // In several steps the new state comes last: until then it is known that the others have to follow it.
         if self.run.held && to_clear.len() > self.left() {
             to_clear.truncate(self.left());

@@ -210,6 +210,32 @@ async fn a_cancelled_run_fails_also_where_the_server_dies_before_its_teardowns_e
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_mark_lets_run_again_does_not_run_on_what_was_torn_down() {
+    // Alone: `x` follows, and needs what `up` prepares. With all that follows: nothing is left to run.
+    for (include_downstream, expected) in [(false, [2, 1, 1, 2, 1]), (true, [1, 1, 0, 1, 1])] {
+        let (rig, _) = broken().await;
+        let (run, state) = rig.run_to_end("d").await;
+        assert_eq!(state, DagRunState::Failed);
+        let set = SetStateRequest {
+            dag_id: run.dag_id.clone(),
+            run_id: run.run_id.clone(),
+            include_past: false,
+            include_future: false,
+            tasks: vec![task("w")],
+            groups: Vec::new(),
+            include_upstream: false,
+            include_downstream,
+            state: TaskInstanceState::Success,
+            dry_run: false,
+            user: "tester".to_owned(),
+        };
+        rig.handle.set_task_instance_state(set).await.unwrap();
+        assert_eq!(rig.finished(&run).await, DagRunState::Success);
+        assert_eq!(tries(&rig, &run), expected);
+    }
+}
+
 fn over_list() -> Expansion {
     Expansion {
         how: Combine::Product,

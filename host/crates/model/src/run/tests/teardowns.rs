@@ -307,32 +307,3 @@ fn what_a_cancel_tells_is_enough_to_take_the_run_over() {
     finish(&mut run);
     assert_eq!(run.world.run.state(), DagRunState::Failed);
 }
-
-#[test]
-fn what_a_mark_lets_run_again_takes_the_setup_along() {
-    let mut run = Repeats::of(
-        "
-  up: {component: C, setup: true}
-  w: {component: C, after: [up]}
-  x: {component: C, after: [w]}
-  down: {component: C, after: [up, x], teardown: true}
-",
-    );
-    run.done("up", -1, &[]);
-    fails(&mut run, "w", -1);
-    run.done("down", -1, &[]);
-    run.world.mark(1, TaskInstanceState::Success);
-    run.world.send(Event::Start);
-    assert_eq!(run.ready(), ["up[-1]"], "`x` would run on what was torn down");
-    finish(&mut run);
-    assert_eq!(run.world.run.state(), DagRunState::Success);
-    assert_eq!(
-        run.world
-            .run
-            .ti(run.index("down"), MapIndex::UNMAPPED)
-            .unwrap()
-            .try_number
-            .0,
-        2
-    );
-}

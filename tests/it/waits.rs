@@ -227,6 +227,44 @@ tasks:
     cancel(&client, "parent", &run).await;
 }
 
+/// Nothing but the operator can end this: it is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_a_run_of_its_own_dag_says_who_has_the_slot() {
+    let (server, client) = server().await;
+    client
+        .deploy(
+            "
+dag: narrow
+max_active_runs: 1
+tasks:
+  again: {trigger_dag: {dag: narrow, wait: true}}
+",
+        )
+        .await
+        .ok();
+    let run = client.trigger("narrow", json!({})).await;
+    let path = format!("/dags/narrow/dagRuns/{run}/taskInstances/again");
+    client.until("narrow", &path, |ti| ti["state"] == "deferred").await;
+    let children = client.get(&format!("/dags/narrow/dagRuns/{run}/children")).await.ok();
+    let child = children["dag_runs"][0]["dag_run_id"]
+        .as_str()
+        .expect("it has one")
+        .to_owned();
+    let reason = format!(
+        "it waits for run `{child}` of DAG `narrow`: the run is `queued`, not `running`: it waits for a run slot: DAG `narrow` has \
+         `max_active_runs: 1`, and `{run}` is running"
+    );
+    until_it_waits(&client, "narrow", &run, "again", &[("Triggered Dagrun", &reason)]).await;
+    let shown = show(&server, &client, "narrow", &run);
+    assert!(shown.contains(&format!("again waits: {reason}")), "{shown}");
+    cancel(&client, "narrow", &run).await;
+    assert_eq!(
+        client.wait("narrow", &child).await,
+        "failed",
+        "it was cancelled with it"
+    );
+}
+
 /// A DAG whose tasks are tried a thousand times is simulated in a time that does not grow with that.
 #[test]
 fn a_simulation_says_what_waits_and_ends_however_many_retries_there_are() {

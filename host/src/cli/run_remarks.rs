@@ -89,6 +89,15 @@ impl Asks<'_> {
                     "Dag Not Paused",
                 ][..],
             ),
+            (
+                if self.has_queued_children().await? {
+                    let deferred = |instance: &&Value| text(instance, "state").as_deref() == Some("deferred");
+                    instances.iter().filter(deferred).take(MOST).collect()
+                } else {
+                    Vec::new()
+                },
+                &["Triggered Dagrun"][..],
+            ),
         ];
         for (waiting, names) in of_kinds {
             for instance in waiting {
@@ -100,6 +109,15 @@ impl Asks<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a run that it triggered has not started.
+    async fn has_queued_children(&self) -> Result<bool> {
+        let path = api(&["dags", self.dag_id, "dagRuns", self.run_id, "children"]);
+        let query = [("limit", "500".to_owned())];
+        let answer = self.client.get(&path, &query).await?;
+        let mut children = answer.get("dag_runs").and_then(Value::as_array).into_iter().flatten();
+        Ok(children.any(|child| text(child, "state").as_deref() == Some("queued")))
     }
 
     /// The tasks of the DAG that look back at the run before.

@@ -219,8 +219,13 @@ impl Core {
             return;
         }
         let waiters = self.waiting.by_dag.entry(context.dag_id.clone()).or_default();
-        if waiters.iter().any(|waiter| waiter.key == context.key) {
-            return;
+        if let Some(waiter) = waiters.iter().find(|waiter| waiter.key == context.key) {
+            // A run that ended and was cleared in the same tick has forgotten what it was told.
+            let forgotten = run.state.past_met().is_none() && waiter.met.is_some();
+            let dag_id = context.dag_id.clone();
+            return if forgotten {
+                self.tell_of_past(&dag_id, key, self.shared.clock.now())
+            };
         }
         waiters.push(Waiter {
             key: context.key,

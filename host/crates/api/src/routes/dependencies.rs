@@ -29,7 +29,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
             list,
             op(
                 "get_task_instance_dependencies",
-                "Why a task instance does not run yet; empty once it has been queued",
+                "Why a task instance does not run yet; empty while an executor has it",
             ),
         )
         .get(
@@ -37,7 +37,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
             list,
             op(
                 "get_task_instance_dependencies_by_map_index",
-                "Why an instance of a mapped task does not run yet; empty once it has been queued",
+                "Why an instance of a mapped task does not run yet; empty while an executor has it",
             ),
         )
 }
@@ -83,6 +83,11 @@ async fn list(State(app): State<Arc<App>>, path: PathArgs) -> Result<Json<TaskDe
             }
             if let Some(reason) = past(&app, &path, &ti).await? {
                 add("Previous Dagrun State", reason);
+            }
+        }
+        TaskInstanceState::Deferred => {
+            if let Some(reason) = waits::triggered(&app, &ti).await? {
+                add("Triggered Dagrun", reason);
             }
         }
         TaskInstanceState::Scheduled => {

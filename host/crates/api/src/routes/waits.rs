@@ -71,6 +71,34 @@ pub(super) async fn run(app: &App, run: &RunRow, dag: &DagRow) -> Result<String,
     Ok(format!("{state}: {slot}{before}"))
 }
 
+/// What a deferred task instance waits for, where that is the run that it triggered.
+pub(super) async fn triggered(app: &App, ti: &TiRow) -> Result<Option<String>, ApiError> {
+    // Of a mapped task that triggers very many the latest are looked at.
+    let latest = Page { limit: 500, offset: 0 };
+    let filter = RunFilter {
+        parent: Some(ti.key.run),
+        order_by: vec![OrderBy {
+            field: RunField::Key,
+            descending: true,
+        }],
+        ..RunFilter::default()
+    };
+    let place = (ti.key.task, ti.key.map_index, ti.dispatch);
+    let children = app.metadata.runs(&filter, latest).await?.items;
+    let child = children.into_iter().find(|child| {
+        let parent = child.parent.as_ref();
+        parent.is_some_and(|parent| (parent.task, parent.map_index, parent.dispatch) == place)
+    });
+    let Some(child) = child else { return Ok(None) };
+    let words = format!("it waits for run `{}` of DAG `{}`", child.run_id, child.dag_id);
+    let dag = app.metadata.dag(&child.dag_id).await?;
+    Ok(Some(match dag.filter(|_| child.state == DagRunState::Queued) {
+        None => format!("{words}, which is {}", child.state),
+        Some(dag) if dag.paused => format!("{words}: DAG `{}` is paused", child.dag_id),
+        Some(dag) => format!("{words}: {}", run(app, &child, &dag).await?),
+    }))
+}
+
 /// What a task instance that its rule lets run waits for, each under Airflow's name for it.
 pub(super) async fn task_instance(
     app: &App,

@@ -54,16 +54,18 @@ impl RunState {
         self.past_met.as_deref()
     }
 
-    /// Whether something that has not ended looks back, so that the run may have to wait for another one.
+    /// Whether something that has not ended looks back at what has not come to pass, or is not known yet, so that the run has to wait for
+    /// another one.
     ///
-    /// Airflow: `DagRun.update_state` finds no deadlock where an unfinished task has `depends_on_past`.
+    /// Airflow: `DagRun.update_state` finds no deadlock where an unfinished task has `depends_on_past`, whether that is met or not: a run that
+    /// is deadlocked for other reasons never ends there.
     pub(super) fn waits_for_the_past(&self) -> bool {
         let looks_back = self.dag.looking_back();
         !looks_back.is_empty()
             && self
                 .tis
                 .unfinished()
-                .any(|(_, slot)| looks_back.binary_search(&slot.task).is_ok())
+                .any(|(_, slot)| looks_back.binary_search(&slot.task).is_ok() && !self.past_is_met(slot.task))
     }
 }
 

@@ -213,6 +213,27 @@ async fn a_run_with_something_else_to_do_keeps_its_slot() {
     all_succeed(&rig, &[first, second]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_and_is_cleared_at_once_is_told_of_its_past_again() {
+    let rig = RigBuilder::new(fails_on(&[1])).start().await;
+    rig.deploy(ledger(3)).await;
+    let first = dated(&rig, 1).await;
+    assert_eq!(rig.finished(&first).await, DagRunState::Failed);
+    let second = dated(&rig, 2).await;
+    settle().await;
+    clear(&rig, &first).await;
+    assert_eq!(rig.finished(&first).await, DagRunState::Success);
+    for _ in 0..3 {
+        let fail = rig
+            .handle
+            .set_run_state(&second.dag_id, &second.run_id, DagRunState::Failed, "tester");
+        let (failed, ()) = tokio::join!(fail, clear(&rig, &second));
+        failed.unwrap();
+        settle().await;
+    }
+    assert_eq!(rig.finished(&second).await, DagRunState::Success);
+}
+
 async fn pool(rig: &Rig, slots: i32, include_deferred: bool) {
     let pool = NewPool {
         name: "p".to_owned(),

@@ -394,7 +394,13 @@ async fn let_all_end(seed: u64, handle: &Handle, memory: &MemoryStore, dag: &Dag
             return round;
         }
         let waits = || -> Vec<_> {
-            let one = |run: &&RunRow| (run.run_id.clone(), run.logical_date, run.state);
+            let states = |run: &RunRow| -> Vec<String> {
+                let rows = memory.task_instances(run.key).into_iter();
+                let rows = rows.filter(|ti| !ti.state.is_finished());
+                rows.map(|ti| format!("{}[{}]={}", ti.task_id, ti.key.map_index.0, ti.state))
+                    .collect()
+            };
+            let one = |run: &&RunRow| (run.run_id.clone(), run.logical_date, run.state, states(run));
             unfinished.iter().map(one).collect()
         };
         let first = unfinished.iter().filter_map(|run| run.logical_date).min();

@@ -201,31 +201,24 @@ impl Core {
         tick.transitions += 1;
         match next {
             Some(next) => drop(tick.progress.insert((key, intent), next)),
-            None => self.done_with(tick, key, intent, work),
+            None => self.done_with(tick, key, intent),
         }
     }
 
     /// All is done to a run: it goes on.
-    fn done_with(&mut self, tick: &mut Tick, key: DagRunKey, intent: Uuid, work: &IntentWork) {
+    fn done_with(&mut self, tick: &mut Tick, key: DagRunKey, intent: Uuid) {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
         draft.intents_done.push(intent);
         draft.meta.held_by.retain(|held| *held != intent);
         draft.row_changed |= draft.state.state().is_finished();
-        let ended = draft.state.state().is_finished();
-        let to_do = draft.state.unfinished().next().is_some();
         if draft.meta.held_by.is_empty() {
             draft.state.let_go();
-            self.slots.hold_run(key, false);
+            self.slots.hold_run(key, draft.state.is_held());
             if draft.state.state() == DagRunState::Running {
                 self.step(tick, key, Event::Resume);
             }
-        }
-        let clears = matches!(work, IntentWork::Clear(_) | IntentWork::SetState { .. });
-        if ended && to_do && clears {
-            let state = DagRunState::Queued;
-            self.step(tick, key, Event::SetRunState { state });
         }
     }
 

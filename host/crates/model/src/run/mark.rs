@@ -17,7 +17,7 @@ impl Step<'_> {
                 self.clear_one(at);
             }
         }
-        if cleared && self.run.state.is_finished() && !self.run.held {
+        if cleared && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);
         }
     }
@@ -153,7 +153,7 @@ impl Step<'_> {
         for at in &to_clear {
             self.clear_one(*at);
         }
-        if !to_clear.is_empty() && self.run.state.is_finished() && !self.run.held {
+        if !to_clear.is_empty() && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);
         }
     }

@@ -300,14 +300,20 @@ async fn clearing_a_large_run_goes_on_in_steps() {
     let (run, _) = rig.run_to_end("d").await;
     written(&rig, &run, DagRunState::Success).await;
     let before = rig.store.committed().len();
+    let dispatched = rig.executor.count();
     let answered = rig.handle.clear(&run.dag_id, everything(&run)).await.unwrap();
     assert_eq!(answered.len(), 1_502);
     let commits = rig.commits();
     assert_eq!(rig.run_to_end("small").await.1, DagRunState::Success);
     assert!(rig.commits() - commits <= 8);
+    assert!(!rig.store.inner.intents().await.unwrap().is_empty());
+    assert!(
+        rig.handle.is_active(run.uuid),
+        "whoever waits for its end waits for the new one"
+    );
     assert_eq!(
-        rig.stored(run.key).state,
-        DagRunState::Success,
+        rig.executor.count(),
+        dispatched + 1,
         "it is not begun before all is cleared"
     );
     carried_out(&rig).await;

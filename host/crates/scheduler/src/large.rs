@@ -58,9 +58,14 @@ impl Core {
         most.saturating_sub(self.instances).saturating_sub(tick.grown)
     }
 
+    /// How many task instances a run may always have, so that a few large runs do not keep small ones out.
+    pub(crate) fn always(&self) -> usize {
+        usize::try_from(self.shared.config.max_task_instances).unwrap_or(usize::MAX) / 1_000
+    }
+
     /// Refuses a new run that the server has no room for.
     pub(crate) fn check_room(&self, tick: &Tick, size: usize) -> Result<(), ControlError> {
-        if size <= self.room(tick) {
+        if size <= self.room(tick) || size <= self.always() {
             return Ok(());
         }
         Err(ControlError::TooManyTaskInstances(format!(

@@ -563,4 +563,20 @@ async fn a_run_that_would_be_too_large_is_refused() {
     rig.trigger("d").await;
     let one_more = rig.handle.trigger(request("d")).await;
     assert!(one_more.is_ok(), "{one_more:?}");
+
+    // What is small always has room.
+    let rig = limited(3_000, 2_000).start().await;
+    rig.deploy(wide("d", 1_990)).await;
+    rig.deploy(DagBuilder::chain("small", 2)).await;
+    let large = rig.trigger("d").await;
+    for _ in 0..10 {
+        assert_eq!(rig.run_to_end("small").await.1, DagRunState::Success);
+    }
+    let many: Vec<RunRow> = futures::future::join_all((0..10).map(|_| rig.trigger("small"))).await;
+    assert_eq!(many.len(), 10);
+    assert!(rig.handle.is_active(large.uuid));
+    assert!(matches!(
+        rig.try_trigger("d").await,
+        Err(ControlError::TooManyTaskInstances(_))
+    ));
 }

@@ -569,9 +569,6 @@ async fn a_run_that_would_be_too_large_is_refused() {
     rig.deploy(wide("d", 1_990)).await;
     rig.deploy(DagBuilder::chain("small", 2)).await;
     let large = rig.trigger("d").await;
-    for _ in 0..10 {
-        assert_eq!(rig.run_to_end("small").await.1, DagRunState::Success);
-    }
     let many: Vec<RunRow> = futures::future::join_all((0..10).map(|_| rig.trigger("small"))).await;
     assert_eq!(many.len(), 10);
     assert!(rig.handle.is_active(large.uuid));

@@ -58,9 +58,14 @@ impl Core {
         most.saturating_sub(self.instances).saturating_sub(tick.grown)
     }
 
+    /// How many task instances a run may always have, so that a few large runs do not keep small ones out.
+    pub(crate) fn always(&self) -> usize {
+        usize::try_from(self.shared.config.max_task_instances).unwrap_or(usize::MAX) / 1_000
+    }
+
     /// Refuses a new run that the server has no room for.
     pub(crate) fn check_room(&self, tick: &Tick, size: usize) -> Result<(), ControlError> {
-        if size <= self.room(tick) {
+        if size <= self.room(tick) || size <= self.always() {
             return Ok(());
         }
         Err(ControlError::TooManyTaskInstances(format!(
@@ -201,31 +206,24 @@ impl Core {
         tick.transitions += 1;
         match next {
             Some(next) => drop(tick.progress.insert((key, intent), next)),
-            None => self.done_with(tick, key, intent, work),
+            None => self.done_with(tick, key, intent),
         }
     }
 
     /// All is done to a run: it goes on.
-    fn done_with(&mut self, tick: &mut Tick, key: DagRunKey, intent: Uuid, work: &IntentWork) {
+    fn done_with(&mut self, tick: &mut Tick, key: DagRunKey, intent: Uuid) {
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
         };
         draft.intents_done.push(intent);
         draft.meta.held_by.retain(|held| *held != intent);
         draft.row_changed |= draft.state.state().is_finished();
-        let ended = draft.state.state().is_finished();
-        let to_do = draft.state.unfinished().next().is_some();
         if draft.meta.held_by.is_empty() {
             draft.state.let_go();
-            self.slots.hold_run(key, false);
+            self.slots.hold_run(key, draft.state.is_held());
             if draft.state.state() == DagRunState::Running {
                 self.step(tick, key, Event::Resume);
             }
-        }
-        let clears = matches!(work, IntentWork::Clear(_) | IntentWork::SetState { .. });
-        if ended && to_do && clears {
-            let state = DagRunState::Queued;
-            self.step(tick, key, Event::SetRunState { state });
         }
     }
 

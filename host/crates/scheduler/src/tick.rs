@@ -512,7 +512,7 @@ impl Core {
     /// The same, with about so many transitions.
     pub(crate) fn step_within(&mut self, tick: &mut Tick, key: DagRunKey, event: Event, most: usize) {
         let now = tick.now;
-        let room = self.room(tick);
+        let (room, always) = (self.room(tick), self.always());
         let per_run = self.shared.config.max_task_instances_per_run;
         let Some(draft) = tick.draft(&self.runs, key) else {
             return;
@@ -520,7 +520,7 @@ impl Core {
         let by_hand = matches!(event, Event::SetRunState { .. });
         let resolved = matches!(event, Event::Resolved { .. });
         let (size, was_held) = (draft.state.size(), draft.state.is_held());
-        let limit = u32::try_from(size.saturating_add(room)).unwrap_or(u32::MAX);
+        let limit = u32::try_from(size.saturating_add(room).max(always)).unwrap_or(u32::MAX);
         draft.state.set_limit(limit.min(per_run));
         let transitions = model::run::advance_within(&mut draft.state, event, now, most);
         let grown = draft.state.size().saturating_sub(size);

@@ -22,7 +22,7 @@ impl Step<'_> {
         if cleared {
             self.forget_cancel();
         }
-        if cleared && self.run.state.is_finished() && !self.run.held {
+        if cleared && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);
         }
     }
@@ -202,7 +202,7 @@ impl Step<'_> {
         if !to_clear.is_empty() {
             self.forget_cancel();
         }
-        if !to_clear.is_empty() && self.run.state.is_finished() && !self.run.held {
+        if !to_clear.is_empty() && self.run.state.is_finished() {
             self.change_run(DagRunState::Queued);
         }
     }

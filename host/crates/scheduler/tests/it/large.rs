@@ -300,14 +300,20 @@ async fn clearing_a_large_run_goes_on_in_steps() {
     let (run, _) = rig.run_to_end("d").await;
     written(&rig, &run, DagRunState::Success).await;
     let before = rig.store.committed().len();
+    let dispatched = rig.executor.count();
     let answered = rig.handle.clear(&run.dag_id, everything(&run)).await.unwrap();
     assert_eq!(answered.len(), 1_502);
     let commits = rig.commits();
     assert_eq!(rig.run_to_end("small").await.1, DagRunState::Success);
     assert!(rig.commits() - commits <= 8);
+    assert!(!rig.store.inner.intents().await.unwrap().is_empty());
+    assert!(
+        rig.handle.is_active(run.uuid),
+        "whoever waits for its end waits for the new one"
+    );
     assert_eq!(
-        rig.stored(run.key).state,
-        DagRunState::Success,
+        rig.executor.count(),
+        dispatched + 1,
         "it is not begun before all is cleared"
     );
     carried_out(&rig).await;
@@ -557,4 +563,17 @@ async fn a_run_that_would_be_too_large_is_refused() {
     rig.trigger("d").await;
     let one_more = rig.handle.trigger(request("d")).await;
     assert!(one_more.is_ok(), "{one_more:?}");
+
+    // What is small always has room.
+    let rig = limited(3_000, 2_000).start().await;
+    rig.deploy(wide("d", 1_990)).await;
+    rig.deploy(DagBuilder::chain("small", 2)).await;
+    let large = rig.trigger("d").await;
+    let many: Vec<RunRow> = futures::future::join_all((0..10).map(|_| rig.trigger("small"))).await;
+    assert_eq!(many.len(), 10);
+    assert!(rig.handle.is_active(large.uuid));
+    assert!(matches!(
+        rig.try_trigger("d").await,
+        Err(ControlError::TooManyTaskInstances(_))
+    ));
 }

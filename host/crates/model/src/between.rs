@@ -261,6 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_was_stored_before_it_had_a_choice_is_read_and_written_as_it_was() {
+        let text = r#"{"dag":"solver","wait":true,"allowed_states":["success"],"result":null,"timeout":null}"#;
+        let step: TriggerDag = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (step.if_exists, step.target(Some("other"))),
+            (IfExists::Fail, step.dag.as_ref())
+        );
+        assert_eq!(serde_json::to_string(&step).unwrap(), text);
+        let chooses = TriggerDag {
+            dag: None,
+            allowed: vec![DagId::new("a").unwrap()],
+            ..step
+        };
+        assert_eq!(chooses.target(Some("a")), chooses.allowed.first());
+        assert_eq!((chooses.target(Some("b")), chooses.target(None)), (None, None));
+    }
+
+    #[test]
     fn a_group_is_all_tasks_inside_of_it() {
         assert_eq!(tasks_of(&dag(), "g"), [TaskIndex(1), TaskIndex(2)]);
         assert_eq!(tasks_of(&dag(), "h"), []);

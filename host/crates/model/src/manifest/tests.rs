@@ -222,6 +222,26 @@ tasks:
 }
 
 #[test]
+fn every_dag_that_a_template_may_name_is_looked_for_where_it_stands() {
+    let manifest = read(
+        "dag: d\nparams: {to: a}\ntasks:\n  go: {trigger_dag: {dag: '{{ params.to }}', allowed: [a, b, d]}}\n  see: {wait_for_dag: {dag: c}}\n",
+    );
+    let named: Vec<String> = manifest.named_dags().iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["a", "b", "d", "c"]);
+    let unknown = manifest.unknown_dags(|dag| dag.as_str() == "a");
+    assert_eq!(
+        show(&unknown)
+            .lines()
+            .filter(|line| !line.starts_with("  "))
+            .collect::<Vec<_>>(),
+        [
+            "4:59: warning: there is no DAG `b` yet [manifest_unknown_dag]",
+            "5:29: warning: there is no DAG `c` yet [manifest_unknown_dag]"
+        ]
+    );
+}
+
+#[test]
 fn a_default_of_null_is_no_missing_default() {
     let compiled = |param: &str| {
         let source = format!(

@@ -475,3 +475,32 @@ async fn a_date_that_another_run_has_is_refused() {
         assert_eq!(code(&rig, &run).as_deref(), Some("trigger_run_exists"), "{dag}");
     }
 }
+
+/// Two that reset each other and wait for nobody go round only as often as runs may trigger runs.
+#[tokio::test(start_paused = true)]
+async fn runs_that_reset_each_other_end_at_a_depth() {
+    let rig = RigBuilder::new(at_once)
+        .config(|config| config.max_trigger_depth = 3)
+        .start()
+        .await;
+    for (dag, other) in [("a", "b"), ("b", "a")] {
+        let work = triggers(other, |step| {
+            step.if_exists = IfExists::Reset;
+            step.wait = false;
+        });
+        rig.deploy(DagBuilder::new(dag).task_with("solve", &[], |task| task.work = work))
+            .await;
+    }
+    let mut events = rig.handle.subscribe();
+    let mut wanted = request("a");
+    wanted.run_id = Some(run_id("key"));
+    rig.handle.trigger(wanted).await.unwrap();
+    reached(&mut events, TaskInstanceState::Failed).await;
+    let runs = rig.store.inner.runs();
+    assert_eq!(runs.len(), 2);
+    let mut depths: Vec<_> = runs.iter().map(|run| run.parent.as_ref().map(|of| of.depth)).collect();
+    depths.sort();
+    assert_eq!(depths, [Some(2), Some(3)]);
+    let codes: Vec<_> = runs.iter().filter_map(|run| code(&rig, run)).collect();
+    assert_eq!(codes, ["trigger_too_deep"]);
+}

@@ -278,7 +278,7 @@ struct Query<'m> {
 }
 
 /// Reports what is named and not upstream.
-fn not_upstream(manifest: &Manifest, named: &[Query<'_>], said: &mut BTreeSet<(Pos, String)>, findings: &mut Findings) {
+fn not_upstream(manifest: &Manifest, named: &[Query<'_>], said: &mut Said, findings: &mut Findings) {
     if named.is_empty() {
         return;
     }

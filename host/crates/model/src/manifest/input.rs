@@ -99,7 +99,9 @@ impl<'m> Inputs<'m> {
             if let Some(Some(validator)) = self.validators.get(&std::ptr::from_ref(described)) {
                 literals(task, validator, &shape, findings);
             }
-            misspelt(task, &shape, findings);
+            if !self.steps.is_spent() {
+                misspelt(task, &shape, findings);
+            }
         }
         self.templates(task, described, findings);
         self.paths(task, findings);
@@ -131,7 +133,7 @@ impl<'m> Inputs<'m> {
             return;
         }
         for (pointer, source) in sources {
-            if findings.is_full() {
+            if findings.is_full() || self.steps.is_spent() {
                 return;
             }
             let Some((name, path, publishes)) = self.source(task.group, source) else {

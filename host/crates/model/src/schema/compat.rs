@@ -47,6 +47,10 @@ impl Budget {
         }
     }
 
+    fn is_spent(&self) -> bool {
+        self.own.get() == 0 || self.all.is_spent()
+    }
+
     fn spend(&self, steps: usize) -> bool {
         let takes = |left: &Cell<usize>| {
             let before = left.get();
@@ -62,6 +66,13 @@ impl Budget {
 /// How many schemas may still be looked at for many shapes together.
 #[derive(Clone, Debug)]
 pub struct Steps(Rc<Cell<usize>>);
+
+impl Steps {
+    /// Whether nothing more can be asked: every answer would be that anything is possible.
+    pub fn is_spent(&self) -> bool {
+        self.0.get() == 0
+    }
+}
 
 impl Default for Steps {
     fn default() -> Self {
@@ -128,15 +139,24 @@ impl<'s> Shape<'s> {
         }
     }
 
+    /// How many parts there are: what a look at all of them costs.
+    fn parts(&self) -> usize {
+        self.alternatives.iter().map(Vec::len).sum()
+    }
+
+    /// A shape that says nothing.
+    fn anything(&self) -> Self {
+        Self {
+            alternatives: vec![Vec::new()],
+            budget: self.budget.clone(),
+        }
+    }
+
     /// Values of these shapes at once.
     fn both(&self, other: &Self) -> Self {
-        let parts = |shape: &Self| shape.alternatives.iter().map(Vec::len).sum::<usize>();
-        let steps = parts(self) * other.alternatives.len() + parts(other) * self.alternatives.len();
+        let steps = self.parts() * other.alternatives.len() + other.parts() * self.alternatives.len();
         if !self.budget.spend(steps / 8) {
-            return Self {
-                alternatives: vec![Vec::new()],
-                budget: self.budget.clone(),
-            };
+            return self.anything();
         }
         let mut alternatives = Vec::new();
         for a in &self.alternatives {
@@ -191,11 +211,9 @@ impl<'s> Shape<'s> {
                 .map(|(path, why)| (format!("[0]{path}"), why));
         }
         if self.types() == OBJECT && other.types() & OBJECT != 0 {
-            return self
-                .declared()
-                .into_iter()
-                .filter(|name| other.declares(name))
-                .find_map(|name| match (self.member(name), other.member(name)) {
+            let names = self.declared().into_iter().take_while(|_| !self.budget.is_spent());
+            return names.filter(|name| other.declares(name)).find_map(|name| {
+                match (self.member(name), other.member(name)) {
                     (
                         Step::To {
                             shape: given,
@@ -206,13 +224,15 @@ impl<'s> Shape<'s> {
                         .only_empty_within(&wanted, depth + 1)
                         .map(|(path, why)| (format!(".{name}{path}"), why)),
                     _ => None,
-                });
+                }
+            });
         }
         None
     }
 
     /// The names of the members that any schema declares.
     pub fn declared(&self) -> Vec<&'s str> {
+        self.budget.spend(self.parts());
         let mut seen: HashSet<&'s str> = HashSet::new();
         let parts = self.alternatives.iter().flatten();
         let declared = parts.filter_map(|part| part.keyword("properties").and_then(Value::as_object));
@@ -266,6 +286,9 @@ impl<'s> Shape<'s> {
         let mut known: HashSet<&String> = HashSet::new();
         let parts = self.alternatives.iter().chain(&other.alternatives).flatten();
         for name in parts.flat_map(required).filter(|name| known.insert(name)) {
+            if self.budget.is_spent() {
+                break;
+            }
             match (self.member(name), other.member(name)) {
                 (Step::Never(why), _) | (_, Step::Never(why)) => return why,
                 (Step::To { shape: a, .. }, Step::To { shape: b, .. }) => {
@@ -280,6 +303,12 @@ impl<'s> Shape<'s> {
 
     /// The member `name` of an object.
     pub fn member(&self, name: &str) -> Step<'s> {
+        if !self.budget.spend(self.parts()) {
+            return Step::To {
+                shape: self.anything(),
+                certain: false,
+            };
+        }
         if self.types() & OBJECT == 0 {
             return Step::Never(format!("{} has no member `{name}`", self.describe()));
         }
@@ -334,11 +363,13 @@ impl<'s> Shape<'s> {
         let demanded = theirs.iter().flat_map(required).filter(|name| known.insert(name));
         let may_lack =
             |name: &&String| self.declares(name) && matches!(self.member(name), Step::To { certain: false, .. });
+        let demanded = demanded.take_while(|_| !self.budget.is_spent());
         demanded.filter(may_lack).cloned().collect()
     }
 
     /// Whether any schema declares a member of that name.
     pub fn declares(&self, name: &str) -> bool {
+        self.budget.spend(self.parts());
         self.alternatives.iter().flatten().any(|part| {
             part.keyword("properties")
                 .and_then(Value::as_object)

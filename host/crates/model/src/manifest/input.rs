@@ -13,6 +13,7 @@ use super::diagnostic::{COSTLY_HINT, Findings, Severity, TOO_COSTLY};
 use super::repeat::path_of;
 use super::repeats::is_many;
 use super::section::short;
+use crate::budget::is_spent;
 use crate::dag::{Combine, length};
 use crate::schema::{Finding, Shape, Step, Validator};
 use crate::template::{PathUse, RETURN_VALUE, Segment, Source, escape_pointer, is_template, show_path};
@@ -96,7 +97,9 @@ impl<'m> Inputs<'m> {
             if let Some(Some(validator)) = self.validators.get(&std::ptr::from_ref(described)) {
                 literals(task, validator, &shape, findings);
             }
-            misspelt(task, &shape, findings);
+            if !is_spent() {
+                misspelt(task, &shape, findings);
+            }
         }
         self.templates(task, described, findings);
         self.paths(task.group, &task.input, findings);
@@ -132,7 +135,7 @@ impl<'m> Inputs<'m> {
             return;
         }
         for (pointer, source) in sources {
-            if findings.is_full() {
+            if findings.is_full() || is_spent() {
                 return;
             }
             let Some((name, path, publishes)) = self.source(task.group, source) else {

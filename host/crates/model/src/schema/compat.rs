@@ -178,6 +178,7 @@ impl<'s> Shape<'s> {
             return self
                 .declared()
                 .into_iter()
+                .take_while(|_| self.budget.spend(parts_of(&self.alternatives)))
                 .filter(|name| other.declares(name))
                 .find_map(|name| match (self.member(name), other.member(name)) {
                     (

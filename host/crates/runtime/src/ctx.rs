@@ -10,11 +10,12 @@ use ports::executor::{BlobRef, ExecutorEvent, TryRequest, XcomPush};
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 
+use crate::bounded::Random;
 use crate::executor::Services;
 use crate::gate::Gate;
 use crate::limits::{Account, TryLimiter};
 use crate::try_log::TryLog;
-use crate::wasi::DeniedNetwork;
+use crate::wasi::{DeniedFiles, DeniedNetwork};
 
 /// The data of a store.
 pub(crate) struct TryState {
@@ -35,6 +36,17 @@ impl TryState {
     pub(crate) fn denied_network(&mut self) -> DeniedNetwork<'_> {
         DeniedNetwork {
             log: &self.ctx.log,
+            gate: &self.ctx.gate,
+        }
+    }
+
+    pub(crate) fn denied_files(&mut self) -> DeniedFiles<'_> {
+        DeniedFiles { gate: &self.ctx.gate }
+    }
+
+    pub(crate) fn random(&mut self) -> Random<'_> {
+        Random {
+            account: &self.ctx.account,
             gate: &self.ctx.gate,
         }
     }

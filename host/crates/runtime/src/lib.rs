@@ -10,7 +10,10 @@ pub mod engine;
 pub mod executor;
 
 mod bindings;
+mod bounded;
+mod capacity;
 mod ctx;
+mod denied_http;
 mod epoch;
 mod gate;
 mod interfaces;

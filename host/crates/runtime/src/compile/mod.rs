@@ -6,6 +6,7 @@ mod child;
 mod describe;
 mod descriptor;
 mod newer;
+mod outline;
 mod parent;
 mod protocol;
 

@@ -16,13 +16,14 @@ use ports::executor::{
 use ports::log::{LogLevel, LogSink};
 use ports::payload::{BlobStore, CheckpointBackend, XcomBackend};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::attempt::{Attempt, Ended};
 use super::backends::OnControlPlane;
 use super::guest::Guest;
 use super::slots::{Held, Hold, NotTaken};
 use crate::cache::ComponentCache;
+use crate::capacity::{Admitted, Spare};
 use crate::code::CodeCache;
 use crate::engine::TaskEngine;
 use crate::gate::Stop;
@@ -82,6 +83,9 @@ struct Inner {
     slots: Semaphore,
     /// Of callbacks: they never wait for tasks, nor tasks for them.
     callback_slots: Semaphore,
+    /// What the engine has for components that need more than the share of a slot.
+    spare: Spare,
+    callback_spare: Spare,
     held: Arc<Held>,
 }
 
@@ -118,7 +122,8 @@ impl LocalExecutor {
             }),
             ..services
         };
-        let slots = usize::try_from(engine.slots()).unwrap_or(Semaphore::MAX_PERMITS);
+        let spare_for = engine.slots();
+        let slots = usize::try_from(spare_for).unwrap_or(Semaphore::MAX_PERMITS);
         let held: Arc<Held> = Arc::default();
         runtime.spawn(beat(
             Arc::clone(&held),
@@ -133,6 +138,8 @@ impl LocalExecutor {
                 services: Arc::new(services),
                 slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
                 callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
+                spare: Spare::for_slots(spare_for),
+                callback_spare: Spare::for_slots(CALLBACK_SLOTS),
                 held,
             }),
             runtime: Some(runtime),
@@ -213,6 +220,8 @@ impl Executor for LocalExecutor {
         // Whoever waits for a slot is handed back at once.
         self.inner.slots.close();
         self.inner.callback_slots.close();
+        self.inner.spare.close();
+        self.inner.callback_spare.close();
         if tokio::time::timeout(grace, held.empty()).await.is_err() {
             held.stop_all(Stop::HandedBack);
             if tokio::time::timeout(UNWIND, held.empty()).await.is_err() {
@@ -235,22 +244,34 @@ impl Inner {
         failed_now(id, self.services.clock.now(), Cause::InfrastructureLost, message)
     }
 
-    /// Waits for a slot and runs the try. None where it was handed back.
+    /// Waits for a slot, and before that for what the component needs beyond the share of one: who waits for the engine keeps no slot from others.
+    async fn place(&self, request: &TryRequest) -> Result<(Option<Admitted<'_>>, SemaphorePermit<'_>), AcquireError> {
+        let (slots, spare) = if request.id.callback.is_some() {
+            (&self.callback_slots, &self.callback_spare)
+        } else {
+            (&self.slots, &self.spare)
+        };
+        let admitted = match request.task.work.component() {
+            Some(component) => {
+                let needs = self.components.needs(component.digest).await;
+                Some(spare.admit(&needs).await?)
+            }
+            None => None,
+        };
+        Ok((admitted, slots.acquire().await?))
+    }
+
+    /// Waits for its place and runs the try. None where it was handed back.
     async fn run(&self, request: Arc<TryRequest>, hold: &Hold) -> Option<TryReport> {
         let id = request.id;
         let clock = &self.services.clock;
         let gate = &hold.gate;
-        let slots = if id.callback.is_some() {
-            &self.callback_slots
-        } else {
-            &self.slots
-        };
-        let slot = tokio::select! {
+        let place = tokio::select! {
             biased;
             () = gate.stopped() => None,
-            slot = slots.acquire() => Some(slot.ok()?),
+            place = self.place(&request) => Some(place.ok()?),
         };
-        if slot.is_none() {
+        if place.is_none() {
             let message = "the try was cancelled before it started";
             return match gate.stop_reason() {
                 Some(Stop::HandedBack) => None,

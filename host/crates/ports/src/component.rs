@@ -94,7 +94,7 @@ pub struct EngineNeeds {
 /// What a server knows of a component beside its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// How many components are compiled before it here; 0 while it is being compiled. None where it is not in this server's queue.
+    /// Its place in this server's compile queue: 0 while it is being compiled, 1 if it is the next. None where it is not in it.
     pub queue_position: Option<u32>,
     /// What an instance of it takes. None where its compiled code is not here.
     pub needs: Option<EngineNeeds>,

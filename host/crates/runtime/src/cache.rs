@@ -111,7 +111,10 @@ impl ComponentCache {
         }
         let code = Arc::clone(&self.code);
         let inspected = tokio::task::spawn_blocking(move || code.inspected(digest)).await;
-        inspected.ok().flatten().map_or(capacity::most(), |inspected| inspected.needs)
+        inspected
+            .ok()
+            .flatten()
+            .map_or(capacity::most(), |inspected| inspected.needs)
     }
 
     fn slot(&self, digest: Digest) -> Arc<OnceCell<Arc<Ready>>> {

@@ -42,8 +42,8 @@ pub(crate) struct Spare {
 
 /// Given back when it is dropped.
 pub(crate) struct Admitted<'a> {
-    _memories: SemaphorePermit<'a>,
-    _tables: SemaphorePermit<'a>,
+    _memories: Option<SemaphorePermit<'a>>,
+    _tables: Option<SemaphorePermit<'a>>,
 }
 
 impl Spare {
@@ -57,13 +57,13 @@ impl Spare {
     }
 
     /// Waits until there is room for the component beyond its share. Always in the same order, so that two never wait for each other.
-    pub(crate) async fn admit(&self, needs: &EngineNeeds) -> Result<Admitted<'_>, AcquireError> {
+    pub(crate) async fn admit(&self, needs: EngineNeeds) -> Result<Admitted<'_>, AcquireError> {
         // What is over the largest was refused at its upload; should it come here all the same, the engine says so.
         let memories = needs.memories.min(MAX_MEMORIES).saturating_sub(SHARE_MEMORIES);
         let tables = needs.tables.min(MAX_TABLES).saturating_sub(SHARE_TABLES);
         Ok(Admitted {
-            _memories: self.memories.acquire_many(memories).await?,
-            _tables: self.tables.acquire_many(tables).await?,
+            _memories: take(&self.memories, memories).await?,
+            _tables: take(&self.tables, tables).await?,
         })
     }
 
@@ -71,6 +71,14 @@ impl Spare {
     pub(crate) fn close(&self) {
         self.memories.close();
         self.tables.close();
+    }
+}
+
+/// Who asks for nothing does not stand in line.
+async fn take(from: &Semaphore, number: u32) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
+    match number {
+        0 => Ok(None),
+        number => from.acquire_many(number).await.map(Some),
     }
 }
 
@@ -92,12 +100,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_within_the_share_never_waits() {
         let spare = Spare::for_slots(1);
-        let large = spare.admit(&most()).await.unwrap();
-        let waiting = spare.admit(&most());
+        let large = spare.admit(most()).await.unwrap();
+        let waiting = spare.admit(most());
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none(), "there is room for one");
         let small: Vec<_> = (0..100)
-            .map(|_| spare.admit(&needs(SHARE_MEMORIES, SHARE_TABLES)).now_or_never())
+            .map(|_| spare.admit(needs(SHARE_MEMORIES, SHARE_TABLES)).now_or_never())
             .collect();
         assert!(small.iter().all(Option::is_some));
         drop(large);
@@ -107,12 +115,15 @@ mod tests {
     #[tokio::test]
     async fn a_large_one_is_not_overtaken_by_those_that_ask_later() {
         let spare = Spare::for_slots(1);
-        let first = spare.admit(&needs(1, SHARE_TABLES + 1)).await.unwrap();
-        let large = spare.admit(&most());
-        let later = spare.admit(&needs(1, SHARE_TABLES + 1));
+        let first = spare.admit(needs(1, SHARE_TABLES + 1)).await.unwrap();
+        let large = spare.admit(most());
+        let later = spare.admit(needs(1, SHARE_TABLES + 1));
         tokio::pin!(large, later);
         assert!(large.as_mut().now_or_never().is_none());
-        assert!(later.as_mut().now_or_never().is_none(), "it would fit, and stands in line");
+        assert!(
+            later.as_mut().now_or_never().is_none(),
+            "it would fit, and stands in line"
+        );
         drop(first);
         let large = large.now_or_never().expect("it was first").unwrap();
         assert!(later.as_mut().now_or_never().is_none());
@@ -123,8 +134,8 @@ mod tests {
     #[tokio::test]
     async fn who_waits_when_it_is_closed_hears_of_it() {
         let spare = Spare::for_slots(1);
-        let _large = spare.admit(&most()).await.unwrap();
-        let waiting = spare.admit(&most());
+        let _large = spare.admit(most()).await.unwrap();
+        let waiting = spare.admit(most());
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         spare.close();

@@ -63,6 +63,10 @@ pub(crate) struct TaskCtx {
     pub(crate) openable: Openable,
     /// Bytes of all blobs that this try wrote.
     pub(crate) blob_bytes: u64,
+    /// Blobs that are open for writing: each costs a descriptor.
+    pub(crate) open_writers: u32,
+    /// How many there may be.
+    pub(crate) open_writers_limit: u32,
     pub(crate) progress: Progress,
 }
 

@@ -146,11 +146,7 @@ impl<T> Answer<'_, '_, T> {
 
     /// `ok` where nothing but handles of this package is asked for, else the error.
     #[expect(clippy::type_complexity, reason = "it is the payload of `Val::Result`")]
-    fn result(
-        &mut self,
-        ok: Option<Type>,
-        err: Option<Type>,
-    ) -> Option<Result<Option<Box<Val>>, Option<Box<Val>>>> {
+    fn result(&mut self, ok: Option<Type>, err: Option<Type>) -> Option<Result<Option<Box<Val>>, Option<Box<Val>>>> {
         let is_ours = match &ok {
             None => true,
             Some(Type::Own(ty)) => *ty == ResourceType::host::<Nothing>(),

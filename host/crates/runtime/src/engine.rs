@@ -187,7 +187,8 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
     // Tasks and callbacks have each their own; see `capacity`.
     let large = capacity::large(slots).saturating_add(capacity::large(CALLBACK_SLOTS));
     let total = |live: u32, share: u32, large: u32, most: u32| {
-        live.saturating_mul(share).saturating_add(large.saturating_mul(most - share))
+        live.saturating_mul(share)
+            .saturating_add(large.saturating_mul(most - share))
     };
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(live)

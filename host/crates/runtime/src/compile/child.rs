@@ -38,6 +38,8 @@ pub fn compile_child_main(args: impl IntoIterator<Item = OsString>) -> ExitCode 
     }
 }
 
+/// Between the signal that says why and the one that nobody survives.
+const CPU_GRACE_SECONDS: u64 = 5;
 /// The priority of compiling: whatever else the machine has to do goes first.
 const NICE: i32 = 10;
 
@@ -53,7 +55,13 @@ fn limit(job: &Job) -> rustix::io::Result<()> {
         )
     };
     set(Resource::Data, job.memory)?;
-    set(Resource::Cpu, job.cpu.as_secs().max(1))?;
+    let seconds = job.cpu.as_secs().max(1);
+    // The kernel kills at the hard limit without a word, before it looks at the soft one: where both are the same, nobody learns why.
+    let cpu = Rlimit {
+        current: Some(seconds),
+        maximum: Some(seconds.saturating_add(CPU_GRACE_SECONDS)),
+    };
+    setrlimit(Resource::Cpu, cpu)?;
     set(Resource::Core, 0)?;
     // Low priority is a kindness to others: where it is not to be had, the component is compiled all the same.
     let _ = rustix::process::nice(NICE);
@@ -122,7 +130,10 @@ fn inspect(wasm: &[u8]) -> Result<(Vec<u8>, Inspected), Refusal> {
     drop(compiled);
     // An engine with a pool like the server's takes the same code, unless the pool cannot hold the component.
     let engine = engine::compiler_engine().map_err(machine)?;
-    #[expect(unsafe_code, reason = "wasmtime cannot check that compiled code is what its compiler wrote; here it has just written it")]
+    #[expect(
+        unsafe_code,
+        reason = "wasmtime cannot check that compiled code is what its compiler wrote; here it has just written it"
+    )]
     // SAFETY: the bytes were serialized three lines above by the same version of wasmtime with the same settings.
     let component = unsafe { Component::deserialize(&engine, &code) }.map_err(|error| check::too_large(&error))?;
     let described = describe::describe(&engine, &component)?;

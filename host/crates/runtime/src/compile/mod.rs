@@ -11,5 +11,5 @@ mod parent;
 mod protocol;
 
 pub use child::compile_child_main;
-pub use parent::{ChildCompiler, CompilerConfig};
+pub use parent::{CPU_TIME, ChildCompiler, CompilerConfig};
 pub use protocol::INTERNAL_COMPILE;

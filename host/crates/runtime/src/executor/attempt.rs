@@ -51,6 +51,8 @@ pub(super) struct Attempt {
     pub(super) gate: Arc<Gate>,
     pub(super) log: Arc<TryLog>,
     pub(super) account: Arc<Account>,
+    /// How many blobs it may have open for writing.
+    pub(super) open_writers: u32,
     /// What a mapped task instance is called, once its input is rendered.
     pub(super) name: std::sync::OnceLock<String>,
 }
@@ -230,6 +232,8 @@ impl Attempt {
                 pushes: Pushes::default(),
                 openable,
                 blob_bytes: 0,
+                open_writers: 0,
+                open_writers_limit: self.open_writers,
                 progress: Progress::default(),
             },
         };

@@ -58,6 +58,8 @@ pub struct ExecutorConfig {
     pub threads: Option<usize>,
     /// How often it says which dispatches it has.
     pub heartbeat: Duration,
+    /// How many blobs a try may have open for writing. Each of them costs a descriptor of the process.
+    pub open_writers: u32,
 }
 
 impl Default for ExecutorConfig {
@@ -65,6 +67,7 @@ impl Default for ExecutorConfig {
         Self {
             threads: None,
             heartbeat: Duration::from_secs(5),
+            open_writers: 16,
         }
     }
 }
@@ -86,6 +89,7 @@ struct Inner {
     /// What the engine has for components that need more than the share of a slot.
     spare: Spare,
     callback_spare: Spare,
+    open_writers: u32,
     held: Arc<Held>,
 }
 
@@ -140,6 +144,7 @@ impl LocalExecutor {
                 callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
                 spare: Spare::for_slots(spare_for),
                 callback_spare: Spare::for_slots(CALLBACK_SLOTS),
+                open_writers: config.open_writers.max(1),
                 held,
             }),
             runtime: Some(runtime),
@@ -254,7 +259,7 @@ impl Inner {
         let admitted = match request.task.work.component() {
             Some(component) => {
                 let needs = self.components.needs(component.digest).await;
-                Some(spare.admit(&needs).await?)
+                Some(spare.admit(needs).await?)
             }
             None => None,
         };
@@ -295,6 +300,7 @@ impl Inner {
             gate: Arc::clone(gate),
             account: Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes)),
             log: Arc::clone(&log),
+            open_writers: self.open_writers,
             request: Arc::clone(&request),
             name: std::sync::OnceLock::new(),
         });

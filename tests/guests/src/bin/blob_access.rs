@@ -132,6 +132,28 @@ fn keep_readers(input: Readers) -> Result<usize> {
     Ok(kept.len())
 }
 
+/// Opens as many blobs as it gets in both directions, keeps them, and never ends.
+#[task]
+fn hoard() -> Result<()> {
+    let mut own = Blob::writer(None)?;
+    own.write_all(&vec![7; 2 << 20])?;
+    let blob = own.finish()?;
+    let (mut writers, mut readers) = (Vec::new(), Vec::new());
+    while let Ok(writer) = Blob::writer(None) {
+        writers.push(writer);
+    }
+    for _ in 0..400 {
+        let mut reader = blob.reader()?;
+        reader.read_exact(&mut [0])?;
+        readers.push(reader);
+    }
+    println!("hoarding {} and {}", writers.len(), readers.len());
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        std::hint::black_box((&writers, &readers));
+    }
+}
+
 /// Starts a blob and leaves it.
 #[task]
 fn abandon() -> Result<()> {

@@ -7,6 +7,7 @@
 use wasmtime::StoreContextMut;
 use wasmtime::component::types::{ComponentItem, Type};
 use wasmtime::component::{Component, Linker, Resource, ResourceAny, ResourceType, Val};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable};
 
 /// Our name of the package, without an interface.
 const PACKAGE: &str = "wasi:http/";
@@ -39,6 +40,7 @@ pub(crate) fn link<T: 'static>(
     note: fn(&mut T, &str),
 ) -> wasmtime::Result<()> {
     let engine = component.engine();
+    let of_io = resources_of_io(component);
     for (name, import) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(interface) = import.ty else {
             continue;
@@ -70,14 +72,44 @@ pub(crate) fn link<T: 'static>(
                         Ok(())
                     })?;
                 }
-                ComponentItem::Resource(_) => {
-                    instance.resource(item, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
+                ComponentItem::Resource(ty) => {
+                    let found = of_io.iter().find(|(of_component, _)| *of_component == ty);
+                    let ours = found.map_or(ResourceType::host::<Nothing>(), |(_, of_host)| *of_host);
+                    instance.resource(item, ours, |_, _| Ok(()))?;
                 }
                 _ => {}
             }
         }
     }
     Ok(())
+}
+
+/// The resources of `wasi:io` that the component imports, which `wasi:http` uses: as the component names them, and as the host does.
+fn resources_of_io(component: &Component) -> Vec<(ResourceType, ResourceType)> {
+    let engine = component.engine();
+    let mut all = Vec::new();
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = import.ty else {
+            continue;
+        };
+        if !name.starts_with("wasi:io/") {
+            continue;
+        }
+        for (item, export) in interface.exports(engine) {
+            let ComponentItem::Resource(of_component) = export.ty else {
+                continue;
+            };
+            let of_host = match item {
+                "input-stream" => ResourceType::host::<DynInputStream>(),
+                "output-stream" => ResourceType::host::<DynOutputStream>(),
+                "pollable" => ResourceType::host::<DynPollable>(),
+                "error" => ResourceType::host::<wasmtime::Error>(),
+                _ => continue,
+            };
+            all.push((of_component, of_host));
+        }
+    }
+    all
 }
 
 /// Makes the answer of one call.

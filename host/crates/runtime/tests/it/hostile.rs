@@ -251,13 +251,23 @@ async fn what_a_blob_keeps_in_memory_is_charged() {
     );
 }
 
-const HTTP: &str = r#"(import "wasi:http/types@0.2.4" (instance $types
+const HTTP: &str = r#"(import "wasi:io/poll@0.2.4" (instance $poll (export "pollable" (type (sub resource)))))
+    (alias export $poll "pollable" (type $pollable))
+    (import "wasi:io/streams@0.2.4" (instance $streams (export "output-stream" (type (sub resource)))))
+    (alias export $streams "output-stream" (type $stream))
+    (import "wasi:http/types@0.2.4" (instance $types
+      (alias outer 1 $pollable (type $pollable))
+      (alias outer 1 $stream (type $stream))
+      (export "pollable" (type $p (eq $pollable)))
+      (export "output-stream" (type $s (eq $stream)))
       (export "fields" (type $fields (sub resource)))
       (export "outgoing-request" (type $request (sub resource)))
       (export "request-options" (type $options (sub resource)))
       (export "future-incoming-response" (type $future (sub resource)))
       (type $error' (variant (case "DNS-timeout") (case "HTTP-request-denied") (case "internal-error" (option string))))
       (export "error-code" (type $error (eq $error')))
+      (export "[method]outgoing-request.body" (func (param "self" (borrow $request)) (result (result (own $s)))))
+      (export "[method]future-incoming-response.subscribe" (func (param "self" (borrow $future)) (result (own $p))))
       (export "[constructor]fields" (func (result (own $fields))))
       (export "[constructor]outgoing-request" (func (param "headers" (own $fields)) (result (own $request))))
       (export "[method]outgoing-request.set-authority" (func (param "self" (borrow $request)) (param "authority" (option string)) (result (result))))))

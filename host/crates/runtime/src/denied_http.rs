@@ -54,7 +54,10 @@ pub(crate) fn link<T: 'static>(
             match export.ty {
                 ComponentItem::ComponentFunc(_) => {
                     let function = format!("{name}#{item}");
-                    instance.func_new(item, move |mut store, ty, _, results| {
+                    instance.func_new(item, move |mut store, ty, given, results| {
+                        for value in given {
+                            let_go(&mut store, value)?;
+                        }
                         let mut answer = Answer {
                             store: &mut store,
                             is_handler,
@@ -82,6 +85,33 @@ pub(crate) fn link<T: 'static>(
         }
     }
     Ok(())
+}
+
+/// Gives up the handles that a call brings: a borrowed one must be gone when the call returns.
+fn let_go<T: 'static>(store: &mut StoreContextMut<'_, T>, value: &Val) -> wasmtime::Result<()> {
+    match value {
+        Val::Resource(handle) => {
+            let (handle, ty) = (*handle, handle.ty());
+            if ty == ResourceType::host::<Nothing>() {
+                handle.try_into_resource::<Nothing>(store).map(drop)
+            } else if ty == ResourceType::host::<DynInputStream>() {
+                handle.try_into_resource::<DynInputStream>(store).map(drop)
+            } else if ty == ResourceType::host::<DynOutputStream>() {
+                handle.try_into_resource::<DynOutputStream>(store).map(drop)
+            } else if ty == ResourceType::host::<DynPollable>() {
+                handle.try_into_resource::<DynPollable>(store).map(drop)
+            } else if ty == ResourceType::host::<wasmtime::Error>() {
+                handle.try_into_resource::<wasmtime::Error>(store).map(drop)
+            } else {
+                Ok(())
+            }
+        }
+        Val::Option(Some(value)) | Val::Variant(_, Some(value)) => let_go(store, value),
+        Val::Result(Ok(Some(value)) | Err(Some(value))) => let_go(store, value),
+        Val::List(values) | Val::Tuple(values) => values.iter().try_for_each(|value| let_go(store, value)),
+        Val::Record(fields) => fields.iter().try_for_each(|(_, value)| let_go(store, value)),
+        _ => Ok(()),
+    }
 }
 
 /// The resources of `wasi:io` that the component imports, which `wasi:http` uses: as the component names them, and as the host does.

@@ -268,6 +268,8 @@ const HTTP: &str = r#"(import "wasi:io/poll@0.2.4" (instance $poll (export "poll
       (export "error-code" (type $error (eq $error')))
       (export "[method]outgoing-request.body" (func (param "self" (borrow $request)) (result (result (own $s)))))
       (export "[method]future-incoming-response.subscribe" (func (param "self" (borrow $future)) (result (own $p))))
+      (export "[constructor]request-options" (func (result (own $options))))
+      (export "[method]request-options.set-connect-timeout" (func (param "self" (borrow $options)) (param "duration" (option u64)) (result (result))))
       (export "[constructor]fields" (func (result (own $fields))))
       (export "[constructor]outgoing-request" (func (param "headers" (own $fields)) (result (own $request))))
       (export "[method]outgoing-request.set-authority" (func (param "self" (borrow $request)) (param "authority" (option string)) (result (result))))))
@@ -287,6 +289,10 @@ const HTTP: &str = r#"(import "wasi:io/poll@0.2.4" (instance $poll (export "poll
       (export "handle" (func (param "request" (own $r)) (param "options" (option (own $o))) (result (result (own $f) (error $e)))))))
     (alias export $types "[constructor]fields" (func $fields))
     (alias export $types "[constructor]outgoing-request" (func $new))
+    (alias export $types "[constructor]request-options" (func $newopts))
+    (alias export $types "[method]request-options.set-connect-timeout" (func $settime))
+    (core func $newopts' (canon lower (func $newopts)))
+    (core func $settime' (canon lower (func $settime)))
     (core func $fields' (canon lower (func $fields)))
     (core func $new' (canon lower (func $new)))"#;
 
@@ -296,7 +302,8 @@ async fn http_is_linked_and_denied() {
     let world = World::new();
     let component = |after: &str| {
         let call = format!(
-            "(call $host (call $new (call $fields)) (i32.const 0) (i32.const 0) (i32.const 64))
+            "(if (call $settime (call $newopts) (i32.const 0) (i64.const 0)) (then unreachable))
+             (call $host (call $new (call $fields)) (i32.const 0) (i32.const 0) (i32.const 64))
              (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
              (if (i32.ne (i32.load8_u (i32.const 68)) (i32.const 1)) (then unreachable)) {after}"
         );
@@ -304,13 +311,16 @@ async fn http_is_linked_and_denied() {
         let text = text
             .replace(
                 "(core instance $host'",
-                "(core instance $more (export \"fields\" (func $fields')) (export \"new\" (func $new')))\n(core instance $host'",
+                "(core instance $more (export \"fields\" (func $fields')) (export \"new\" (func $new'))
+                 (export \"newopts\" (func $newopts')) (export \"settime\" (func $settime')))\n(core instance $host'",
             )
             .replace("(with \"host\"", "(with \"more\" (instance $more)) (with \"host\"")
             .replace(
                 "(import \"host\"",
                 "(import \"more\" \"fields\" (func $fields (result i32)))
                  (import \"more\" \"new\" (func $new (param i32) (result i32)))
+                 (import \"more\" \"newopts\" (func $newopts (result i32)))
+                 (import \"more\" \"settime\" (func $settime (param i32 i32 i64) (result i32)))
                  (import \"host\"",
             );
         wat::parse_str(text).unwrap()

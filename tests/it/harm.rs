@@ -123,12 +123,18 @@ async fn tries_that_hoard_blobs_leave_the_server_its_descriptors() {
     client
         .until("hoard", &path, |instances| in_state(instances, "running") == 6)
         .await;
+    // They end only when they are cancelled: their logs say when they hold all that they get.
     for task in 0..6 {
-        let follow = format!("/dags/hoard/dagRuns/{run}/taskInstances/t{task}/logs/1");
-        // It ends only when it is cancelled: the log says when it holds all that it gets.
-        while !client.get(&follow).await.text.contains("hoarding") {
+        let path = format!("/dags/hoard/dagRuns/{run}/taskInstances/t{task}/logs/1");
+        let mut said = String::new();
+        for _ in 0..100 {
+            said = client.get(&path).await.text;
+            if said.contains("hoarding") {
+                break;
+            }
             innocent_runs(&client, 1).await;
         }
+        assert!(said.contains("hoarding 6 and 60"), "{said}");
     }
     innocent_runs(&client, 10).await;
     let busy = descriptors().await;
@@ -147,7 +153,7 @@ async fn tries_that_hoard_blobs_leave_the_server_its_descriptors() {
 /// A component that takes a while to compile.
 fn slow(seed: usize) -> Vec<u8> {
     let plain = Wat::default();
-    let function = format!("(func {})", "(drop (i32.load (i32.const 1)))".repeat(60_000));
+    let function = format!("(func {})", "(drop (i32.load (i32.const 1)))".repeat(150_000));
     let module = format!(
         "{} (global i32 (i32.const {seed})) {}",
         plain.module,
@@ -156,18 +162,20 @@ fn slow(seed: usize) -> Vec<u8> {
     Wat { module, ..plain }.wasm()
 }
 
+/// The parent of a process and its nice value.
+fn parent_and_nice(process: &std::path::Path) -> Option<(u32, i64)> {
+    let stat = std::fs::read_to_string(process.join("stat")).ok()?;
+    // After the name in parentheses: state, parent, …, and nice as the 17th.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some((fields.get(1)?.parse().ok()?, fields.get(16)?.parse().ok()?))
+}
+
 /// The nice values of the compilers of a server.
 fn compilers(server: u32) -> Vec<i64> {
     let processes = std::fs::read_dir("/proc").expect("a list of processes");
-    let stats = processes.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-    stats
-        .filter_map(|stat| {
-            // After the name in parentheses: state, parent, …, and nice as the 17th.
-            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            (fields.get(1)?.parse() == Ok(server))
-                .then(|| fields.get(16)?.parse().ok())
-                .flatten()
-        })
+    let all = processes.filter_map(|entry| parent_and_nice(&entry.ok()?.path()));
+    all.filter(|(parent, _)| *parent == server)
+        .map(|(_, nice)| nice)
         .collect()
 }
 
@@ -208,8 +216,10 @@ async fn compiling_yields_to_the_rest_and_tells_who_waits_its_place() {
     );
     // A child sets its own priority before it looks at the component.
     let pid = server.pid();
-    while !compilers(pid).iter().all(|nice| *nice == 10) || compilers(pid).is_empty() {
-        tokio::task::yield_now().await;
+    let (_, own) = parent_and_nice(std::path::Path::new(&format!("/proc/{pid}"))).expect("it runs");
+    while !compilers(pid).contains(&(own + 10).min(19)) {
+        let small = client.get("/components/small@1").await.ok();
+        assert_eq!(small["state"], "compiling", "no compiler of low priority was seen");
     }
     innocent_runs(&client, 5).await;
     let small = client.get("/components/small@1?wait=true").await.ok();

@@ -142,7 +142,7 @@ fn hoard() -> Result<()> {
     while let Ok(writer) = Blob::writer(None) {
         writers.push(writer);
     }
-    for _ in 0..400 {
+    for _ in 0..60 {
         let mut reader = blob.reader()?;
         reader.read_exact(&mut [0])?;
         readers.push(reader);

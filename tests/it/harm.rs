@@ -1,6 +1,8 @@
 //! Guests and components that take what belongs to all, beside runs that must not notice.
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -92,16 +94,48 @@ async fn components_that_need_much_of_the_engine_wait_and_others_run() {
     assert!(said.contains("5 core instances, 1 memory, 64 tables"), "{said}");
 }
 
+/// The program as it starts under limits of file descriptors.
+fn with_few_descriptors(dir: &Path, soft: u32, hard: u32) -> PathBuf {
+    let program = dir.join("airtight-with-few-descriptors");
+    let binary = binary();
+    let script = format!(
+        "#!/bin/sh\nulimit -S -n {soft}; ulimit -H -n {hard}\nexec {} \"$@\"\n",
+        binary.display()
+    );
+    std::fs::write(&program, script).expect("it can be written");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it can be made executable");
+    program
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_that_the_server_is_short_of_descriptors() {
+    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+    let program = with_few_descriptors(scratch.path(), 80, 80);
+    let mut server = Server::new(&Database::Own).with_program(program);
+    server.resume().await;
+    let health = server.client().await.get("/monitor/health").await.ok();
+    let descriptors = &health["descriptors"];
+    assert_eq!(
+        (&descriptors["status"], &descriptors["limit"]),
+        (&json!("unhealthy"), &json!(80)),
+        "{health}"
+    );
+    let problem = descriptors["problem"].as_str().unwrap_or_default();
+    assert!(
+        problem.contains("the limit is 80") && problem.contains("ulimit -n"),
+        "{problem}"
+    );
+    assert!(
+        server.log().contains("the limit of file descriptors is low"),
+        "{}",
+        server.log()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tries_that_hoard_blobs_leave_the_server_its_descriptors() {
     let scratch = tempfile::tempdir().expect("a temporary directory can be made");
-    let program = scratch.path().join("airtight-with-few-descriptors");
-    let script = format!(
-        "#!/bin/sh\nulimit -S -n 200; ulimit -H -n 400\nexec {} \"$@\"\n",
-        binary().display()
-    );
-    std::fs::write(&program, script).expect("it can be written");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("it can be made executable");
+    let program = with_few_descriptors(scratch.path(), 200, 400);
     let mut server = Server::new(&Database::Own)
         .with_options(&["--parallelism", "8"])
         .with_program(program);
@@ -163,7 +197,7 @@ fn slow(seed: usize) -> Vec<u8> {
 }
 
 /// The parent of a process and its nice value.
-fn parent_and_nice(process: &std::path::Path) -> Option<(u32, i64)> {
+fn parent_and_nice(process: &Path) -> Option<(u32, i64)> {
     let stat = std::fs::read_to_string(process.join("stat")).ok()?;
     // After the name in parentheses: state, parent, …, and nice as the 17th.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
@@ -216,7 +250,7 @@ async fn compiling_yields_to_the_rest_and_tells_who_waits_its_place() {
     );
     // A child sets its own priority before it looks at the component.
     let pid = server.pid();
-    let (_, own) = parent_and_nice(std::path::Path::new(&format!("/proc/{pid}"))).expect("it runs");
+    let (_, own) = parent_and_nice(Path::new(&format!("/proc/{pid}"))).expect("it runs");
     while !compilers(pid).contains(&(own + 10).min(19)) {
         let small = client.get("/components/small@1").await.ok();
         assert_eq!(small["state"], "compiling", "no compiler of low priority was seen");

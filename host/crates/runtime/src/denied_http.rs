@@ -18,6 +18,9 @@ const DENIED_CASE: &str = "HTTP-request-denied";
 /// Parts of one answer: more are no type of this package.
 const MAX_PARTS: u32 = 1_000;
 
+/// What is inside of `ok` and `error`.
+type Payload = Option<Box<Val>>;
+
 /// The type of all handles of the package.
 struct Nothing;
 
@@ -207,8 +210,7 @@ impl<T> Answer<'_, '_, T> {
     }
 
     /// `ok` where nothing but handles of this package is asked for, else the error.
-    #[expect(clippy::type_complexity, reason = "it is the payload of `Val::Result`")]
-    fn result(&mut self, ok: Option<Type>, err: Option<Type>) -> Option<Result<Option<Box<Val>>, Option<Box<Val>>>> {
+    fn result(&mut self, ok: Option<Type>, err: Option<Type>) -> Option<Result<Payload, Payload>> {
         let is_ours = match &ok {
             None => true,
             Some(Type::Own(ty)) => *ty == ResourceType::host::<Nothing>(),

@@ -1,6 +1,7 @@
 //! `airtight components …`
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures::TryStreamExt;
@@ -15,6 +16,9 @@ use crate::local::digest_of_file;
 use crate::ui::output::{Column, Output, Show, plain_table};
 use crate::ui::term::Paint;
 use crate::ui::{escape, format, progress, term};
+
+/// How often it is looked where a component stands in the queue.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Commands about components.
 #[derive(Debug, Subcommand)]
@@ -210,11 +214,26 @@ pub(crate) async fn wait_ready(client: &Client, mut component: Value) -> Result<
         return Ok(component);
     }
     let spinner = progress::spinner("the server compiles the component");
+    let path = api(&["components", &digest]);
     while text(&component, "state").as_deref() == Some("compiling") {
         // The server answers when it is ready, or after a while.
-        component = client
-            .get_waiting(&api(&["components", &digest]), &[("wait", "true".to_owned())])
-            .await?;
+        let wait = [("wait", "true".to_owned())];
+        let ready = client.get_waiting(&path, &wait);
+        tokio::pin!(ready);
+        component = loop {
+            let message = match queue_line(&component) {
+                Some(place) if component.pointer("/queue_position") != Some(&Value::from(0)) => place,
+                _ => "the server compiles the component".to_owned(),
+            };
+            spinner.set_message(message);
+            tokio::select! {
+                component = &mut ready => break component?,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Some(found) = client.find(&path, &[]).await? {
+                component = found;
+            }
+        };
     }
     spinner.finish_and_clear();
     Ok(component)
@@ -253,6 +272,11 @@ fn inspect(output: Output, component: &Value) {
             ("capabilities", "/capabilities", Show::List),
         ],
     );
+    for (title, text) in [("queue", queue_line(component)), ("engine", engine_line(component))] {
+        if let Some(text) = text {
+            term::outln(&format!("{title}  {text}"));
+        }
+    }
     let tasks = component.pointer("/descriptor/tasks").and_then(Value::as_array);
     let paint = Paint::stdout();
     for task in tasks.into_iter().flatten() {
@@ -283,6 +307,33 @@ fn inspect(output: Output, component: &Value) {
     for import in imports.into_iter().flatten().filter_map(Value::as_str) {
         term::outln(&format!("  {}", escape::line(import)));
     }
+}
+
+/// Where a component stands in the queue of the compiler.
+fn queue_line(component: &Value) -> Option<String> {
+    Some(match component.get("queue_position")?.as_u64()? {
+        0 => "it is being compiled".to_owned(),
+        1 => "it is the next to be compiled".to_owned(),
+        place => format!("{} components are compiled before it", place - 1),
+    })
+}
+
+/// What a running task of a component takes of the engine.
+fn engine_line(component: &Value) -> Option<String> {
+    let engine = component.get("engine").filter(|engine| engine.is_object())?;
+    let number = |key: &str| engine.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let counted = |key: &str, one: &str, many: &str| match number(key) {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    };
+    Some(format!(
+        "{}, {}, {}; {} at the start, {} of code",
+        counted("core_instances", "core instance", "core instances"),
+        counted("memories", "memory", "memories"),
+        counted("tables", "table", "tables"),
+        format::bytes(number("initial_bytes")),
+        format::bytes(number("code_bytes")),
+    ))
 }
 
 /// A schema in one line: `{rows: integer, source?: string}`.
@@ -338,6 +389,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn says_what_the_engine_gives_and_where_it_stands() {
+        let engine =
+            json!({"core_instances": 7, "memories": 1, "tables": 3, "initial_bytes": 1 << 20, "code_bytes": 0});
+        let said = engine_line(&json!({ "engine": engine })).unwrap();
+        assert!(said.starts_with("7 core instances, 1 memory, 3 tables; "), "{said}");
+        assert_eq!(engine_line(&json!({"engine": null})), None);
+        let place = |position: Value| queue_line(&json!({ "queue_position": position }));
+        assert_eq!(place(json!(0)).unwrap(), "it is being compiled");
+        assert_eq!(place(json!(3)).unwrap(), "2 components are compiled before it");
+        assert_eq!(place(Value::Null), None);
+    }
 
     #[test]
     fn schemas_fit_a_line() {

@@ -1,6 +1,7 @@
 //! Options that every kind of server takes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
@@ -28,6 +29,9 @@ pub(crate) struct ServerArgs {
     /// How many components are compiled at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub compile_slots: usize,
+    /// CPU time that compiling one component may take
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub compile_cpu_time: Duration,
     /// Log as JSON, one object a line
     #[arg(long)]
     pub log_json: bool,

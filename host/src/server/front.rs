@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::ServerArgs;
 use super::data_dir::DataDir;
+use super::descriptors;
 use super::listen;
 use super::parts::Parts;
 use crate::client::resolve_data_dir;
@@ -60,9 +61,14 @@ pub(super) async fn serve(
             ..BodyLimits::default()
         },
         events_of: behind.events_of,
+        descriptors: descriptors::count,
         shutdown: shutdown.clone(),
     });
-    let serving = api::serve(listener, router, ConnectionLimits::default(), shutdown.clone());
+    let limits = ConnectionLimits {
+        connections: parts.shares.connections,
+        ..ConnectionLimits::default()
+    };
+    let serving = api::serve(listener, router, limits, shutdown.clone());
     Ok(Front {
         url: listen::url(bound),
         serving: tokio::spawn(serving),

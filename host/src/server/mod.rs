@@ -5,6 +5,7 @@
 mod api_server;
 mod args;
 mod data_dir;
+mod descriptors;
 mod front;
 mod listen;
 pub(crate) mod logging;

@@ -13,6 +13,7 @@ use runtime::{ChildCompiler, CodeCache, CompilerConfig, EngineConfig, TaskEngine
 
 use super::ServerArgs;
 use super::data_dir::DataDir;
+use super::descriptors::{self, Shares};
 use crate::clock::SystemClock;
 use crate::failure::{Exit, OrFail, Result};
 
@@ -24,11 +25,13 @@ pub(super) struct Parts {
     pub(super) code: Arc<CodeCache>,
     pub(super) compiler: Arc<ChildCompiler>,
     pub(super) clock: Arc<SystemClock>,
+    pub(super) shares: Shares,
 }
 
 impl Parts {
     /// Opens them all.
     pub(super) async fn open(dir: &DataDir, args: &ServerArgs, engine: EngineConfig) -> Result<Self> {
+        let limit = descriptors::raise();
         let database = open_database(dir, args);
         let engine = blocking("create the wasm engine", move || TaskEngine::new(&engine));
         let (database, engine) = tokio::try_join!(database, engine)?;
@@ -43,6 +46,8 @@ impl Parts {
             "cannot find this program's own file, which compiles components".to_owned()
         })?;
         config.parallel = args.compile_slots;
+        config.cpu_time = args.compile_cpu_time;
+        let shares = descriptors::shares(limit, engine.slots());
         let compiler = Arc::new(ChildCompiler::new(config, Arc::clone(&code)));
         Ok(Self {
             database,
@@ -51,6 +56,7 @@ impl Parts {
             code,
             compiler,
             clock: Arc::new(SystemClock),
+            shares,
         })
     }
 

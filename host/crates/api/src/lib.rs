@@ -21,7 +21,7 @@ pub use auth::Authenticator;
 pub use error::{ApiError, Code};
 pub use routes::{EVENTS_OF, router};
 pub use serve::{ConnectionLimits, serve};
-pub use state::{BodyLimits, EventsOf, State};
+pub use state::{BodyLimits, Descriptors, EventsOf, State};
 
 #[cfg(test)]
 mod tests;

@@ -47,8 +47,33 @@ pub struct State {
     pub limits: BodyLimits,
     /// Whose events `control` tells.
     pub events_of: EventsOf,
+    /// Counts the descriptors of this process.
+    pub descriptors: fn() -> Descriptors,
     /// Cancelled when the server stops: open streams end.
     pub shutdown: CancellationToken,
+}
+
+/// File descriptors of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// How many are open. None where they cannot be counted: that costs one.
+    pub open: Option<u64>,
+    /// How many there may be. None is no limit.
+    pub limit: Option<u64>,
+}
+
+impl Descriptors {
+    /// How many are kept for the server itself: with fewer left it is short.
+    pub const RESERVE: u64 = 64;
+
+    /// Whether fewer are left than the server needs for itself.
+    pub fn is_short(self) -> bool {
+        match (self.open, self.limit) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(open), Some(limit)) => open.saturating_add(Self::RESERVE) > limit,
+        }
+    }
 }
 
 /// Whose events a server tells.

@@ -14,6 +14,9 @@ use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter};
 use crate::reader::FileReader;
 use crate::writer::FileWriter;
 
+/// Blocks of all readers that are read at a time.
+const MAX_READS: usize = 64;
+
 /// Blobs in a local directory: `<dir>/<first two digits>/<the other 62>`, and `<dir>/tmp` for what is not finished.
 #[derive(Clone)]
 pub struct FileBlobStore {
@@ -22,6 +25,8 @@ pub struct FileBlobStore {
 
 pub(crate) struct Inner {
     dir: PathBuf,
+    /// Blocks that are read at a time: each has a descriptor and a thread for that moment.
+    pub(crate) reads: tokio::sync::Semaphore,
     /// The shards whose names are known to be durable.
     made_shards: Mutex<HashSet<PathBuf>>,
 }
@@ -41,6 +46,7 @@ impl FileBlobStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
+                reads: tokio::sync::Semaphore::new(MAX_READS),
                 made_shards: Mutex::default(),
             }),
         })
@@ -172,15 +178,8 @@ impl BlobStore for FileBlobStore {
     }
 
     async fn open(&self, digest: Digest) -> Result<Box<dyn BlobReader>, BlobError> {
-        let path = self.inner.path(digest);
-        let opened = blocking("open a blob", move || match fs::File::open(path) {
-            Ok(file) => Ok(Some((file.metadata()?.len(), file))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        })
-        .await?;
-        let (size, file) = opened.ok_or(BlobError::NotFound(digest))?;
-        Ok(Box::new(FileReader::new(digest, file, size)))
+        let size = self.size(digest).await?.ok_or(BlobError::NotFound(digest))?;
+        Ok(Box::new(FileReader::new(Arc::clone(&self.inner), digest, size)))
     }
 
     async fn size(&self, digest: Digest) -> Result<Option<u64>, BlobError> {
@@ -243,6 +242,46 @@ mod tests {
         let (empty, _) = put(&store, &[]).await;
         assert_eq!(empty, Digest::of(b""));
         assert!(get(&store, empty, 10).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn readers_that_nobody_reads_from_have_no_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileBlobStore::open(dir.path()).unwrap();
+        let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let (digest, _) = put(&store, &[&content]).await;
+        let mut readers = Vec::new();
+        for _ in 0..200 {
+            let mut reader = store.open(digest).await.unwrap();
+            assert_eq!(reader.read(1).await.unwrap().as_ref(), [0]);
+            readers.push(reader);
+        }
+        let path = store.path(digest);
+        let open = || {
+            let all = fs::read_dir("/proc/self/fd").unwrap();
+            all.filter(|entry| fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|link| link == path))
+                .count()
+        };
+        // The last blocks ahead may still be read.
+        while open() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.read(2).await.unwrap().as_ref(), [1, 2]);
+        }
+        fs::remove_file(&path).unwrap();
+        let mut all = Vec::new();
+        let ended = loop {
+            match readers[0].read(1 << 20).await {
+                Ok(bytes) if bytes.is_empty() => break Ok(()),
+                Ok(bytes) => all.extend_from_slice(&bytes),
+                Err(error) => break Err(error),
+            }
+        };
+        assert!(
+            matches!(ended, Err(BlobError::NotFound(_))),
+            "it is said, not cut short"
+        );
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::Digest;
-use ports::payload::{BlobError, BlobWriter};
+use ports::payload::{BlobError, BlobWriter, WRITER_BYTES};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio::task::JoinHandle;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::store::{Inner, blocking, io_error, sync_dir};
 
 /// Bytes that are collected before the blocking threads take them.
-const BATCH_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = (WRITER_BYTES / 2) as usize;
 /// After about as many bytes the content is synced.
 const SYNC_BYTES: usize = 4 << 20;
 

@@ -44,6 +44,7 @@ impl CompileService {
 }
 
 async fn compile(inner: Arc<Inner>, digest: Digest) {
+    inner.begin(digest);
     let started = std::time::Instant::now();
     let result = compile_with_retries(&inner, digest).await;
     store_result(&inner, digest, &result).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use model::Digest;
-use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
+use ports::component::{Component, ComponentError, ComponentState, Components, Standing, Tag, UploadStream};
 use ports::payload::BlobError;
 use ports::query::{Listed, Page, QueryError};
 use ports::store::ComponentWriteError;
@@ -60,6 +60,24 @@ impl Components for Catalog {
 
     async fn list(&self, page: Page) -> Result<Listed<Component>, ComponentError> {
         self.inner.parts.store.components(page).await.map_err(internal)
+    }
+
+    async fn standing(&self, components: &[Component]) -> Vec<Standing> {
+        let mut all = Vec::with_capacity(components.len());
+        for component in components {
+            all.push(match component.state {
+                ComponentState::Compiling => Standing {
+                    queue_position: self.inner.queue_position(component.digest),
+                    needs: None,
+                },
+                ComponentState::Ready => Standing {
+                    queue_position: None,
+                    needs: self.inner.parts.compiler.needs(component.digest).await,
+                },
+                ComponentState::Refused => Standing::default(),
+            });
+        }
+        all
     }
 
     async fn wait_ready(&self, digest: Digest) -> Result<Component, ComponentError> {

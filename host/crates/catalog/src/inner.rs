@@ -51,10 +51,48 @@ pub(crate) struct Inner {
     pub(crate) parts: Parts,
     pub(crate) config: Config,
     queue: mpsc::UnboundedSender<Digest>,
-    /// What is queued or being compiled; `true` where it was asked for again meanwhile.
-    pending: Mutex<HashMap<Digest, bool>>,
+    /// What is queued or being compiled.
+    pending: Mutex<Pending>,
     /// Counts the ends of compilations, to wake who waits for one.
     ended: watch::Sender<u64>,
+}
+
+/// The compile queue, as others see it.
+#[derive(Default)]
+struct Pending {
+    entries: HashMap<Digest, Entry>,
+    /// Counts what was ever queued.
+    queued: u64,
+}
+
+struct Entry {
+    /// What was queued before it has a lower one.
+    number: u64,
+    begun: bool,
+    /// It was asked for again meanwhile.
+    again: bool,
+}
+
+impl Pending {
+    fn add(&mut self, digest: Digest) {
+        self.queued += 1;
+        let entry = Entry {
+            number: self.queued,
+            begun: false,
+            again: false,
+        };
+        self.entries.insert(digest, entry);
+    }
+
+    fn position(&self, digest: Digest) -> Option<u32> {
+        let entry = self.entries.get(&digest)?;
+        if entry.begun {
+            return Some(0);
+        }
+        let waiting = self.entries.values().filter(|other| !other.begun);
+        let before = waiting.filter(|other| other.number <= entry.number).count();
+        u32::try_from(before).ok()
+    }
 }
 
 impl Catalog {
@@ -83,14 +121,30 @@ impl Catalog {
 }
 
 impl Inner {
+    /// The place of a component in the queue: 0 while it is compiled, 1 if it is the next. None where it is not queued here.
+    pub(crate) fn queue_position(&self, digest: Digest) -> Option<u32> {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .position(digest)
+    }
+
+    /// A component's turn has come.
+    pub(crate) fn begin(&self, digest: Digest) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = pending.entries.get_mut(&digest) {
+            entry.begun = true;
+        }
+    }
+
     /// Has a component compiled. Once, however often it is asked for.
     pub(crate) fn enqueue(&self, digest: Digest) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(again) = pending.get_mut(&digest) {
-            *again = true;
+        if let Some(entry) = pending.entries.get_mut(&digest) {
+            entry.again = true;
             return;
         }
-        pending.insert(digest, false);
+        pending.add(digest);
         // The service is gone only while the process stops; what is `compiling` then is resumed at the next start.
         self.queue.send(digest).ok();
     }
@@ -98,7 +152,7 @@ impl Inner {
     /// Whether it is queued or being compiled here.
     pub(crate) fn is_pending(&self, digest: Digest) -> bool {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.contains_key(&digest)
+        pending.entries.contains_key(&digest)
     }
 
     /// A compilation has ended and its result is stored. Answers whether it was asked for again while it ran.
@@ -107,8 +161,9 @@ impl Inner {
             .pending
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .entries
             .remove(&digest)
-            .unwrap_or(false);
+            .is_some_and(|entry| entry.again);
         self.ended.send_modify(|count| *count = count.wrapping_add(1));
         again
     }

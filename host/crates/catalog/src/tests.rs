@@ -13,8 +13,8 @@ use db::Db;
 use futures::StreamExt as _;
 use model::{Clock, Digest, Timestamp};
 use ports::component::{
-    ComponentCompiler, ComponentError, ComponentState, Components as _, Descriptor, Inspected, Refusal, Tag,
-    TaskDescriptor, UploadStream,
+    ComponentCompiler, ComponentError, ComponentState, Components as _, Descriptor, EngineNeeds, Inspected, Refusal,
+    Tag, TaskDescriptor, UploadStream,
 };
 use ports::deploy::{DeployError, Deployer as _, Severity};
 use ports::payload::BlobStore as _;
@@ -43,6 +43,14 @@ fn tag(text: &str) -> Tag {
         version: version.parse().unwrap(),
     }
 }
+
+const NEEDS: EngineNeeds = EngineNeeds {
+    core_instances: 3,
+    memories: 1,
+    tables: 2,
+    initial_bytes: 1 << 20,
+    code_bytes: 5,
+};
 
 /// Says that a component whose content holds "bad" is refused, that of "broken" once fails by this machine, and that all
 /// others hold one task. Waits for a permit before each answer.
@@ -90,7 +98,12 @@ impl ComponentCompiler for Compiler {
             },
             capabilities: Vec::new(),
             imports: Vec::new(),
+            needs: NEEDS,
         }))
+    }
+
+    async fn needs(&self, _: Digest) -> Option<EngineNeeds> {
+        Some(NEEDS)
     }
 
     async fn evict(&self, digest: Digest) {
@@ -229,6 +242,43 @@ async fn an_upload_answers_before_it_is_compiled_and_becomes_ready() {
             .digest,
         uploaded.digest
     );
+}
+
+#[tokio::test]
+async fn who_waits_for_the_compiler_is_told_its_place() {
+    let fixture = Fixture::on(Arc::new(tempfile::tempdir().unwrap()), 0).await;
+    let mut digests = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let (uploaded, _) = fixture.catalog.upload(None, body(&component(name))).await.unwrap();
+        digests.push(uploaded.digest);
+    }
+    let places = async || {
+        let mut all = Vec::new();
+        for digest in &digests {
+            all.push(fixture.catalog.get(&digest.to_string()).await.unwrap());
+        }
+        let standing = fixture.catalog.standing(&all).await;
+        standing
+            .into_iter()
+            .map(|standing| standing.queue_position)
+            .collect::<Vec<_>>()
+    };
+    // Two are compiled at a time; the queue takes them up in its own task.
+    let two_begun = [Some(0), Some(0), Some(1), Some(2)];
+    while places().await != two_begun {
+        tokio::task::yield_now().await;
+    }
+    // One of the two ends.
+    fixture.compiler.permits.add_permits(1);
+    while places().await[2..] != [Some(0), Some(1)] {
+        tokio::task::yield_now().await;
+    }
+    fixture.compiler.permits.add_permits(3);
+    for digest in &digests {
+        let ready = fixture.catalog.wait_ready(*digest).await.unwrap();
+        let standing = fixture.catalog.standing(&[ready]).await;
+        assert_eq!((standing[0].queue_position, standing[0].needs), (None, Some(NEEDS)));
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,30 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// What one instance of a component takes of the wasm engine: a try of it waits until the engine has that much to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineNeeds {
+    /// Core instances.
+    pub core_instances: u32,
+    /// Linear memories.
+    pub memories: u32,
+    /// Tables.
+    pub tables: u32,
+    /// What memories and tables have when the component starts, in bytes.
+    pub initial_bytes: u64,
+    /// Its compiled code, in bytes.
+    pub code_bytes: u64,
+}
+
+/// What a server knows of a component beside its row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its place in this server's compile queue: 0 while it is being compiled, 1 if it is the next. None where it is not in it.
+    pub queue_position: Option<u32>,
+    /// What an instance of it takes. None where its compiled code is not here.
+    pub needs: Option<EngineNeeds>,
+}
+
 /// What the compiler child found in a component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspected {
@@ -85,6 +109,8 @@ pub struct Inspected {
     pub capabilities: Vec<String>,
     /// See [`Component::imports`].
     pub imports: Vec<String>,
+    /// What one instance of it takes.
+    pub needs: EngineNeeds,
 }
 
 /// Compiles and describes components outside of the control-plane process, and keeps the compiled code.
@@ -93,6 +119,8 @@ pub trait ComponentCompiler: Send + Sync + 'static {
     /// Compiles the file and asks the component to describe itself, under limits. The compiled code is kept under the digest.
     /// `Ok(Err(_))` is a component that can never be used; `Err` a failure of this machine that may pass.
     async fn compile(&self, digest: Digest, wasm: &std::path::Path) -> std::io::Result<Result<Inspected, Refusal>>;
+    /// What an instance of the component takes, where its compiled code is here.
+    async fn needs(&self, digest: Digest) -> Option<EngineNeeds>;
     /// Forgets the compiled code.
     async fn evict(&self, digest: Digest);
 }
@@ -149,6 +177,8 @@ pub trait Components: Send + Sync + 'static {
     async fn get(&self, reference: &str) -> Result<Component, ComponentError>;
     /// All components, newest first.
     async fn list(&self, page: crate::query::Page) -> Result<crate::query::Listed<Component>, ComponentError>;
+    /// What this server knows of components beside their rows, one answer a component.
+    async fn standing(&self, components: &[Component]) -> Vec<Standing>;
     /// Waits until a component is no longer `compiling`.
     async fn wait_ready(&self, digest: Digest) -> Result<Component, ComponentError>;
     /// Removes a tag (`name@version`), or a component with all its tags (`sha256:…`). Refuses while it is in use.

@@ -34,6 +34,12 @@ pub const MAX_LIST_BYTES: u64 = 64 << 20;
 /// About how much one part has, in bytes.
 pub const PART_BYTES: u64 = 1 << 20;
 
+/// The most that a [`BlobReader`] keeps in memory, in bytes. It holds no descriptor between two reads.
+pub const READER_BYTES: u64 = 1 << 20;
+
+/// The most that a [`BlobWriter`] keeps in memory, in bytes. It holds one descriptor.
+pub const WRITER_BYTES: u64 = 1 << 20;
+
 /// Why a pull failed.
 #[derive(Debug, thiserror::Error)]
 pub enum XcomError {

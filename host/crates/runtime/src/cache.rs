@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::Digest;
 use model::schema::Validator;
-use ports::component::{ComponentCompiler, TaskDescriptor};
+use ports::component::{ComponentCompiler, EngineNeeds, TaskDescriptor};
 use ports::payload::{BlobError, BlobStore};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
 use crate::bindings::TaskPre;
+use crate::capacity;
 use crate::code::CodeCache;
 use crate::ctx::TryState;
 use crate::engine::TaskEngine;
+use crate::linker;
 
 /// How many components stay ready.
 const CAPACITY: usize = 256;
@@ -25,6 +27,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A component that is ready to be instantiated.
 pub(crate) struct Ready {
     pub(crate) pre: TaskPre<TryState>,
+    needs: EngineNeeds,
     tasks: HashMap<String, Entry>,
     /// About what the compiled schemas of the tasks hold.
     schema_bytes: usize,
@@ -122,6 +125,23 @@ impl ComponentCache {
         Ok(ready)
     }
 
+    /// What an instance of the component takes. Where its compiled code is gone: the most that one may take.
+    pub(crate) async fn needs(&self, digest: Digest) -> EngineNeeds {
+        let ready = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.by_digest.get(&digest).and_then(|slot| slot.ready.get().cloned())
+        };
+        if let Some(ready) = ready {
+            return ready.needs;
+        }
+        let code = Arc::clone(&self.code);
+        let inspected = tokio::task::spawn_blocking(move || code.inspected(digest)).await;
+        inspected
+            .ok()
+            .flatten()
+            .map_or(capacity::most(), |inspected| inspected.needs)
+    }
+
     fn slot(&self, digest: Digest) -> Arc<OnceCell<Arc<Ready>>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.uses += 1;
@@ -159,10 +179,11 @@ impl ComponentCache {
         let loaded = tokio::task::spawn_blocking(move || {
             let (component, inspected) = code.load(digest, engine.wasmtime())?;
             let prepare = || -> wasmtime::Result<Ready> {
-                let pre = TaskPre::new(engine.linker().instantiate_pre(&component)?)?;
+                let pre = TaskPre::new(linker::instantiate_pre(engine.linker(), &component)?)?;
                 let tasks: HashMap<String, Entry> = inspected.descriptor.tasks.into_iter().filter_map(entry).collect();
                 Ok(Ready {
                     pre,
+                    needs: inspected.needs,
                     schema_bytes: tasks
                         .values()
                         .map(|entry| entry.input.bytes() + entry.output.bytes())

@@ -231,6 +231,7 @@ mod tests {
             },
             capabilities: Vec::new(),
             imports: Vec::new(),
+            needs: ports::component::EngineNeeds::default(),
         }
     }
 

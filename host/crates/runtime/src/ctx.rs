@@ -10,11 +10,12 @@ use ports::executor::{BlobRef, ExecutorEvent, TryRequest, XcomPush};
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime_wasi::WasiCtx;
 
+use crate::bounded::Random;
 use crate::executor::Services;
 use crate::gate::Gate;
 use crate::limits::{Account, TryLimiter};
 use crate::try_log::TryLog;
-use crate::wasi::DeniedNetwork;
+use crate::wasi::{DeniedFiles, DeniedNetwork};
 
 /// The data of a store.
 pub(crate) struct TryState {
@@ -38,6 +39,17 @@ impl TryState {
             gate: &self.ctx.gate,
         }
     }
+
+    pub(crate) fn denied_files(&mut self) -> DeniedFiles<'_> {
+        DeniedFiles { gate: &self.ctx.gate }
+    }
+
+    pub(crate) fn random(&mut self) -> Random<'_> {
+        Random {
+            account: &self.ctx.account,
+            gate: &self.ctx.gate,
+        }
+    }
 }
 
 /// What the host interfaces of a try work on.
@@ -51,6 +63,10 @@ pub(crate) struct TaskCtx {
     pub(crate) openable: Openable,
     /// Bytes of all blobs that this try wrote.
     pub(crate) blob_bytes: u64,
+    /// Blobs that are open for writing: each costs a descriptor.
+    pub(crate) open_writers: u32,
+    /// How many there may be.
+    pub(crate) open_writers_limit: u32,
     pub(crate) progress: Progress,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ports::executor::CALLBACK_SLOTS;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use crate::capacity::{self, SHARE_MEMORIES, SHARE_TABLES};
 use crate::epoch::EpochTicker;
 use crate::limits::MachineMemory;
 use crate::linker::TryLinker;
@@ -183,11 +184,17 @@ fn make_engine(pooling: bool, slots: u32) -> Result<(Engine, Allocation), Engine
 fn pool(slots: u32) -> PoolingAllocationConfig {
     // A try that ended still holds its place for the moment that its store takes to drop.
     let live = slots.saturating_add(CALLBACK_SLOTS).saturating_add(4);
+    // Tasks and callbacks have each their own; see `capacity`.
+    let large = capacity::large(slots).saturating_add(capacity::large(CALLBACK_SLOTS));
+    let total = |live: u32, share: u32, large: u32, most: u32| {
+        live.saturating_mul(share)
+            .saturating_add(large.saturating_mul(most - share))
+    };
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(live)
         .total_core_instances(live.saturating_mul(MAX_CORE_INSTANCES))
-        .total_memories(live.saturating_mul(4).max(MAX_MEMORIES))
-        .total_tables(live.saturating_mul(8).max(MAX_TABLES))
+        .total_memories(total(live, SHARE_MEMORIES, large, MAX_MEMORIES))
+        .total_tables(total(live, SHARE_TABLES, large, MAX_TABLES))
         .total_stacks(live)
         .max_core_instances_per_component(MAX_CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)

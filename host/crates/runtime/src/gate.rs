@@ -21,6 +21,8 @@ pub(crate) struct Gate {
     closed: AtomicU8,
     stopped: CancellationToken,
     denied: AtomicBool,
+    /// Whether the guest looked for directories, of which there are none.
+    files: AtomicBool,
 }
 
 /// A host call of a try that has ended. It unwinds the guest.
@@ -72,6 +74,16 @@ impl Gate {
     /// Notes that a host call was denied.
     pub(crate) fn note_denied(&self) {
         self.denied.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the guest looked for directories.
+    pub(crate) fn note_files(&self) {
+        self.files.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the guest looked for directories.
+    pub(crate) fn looked_for_files(&self) -> bool {
+        self.files.load(Ordering::Relaxed)
     }
 
     /// Whether any host call was denied.

@@ -10,7 +10,10 @@ pub mod engine;
 pub mod executor;
 
 mod bindings;
+mod bounded;
+mod capacity;
 mod ctx;
+mod denied_http;
 mod epoch;
 mod gate;
 mod interfaces;
@@ -22,7 +25,7 @@ mod try_log;
 mod wasi;
 
 pub use code::CodeCache;
-pub use compile::{ChildCompiler, CompilerConfig, INTERNAL_COMPILE, compile_child_main};
+pub use compile::{CPU_TIME as COMPILE_CPU_TIME, ChildCompiler, CompilerConfig, INTERNAL_COMPILE, compile_child_main};
 pub use engine::{Allocation, EngineConfig, TaskEngine};
 pub use epoch::TICK as EPOCH_TICK;
 pub use executor::{ExecutorConfig, LocalExecutor, Services};

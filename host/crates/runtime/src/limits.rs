@@ -96,7 +96,8 @@ impl Account {
         own.min(self.machine.limit.saturating_sub(used))
     }
 
-    fn used(&self) -> u64 {
+    /// What is held now.
+    pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 

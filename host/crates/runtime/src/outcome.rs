@@ -9,6 +9,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::types::{Failure, FailureKind};
+use crate::bounded::TooMuch;
 use crate::gate::Gate;
 use crate::limits::{Account, MemoryRefusal};
 use crate::meter::GivenUp;
@@ -160,7 +161,9 @@ fn returned_failure(returned: Failure, evidence: &Evidence<'_>) -> TryFailure {
             )
         };
     }
-    let denied = code.as_deref() == Some(DENIED_CODE) && evidence.gate.was_denied();
+    let says_so = code.as_deref() == Some(DENIED_CODE) || says_denied(&message);
+    let no_files = explain_no_files(&mut message, evidence);
+    let denied = no_files || (says_so && evidence.gate.was_denied());
     TryFailure {
         cause: if denied { Cause::Denied } else { Cause::Failed },
         message,
@@ -168,6 +171,33 @@ fn returned_failure(returned: Failure, evidence: &Evidence<'_>) -> TryFailure {
         code,
         details,
     }
+}
+
+/// Whether a message holds what standard libraries say of a denied call (`EACCES`).
+fn says_denied(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("permission denied")
+}
+
+/// Adds what to use instead where a task ended because it looked for a file. It has no directories, so its language's library says that
+/// the file, or the directory that would hold it, is not there.
+fn explain_no_files(message: &mut String, evidence: &Evidence<'_>) -> bool {
+    const SAYS: [&str; 4] = [
+        "pre-opened file descriptor",
+        "no such file or directory",
+        "bad file descriptor",
+        "capabilities insufficient",
+    ];
+    const INSTEAD: &str = "\na task has no file system: take large data as a Blob in the task's input, return it as a Blob, and keep what must survive \
+                           a retry in a checkpoint";
+    let found = evidence.gate.looked_for_files() && {
+        let message = message.to_ascii_lowercase();
+        SAYS.iter().any(|said| message.contains(said))
+    };
+    if found {
+        message.push_str(INSTEAD);
+        cut(message);
+    }
+    found
 }
 
 fn unwound(error: &wasmtime::Error, starting: bool, evidence: &Evidence<'_>) -> TryFailure {
@@ -183,7 +213,10 @@ fn unwound(error: &wasmtime::Error, starting: bool, evidence: &Evidence<'_>) -> 
     if let Some(refusal) = evidence.account.refusal() {
         return failure(Cause::OutOfMemory, out_of_memory(refusal, evidence));
     }
-    let text = trap_text(error, evidence);
+    let mut text = trap_text(error, evidence);
+    if explain_no_files(&mut text, evidence) {
+        return failure(Cause::Denied, text);
+    }
     if evidence.gate.was_denied() {
         return failure(
             Cause::Denied,
@@ -220,6 +253,13 @@ fn out_of_memory(refusal: MemoryRefusal, evidence: &Evidence<'_>) -> String {
 fn trap_text(error: &wasmtime::Error, evidence: &Evidence<'_>) -> String {
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return format!("the task called exit({}) instead of returning", exit.0);
+    }
+    if let Some(too_much) = error.downcast_ref::<TooMuch>() {
+        let mut text = too_much.to_string();
+        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+            add_frames(&mut text, backtrace);
+        }
+        return text;
     }
     let tail = evidence.log.stderr_tail();
     let mut text = match (panic_message(&tail), error.downcast_ref::<Trap>()) {

@@ -12,6 +12,8 @@ use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, Resource};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::bindings::filesystem::preopens;
+use wasmtime_wasi::p2::bindings::filesystem::types::Descriptor;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, ResolveAddressStream};
 use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, IpAddressFamily, Network};
 use wasmtime_wasi::p2::bindings::sockets::tcp::TcpSocket;
@@ -19,7 +21,9 @@ use wasmtime_wasi::p2::bindings::sockets::udp::UdpSocket;
 use wasmtime_wasi::p2::bindings::sockets::{tcp_create_socket, udp_create_socket};
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, SocketError, SocketResult, StreamError, StreamResult};
 
+use crate::bounded::TooMuch;
 use crate::gate::Gate;
+use crate::limits::as_u64;
 use crate::try_log::TryLog;
 
 /// What one write may hold.
@@ -79,6 +83,18 @@ impl Pollable for LogStream {
 
 impl OutputStream for LogStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::Trap(
+                TooMuch {
+                    call: "`wasi:io/streams#[method]output-stream.write`",
+                    unit: "bytes",
+                    asked: as_u64(bytes.len()),
+                    limit: as_u64(WRITE_BYTES),
+                    instead: "write no more than `check-write` allows",
+                }
+                .into(),
+            ));
+        }
         self.append(&bytes).map_err(StreamError::Trap)
     }
 
@@ -111,8 +127,34 @@ pub(crate) struct DeniedNetwork<'a> {
     pub(crate) gate: &'a Gate,
 }
 
+/// Answers that there are no directories, and notes that the guest looked for some: `std::fs` does so before its first file.
+pub(crate) struct DeniedFiles<'a> {
+    pub(crate) gate: &'a Gate,
+}
+
+/// See wasmtime's `HasData`.
+pub(crate) struct HasDeniedFiles;
+
+impl HasData for HasDeniedFiles {
+    type Data<'a> = DeniedFiles<'a>;
+}
+
+impl preopens::Host for DeniedFiles<'_> {
+    fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
+        self.gate.pass()?;
+        self.gate.note_files();
+        Ok(Vec::new())
+    }
+}
+
 impl DeniedNetwork<'_> {
     fn deny<T>(&self, what: &str) -> SocketResult<T> {
+        self.note(what);
+        Err(ErrorCode::AccessDenied.into())
+    }
+
+    /// Notes the denial, and says so in the log the first time.
+    pub(crate) fn note(&self, what: &str) {
         if !self.gate.was_denied() {
             self.log.system(
                 LogLevel::Warning,
@@ -120,7 +162,6 @@ impl DeniedNetwork<'_> {
             );
         }
         self.gate.note_denied();
-        Err(ErrorCode::AccessDenied.into())
     }
 }
 

@@ -71,7 +71,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
             events: Arc::new(handle.clone()),
             clock: parts.clock.clone(),
         },
-        &ExecutorConfig::default(),
+        &ExecutorConfig {
+            open_writers: parts.shares.open_writers,
+            ..ExecutorConfig::default()
+        },
     )
     .or_fail(Exit::Broken, || "cannot start the threads that run tasks".to_owned())?;
     let thread =

@@ -72,6 +72,88 @@ fn read_when_full(input: Given) -> Result<String> {
     Ok(read.map_or_else(|error| error.to_string(), |_| "read".to_owned()))
 }
 
+#[data]
+struct Handles {
+    handles: usize,
+}
+
+/// Begins so many blobs and keeps them; answers their number.
+#[task]
+fn keep_writers(input: Handles) -> Result<usize> {
+    let mut kept = Vec::new();
+    for _ in 0..input.handles {
+        kept.push(Blob::writer(None)?);
+    }
+    Ok(kept.len())
+}
+
+/// Writes so many blobs, one after the other, and leaves every other one.
+#[task]
+fn write_one_by_one(input: Handles) -> Result<usize> {
+    for number in 0..input.handles {
+        let writer = Blob::writer(None)?;
+        if number % 2 == 0 {
+            writer.finish()?;
+        }
+    }
+    Ok(input.handles)
+}
+
+/// Begins so many blobs and writes a mebibyte into each.
+#[task]
+fn keep_full_writers(input: Handles) -> Result<usize> {
+    let mut kept = Vec::new();
+    let piece = vec![7; 64 << 10];
+    for _ in 0..input.handles {
+        let mut writer = Blob::writer(None)?;
+        for _ in 0..16 {
+            writer.write_all(&piece)?;
+        }
+        kept.push(writer);
+    }
+    Ok(kept.len())
+}
+
+#[data]
+struct Readers {
+    blob: Blob,
+    handles: usize,
+}
+
+/// Opens a blob so many times, reads a byte by each handle and keeps them; answers their number.
+#[task]
+fn keep_readers(input: Readers) -> Result<usize> {
+    let mut kept = Vec::new();
+    for _ in 0..input.handles {
+        let mut reader = input.blob.reader()?;
+        reader.read_exact(&mut [0])?;
+        kept.push(reader);
+    }
+    Ok(kept.len())
+}
+
+/// Opens as many blobs as it gets in both directions, keeps them, and never ends.
+#[task]
+fn hoard() -> Result<()> {
+    let mut own = Blob::writer(None)?;
+    own.write_all(&vec![7; 2 << 20])?;
+    let blob = own.finish()?;
+    let (mut writers, mut readers) = (Vec::new(), Vec::new());
+    while let Ok(writer) = Blob::writer(None) {
+        writers.push(writer);
+    }
+    for _ in 0..60 {
+        let mut reader = blob.reader()?;
+        reader.read_exact(&mut [0])?;
+        readers.push(reader);
+    }
+    println!("hoarding {} and {}", writers.len(), readers.len());
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        std::hint::black_box((&writers, &readers));
+    }
+}
+
 /// Starts a blob and leaves it.
 #[task]
 fn abandon() -> Result<()> {

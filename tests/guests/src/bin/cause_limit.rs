@@ -117,4 +117,25 @@ fn compute(input: Size) -> u64 {
     sum
 }
 
+#[data]
+struct Pollables {
+    pollables: usize,
+}
+
+/// Waits for the same thing so many times at once; answers how many of them came.
+#[task]
+fn poll_many(input: Pollables) -> usize {
+    let now = wasip2::clocks::monotonic_clock::subscribe_duration(0);
+    let all = vec![&now; input.pollables];
+    wasip2::io::poll::poll(&all).len()
+}
+
+/// Writes so many bytes to standard output in one call, past the standard library.
+#[task]
+fn write_at_once(input: Size) -> usize {
+    let line = vec![b'x'; input.bytes];
+    wasip2::cli::stdout::get_stdout().write(&line).expect("it is open");
+    line.len()
+}
+
 fn main() {}

@@ -59,4 +59,30 @@ fn connect_and_report() -> Result<()> {
     }
 }
 
+/// Fails with what the standard library says of the denied network.
+#[task]
+fn connect_and_fail() -> Result<()> {
+    std::net::TcpStream::connect("127.0.0.1:1")?;
+    Ok(())
+}
+
+/// Fails because there is no file system.
+#[task]
+fn read_file() -> Result<String> {
+    Ok(std::fs::read_to_string("data.csv")?)
+}
+
+/// Cannot bear that there is no file system.
+#[task]
+fn write_file_or_panic() {
+    std::fs::write("/tmp/data.csv", "1,2").expect("cannot write");
+}
+
+/// Handles that there is no file system, and fails for another reason.
+#[task]
+fn read_file_and_go_on() -> Result<()> {
+    let absent = std::fs::read_to_string("data.csv").is_err();
+    Err(Failure::fatal(format!("the ledger does not balance ({absent})")))
+}
+
 fn main() {}

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt as _, TryStreamExt as _};
-use ports::component::{Component, ComponentState, Tag, TaskDescriptor, UploadStream};
+use ports::component::{Component, ComponentState, EngineNeeds, Standing, Tag, TaskDescriptor, UploadStream};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -74,7 +74,34 @@ struct ComponentResponse {
     tasks: Vec<String>,
     /// What it says of itself, once it is ready.
     descriptor: Option<DescriptorResponse>,
+    /// Its place in the queue of this server while it is `compiling`: 0 is being compiled, 1 is the next.
+    queue_position: Option<u32>,
+    /// What one running task of it takes of the engine; a task waits until there is that much. Known once it is compiled here.
+    engine: Option<EngineNeedsResponse>,
     created_at: Time,
+}
+
+#[derive(Serialize, ToSchema)]
+struct EngineNeedsResponse {
+    core_instances: u32,
+    memories: u32,
+    tables: u32,
+    /// What memories and tables have when it starts, in bytes.
+    initial_bytes: u64,
+    /// Its compiled code, in bytes.
+    code_bytes: u64,
+}
+
+impl From<EngineNeeds> for EngineNeedsResponse {
+    fn from(needs: EngineNeeds) -> Self {
+        Self {
+            core_instances: needs.core_instances,
+            memories: needs.memories,
+            tables: needs.tables,
+            initial_bytes: needs.initial_bytes,
+            code_bytes: needs.code_bytes,
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -105,8 +132,14 @@ struct ComponentTaskResponse {
     labels: Option<Vec<String>>,
 }
 
-impl From<Component> for ComponentResponse {
-    fn from(component: Component) -> Self {
+impl ComponentResponse {
+    /// The component with what this server knows of it beside its row.
+    async fn of(app: &App, component: Component) -> Self {
+        let standing = app.components.standing(std::slice::from_ref(&component)).await;
+        Self::new(component, standing.into_iter().next().unwrap_or_default())
+    }
+
+    fn new(component: Component, standing: Standing) -> Self {
         let descriptor = component.descriptor.map(|descriptor| DescriptorResponse {
             format: descriptor.format,
             sdk: descriptor.sdk,
@@ -129,6 +162,8 @@ impl From<Component> for ComponentResponse {
                 .map(|task| task.name.clone())
                 .collect(),
             descriptor,
+            queue_position: standing.queue_position,
+            engine: standing.needs.map(EngineNeedsResponse::from),
             created_at: Time(component.created_at),
         }
     }
@@ -196,7 +231,7 @@ async fn upload(
     }
     let location = format!("/api/v2/components/{}", component.digest);
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = (status, Json(ComponentResponse::from(component))).into_response();
+    let mut response = (status, Json(ComponentResponse::of(&app, component).await)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -207,8 +242,14 @@ async fn list(State(app): State<Arc<App>>, mut query: Query) -> Result<Json<Comp
     let page = query.page();
     query.finish()?;
     let listed = app.components.list(page).await?;
+    let standing = app.components.standing(&listed.items).await;
     Ok(Json(ComponentCollectionResponse {
-        components: listed.items.into_iter().map(ComponentResponse::from).collect(),
+        components: listed
+            .items
+            .into_iter()
+            .zip(standing)
+            .map(|(component, standing)| ComponentResponse::new(component, standing))
+            .collect(),
         total_entries: listed.total,
     }))
 }
@@ -224,7 +265,7 @@ async fn get(
     if wait && component.state == ComponentState::Compiling {
         component = app.components.wait_ready(component.digest).await?;
     }
-    Ok(Json(component.into()))
+    Ok(Json(ComponentResponse::of(&app, component).await))
 }
 
 async fn delete(State(app): State<Arc<App>>, path: PathArgs) -> Result<StatusCode, ApiError> {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::openapi::{Op, Routes};
 use crate::shape::{Null, Time};
-use crate::state::App;
+use crate::state::{App, Descriptors};
 
 pub(crate) fn add(routes: Routes) -> Routes {
     routes
@@ -35,6 +35,40 @@ struct HealthInfoResponse {
     scheduler: SchedulerInfoResponse,
     triggerer: TriggererInfoResponse,
     dag_processor: Null,
+    descriptors: DescriptorsInfoResponse,
+}
+
+/// File descriptors of the server's process: each connection and each file that is open costs one.
+#[derive(Serialize, ToSchema)]
+struct DescriptorsInfoResponse {
+    /// `unhealthy` when the server is about to run out of them.
+    status: &'static str,
+    /// How many are open. Nothing where that cannot be told, which is so when there is none left.
+    open: Option<u64>,
+    /// How many there may be.
+    limit: Option<u64>,
+    /// What is wrong.
+    problem: Option<String>,
+}
+
+impl From<Descriptors> for DescriptorsInfoResponse {
+    fn from(descriptors: Descriptors) -> Self {
+        let problem = descriptors.is_short().then(|| {
+            let open = descriptors.open.map_or("all".to_owned(), |open| open.to_string());
+            let limit = descriptors
+                .limit
+                .map_or("unknown".to_owned(), |limit| limit.to_string());
+            format!(
+                "{open} file descriptors are open and the limit is {limit}: start the server with a larger `ulimit -n`"
+            )
+        });
+        Self {
+            status: status(problem.is_none()),
+            open: descriptors.open,
+            limit: descriptors.limit,
+            problem,
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -85,6 +119,7 @@ async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
             latest_triggerer_heartbeat: Null,
         },
         dag_processor: Null,
+        descriptors: (app.descriptors)().into(),
     })
 }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use self::fake::{Fake, FixedClock, NOW};
-use crate::{Authenticator, BodyLimits, EventsOf, State, router};
+use crate::{Authenticator, BodyLimits, Descriptors, EventsOf, State, router};
 
 pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) const SCHEDULER: uuid::Uuid = uuid::Uuid::from_u128(5);
@@ -90,6 +90,10 @@ impl Server {
             authenticator,
             limits,
             events_of,
+            descriptors: || Descriptors {
+                open: Some(20),
+                limit: Some(1024),
+            },
             shutdown: shutdown.clone(),
         });
         Self {

@@ -59,6 +59,7 @@ async fn a_component_is_compiled_once_and_comes_back_whole(
         },
         capabilities: vec!["blobs".into()],
         imports: vec!["airtight:task/blobs@0.1.0".into()],
+        needs: ports::component::EngineNeeds::default(),
     };
     db.finish_component(digest, &Ok(inspected.clone())).await.unwrap();
     // Another server that compiles the same component fails for a reason of its own, later.

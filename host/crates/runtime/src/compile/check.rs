@@ -41,15 +41,12 @@ pub(super) fn world(engine: &Engine, component: &Component) -> Result<(Vec<Strin
     let linker = crate::linker::task_linker(engine)
         .map_err(|error| refusal("component_not_compilable", format!("{error:#}")))?;
     if let Some(unknown) = imports.iter().find(|import| !is_known(import)) {
-        return Err(refusal(
-            "component_import_unknown",
-            format!("the component imports `{unknown}`, which this server does not provide"),
-        ));
+        return Err(unknown_import(unknown));
     }
     if let Some(missing) = super::newer::missing(engine, component) {
         return Err(refusal("component_import_unknown", missing));
     }
-    let pre = linker.instantiate_pre(component).map_err(|error| {
+    let pre = crate::linker::instantiate_pre(&linker, component).map_err(|error| {
         refusal(
             "component_import_unknown",
             format!("the component needs something that this server does not provide: {error:#}"),
@@ -57,18 +54,20 @@ pub(super) fn world(engine: &Engine, component: &Component) -> Result<(Vec<Strin
     })?;
     let exports: Vec<String> = world.exports(engine).map(|(name, _)| name.to_owned()).collect();
     if let Err(error) = TaskPre::new(pre) {
-        return Err(wrong_export(&exports, &error));
+        return Err(wrong_export(&exports, &format!("{error:#}")));
     }
     size(component)?;
     let capabilities = capabilities(&imports);
     Ok((imports, capabilities))
 }
 
-fn is_known(import: &str) -> bool {
-    const WASI: [&str; 6] = [
+/// Whether a component may import an interface of this name.
+pub(super) fn is_known(import: &str) -> bool {
+    const WASI: [&str; 7] = [
         "wasi:cli/",
         "wasi:clocks/",
         "wasi:filesystem/",
+        "wasi:http/",
         "wasi:io/",
         "wasi:random/",
         "wasi:sockets/",
@@ -78,11 +77,33 @@ fn is_known(import: &str) -> bool {
         || (import.starts_with(PACKAGE) && import.contains("@0.1."))
 }
 
-fn wrong_export(exports: &[String], error: &wasmtime::Error) -> Refusal {
-    if exports.iter().any(|name| name.starts_with("airtight:task/guest@0.1.")) {
+/// The refusal of a component that imports what nobody has.
+pub(super) fn unknown_import(import: &str) -> Refusal {
+    refusal(
+        "component_import_unknown",
+        format!("the component imports `{import}`, which this server does not provide"),
+    )
+}
+
+/// The refusal of a component that the server's pool cannot hold; the error says what there is too much of, and the limit.
+pub(super) fn too_large(error: &wasmtime::Error) -> Refusal {
+    refusal(
+        "component_too_large",
+        format!("the component needs more of the engine than this server gives to one: {error:#}"),
+    )
+}
+
+/// Whether an export is what a task component exports, in some version.
+pub(super) fn is_guest(export: &str) -> bool {
+    export.starts_with("airtight:task/guest@0.1.")
+}
+
+/// The refusal of a component that does not export tasks as this server knows them.
+pub(super) fn wrong_export(exports: &[String], error: &str) -> Refusal {
+    if exports.iter().any(|name| is_guest(name)) {
         return refusal(
             "component_world_mismatch",
-            format!("the component's `{GUEST}` is not the one of this server: {error:#}"),
+            format!("the component's `{GUEST}` is not the one of this server: {error}"),
         );
     }
     let found = if exports.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use model::Limits;
-use ports::component::Refusal;
+use ports::component::{EngineNeeds, Refusal};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceTable, ResourceType};
 use wasmtime::{Engine, Store, Trap};
@@ -14,6 +14,8 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, Was
 
 use super::check::PACKAGE;
 use super::protocol::{self, Answer, refusal};
+use crate::capacity;
+use crate::engine::{MAX_MEMORIES, MAX_TABLES};
 use crate::limits::{Account, MachineMemory, TryLimiter};
 use crate::outcome::bytes;
 
@@ -63,8 +65,16 @@ impl HostMonotonicClock for Frozen {
     }
 }
 
-/// The text that `describe` answers.
-pub(super) fn describe(engine: &Engine, component: &Component) -> Result<String, Refusal> {
+/// What a component says of itself, and what one instance of it takes.
+pub(super) struct Described {
+    /// What `describe` answers.
+    pub(super) text: String,
+    /// But for the code.
+    pub(super) needs: EngineNeeds,
+}
+
+/// Instantiates the component and asks it.
+pub(super) fn describe(engine: &Engine, component: &Component) -> Result<Described, Refusal> {
     let (done, watch) = mpsc::channel::<()>();
     let ticker = engine.clone();
     let watchdog = std::thread::spawn(move || {
@@ -81,21 +91,43 @@ pub(super) fn describe(engine: &Engine, component: &Component) -> Result<String,
     drop(done);
     // It only waited.
     let _ = watchdog.join();
-    let text = answer?;
-    if text.len() > MAX_ANSWER_BYTES {
+    let described = answer?;
+    if described.text.len() > MAX_ANSWER_BYTES {
         return Err(refusal(
             "component_describe_failed",
             format!("`describe` answered more than {}", bytes(MAX_ANSWER_BYTES as u64)),
         ));
     }
-    Ok(text)
+    Ok(described)
 }
 
-fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
+/// What the pool has given to the one instance of this process. Without a pool: what the component declares, and the most core instances.
+fn needs(engine: &Engine, component: &Component, initial_bytes: u64) -> EngineNeeds {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    if let Some(pool) = engine.pooling_allocator_metrics() {
+        return EngineNeeds {
+            core_instances: u32::try_from(pool.core_instances()).unwrap_or(u32::MAX),
+            memories: count(pool.memories()),
+            tables: count(pool.tables()),
+            initial_bytes,
+            code_bytes: 0,
+        };
+    }
+    let declared = component.resources_required();
+    EngineNeeds {
+        memories: declared.as_ref().map_or(MAX_MEMORIES, |needs| needs.num_memories),
+        tables: declared.as_ref().map_or(MAX_TABLES, |needs| needs.num_tables),
+        initial_bytes,
+        ..capacity::most()
+    }
+}
+
+fn call(engine: &Engine, component: &Component) -> Result<Described, Refusal> {
     let mut linker: Linker<State> = Linker::new(engine);
     let machine = |error: wasmtime::Error| refusal("component_describe_failed", format!("{error:#}"));
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker).map_err(machine)?;
     trap_on_ours(&mut linker, engine, component).map_err(machine)?;
+    crate::denied_http::link(&mut linker, component, |_: &mut State, _| {}).map_err(machine)?;
 
     let account = Arc::new(Account::new(Arc::new(MachineMemory::new(u64::MAX)), MEMORY_BYTES));
     let state = State {
@@ -119,6 +151,7 @@ fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
     let failed = |error: wasmtime::Error| refusal("component_describe_failed", why(&error, &account));
 
     let instance = linker.instantiate(&mut store, component).map_err(failed)?;
+    let needs = needs(engine, component, account.used());
     let function = instance
         .get_export_index(&mut store, None, "airtight:task/guest@0.1.0")
         .and_then(|guest| instance.get_export_index(&mut store, Some(&guest), "describe"))
@@ -127,7 +160,7 @@ fn call(engine: &Engine, component: &Component) -> Result<String, Refusal> {
         .get_typed_func::<(), (String,)>(&mut store, function)
         .map_err(machine)?;
     let (text,) = function.call(&mut store, ()).map_err(failed)?;
-    Ok(text)
+    Ok(Described { text, needs })
 }
 
 /// Defines what the component imports of our package: functions that trap, and resources that nobody can make.

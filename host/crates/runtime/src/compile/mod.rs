@@ -6,9 +6,10 @@ mod child;
 mod describe;
 mod descriptor;
 mod newer;
+mod outline;
 mod parent;
 mod protocol;
 
 pub use child::compile_child_main;
-pub use parent::{ChildCompiler, CompilerConfig};
+pub use parent::{CPU_TIME, ChildCompiler, CompilerConfig};
 pub use protocol::INTERNAL_COMPILE;

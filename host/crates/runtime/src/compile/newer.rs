@@ -58,13 +58,19 @@ pub(super) fn missing(engine: &Engine, component: &Component) -> Option<String> 
 }
 
 fn missing_of(engine: &Engine, import: &str, instance: &ComponentInstance) -> Option<String> {
+    let functions = instance
+        .exports(engine)
+        .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
+    missing_in(import, functions.map(|(name, _)| name))
+}
+
+/// Says what is missing of an imported interface, by its name and the names of the functions that are imported of it.
+pub(super) fn missing_in<'a>(import: &str, mut functions: impl Iterator<Item = &'a str>) -> Option<String> {
     let (interface, version) = import.strip_prefix(PACKAGE)?.split_once('@')?;
     let what = match INTERFACES.iter().find(|(name, _)| *name == interface) {
         None => format!("the interface `{interface}`"),
-        Some((_, functions)) => {
-            let (function, _) = instance
-                .exports(engine)
-                .find(|(name, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)) && !functions.contains(name))?;
+        Some((_, known)) => {
+            let function = functions.find(|name| !known.contains(name))?;
             format!("the function `{function}` of `{interface}`")
         }
     };

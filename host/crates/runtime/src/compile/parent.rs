@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::Digest;
-use ports::component::{ComponentCompiler, Inspected, Refusal};
+use ports::component::{ComponentCompiler, EngineNeeds, Inspected, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
@@ -23,6 +23,9 @@ use crate::outcome::bytes;
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
 /// How much of the child's standard error is kept for the log.
 const MAX_STDERR_BYTES: u64 = 16 << 10;
+
+/// CPU time that compiling a component may take, unless told otherwise: an interpreter of 20 MB takes half a minute.
+pub const CPU_TIME: Duration = Duration::from_secs(120);
 
 /// How components are compiled.
 #[derive(Clone, Debug)]
@@ -56,9 +59,9 @@ impl CompilerConfig {
             program,
             args,
             memory_bytes: 4 << 30,
-            cpu_time: Duration::from_secs(600),
+            cpu_time: CPU_TIME,
             timeout: Duration::from_secs(300),
-            parallel: 1,
+            parallel: 2,
         }
     }
 }
@@ -132,7 +135,7 @@ impl ChildCompiler {
         tracing::debug!(%status, complaint, "the compiler child died");
         let message = match status.signal() {
             Some(libc::SIGXCPU) => format!(
-                "compiling the component took more than {} s of CPU time",
+                "compiling the component took more than {} s of CPU time; make it smaller, or start the server with a larger `--compile-cpu-time`",
                 self.config.cpu_time.as_secs()
             ),
             Some(libc::SIGABRT) if complaint.contains("memory allocation of") => format!(
@@ -175,6 +178,11 @@ impl ComponentCompiler for ChildCompiler {
         self.blocking(move |code| code.store(digest, compiled, &stored))
             .await??;
         Ok(Ok(inspected))
+    }
+
+    async fn needs(&self, digest: Digest) -> Option<EngineNeeds> {
+        let inspected = self.blocking(move |code| code.inspected(digest)).await.ok()??;
+        Some(inspected.needs)
     }
 
     async fn evict(&self, digest: Digest) {

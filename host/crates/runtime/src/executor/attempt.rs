@@ -55,6 +55,8 @@ pub(super) struct Attempt {
     pub(super) account: Arc<Account>,
     /// Where what the host computes for the try is done.
     pub(super) compute: Compute,
+    /// How many blobs it may have open for writing.
+    pub(super) open_writers: u32,
     /// What a mapped task instance is called, once its input is rendered.
     pub(super) name: std::sync::OnceLock<String>,
 }
@@ -237,6 +239,8 @@ impl Attempt {
                 pushes: Pushes::default(),
                 openable,
                 blob_bytes: 0,
+                open_writers: 0,
+                open_writers_limit: self.open_writers,
                 progress: Progress::default(),
             },
         };

@@ -16,7 +16,7 @@ use ports::executor::{
 use ports::log::{LogLevel, LogSink};
 use ports::payload::{BlobStore, CheckpointBackend, XcomBackend};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::attempt::{Attempt, Ended};
 use super::backends::OnControlPlane;
@@ -24,6 +24,7 @@ use super::compute::{Compute, ComputePool};
 use super::guest::Guest;
 use super::slots::{Held, Hold, NotTaken};
 use crate::cache::ComponentCache;
+use crate::capacity::{Admitted, Spare};
 use crate::code::CodeCache;
 use crate::engine::TaskEngine;
 use crate::gate::Stop;
@@ -58,6 +59,8 @@ pub struct ExecutorConfig {
     pub threads: Option<usize>,
     /// How often it says which dispatches it has.
     pub heartbeat: Duration,
+    /// How many blobs a try may have open for writing. Each of them costs a descriptor of the process.
+    pub open_writers: u32,
 }
 
 impl Default for ExecutorConfig {
@@ -65,6 +68,7 @@ impl Default for ExecutorConfig {
         Self {
             threads: None,
             heartbeat: Duration::from_secs(5),
+            open_writers: 16,
         }
     }
 }
@@ -85,6 +89,10 @@ struct Inner {
     callback_slots: Semaphore,
     /// Where what the host computes for tries is done when it takes long.
     pool: Arc<ComputePool>,
+    /// What the engine has for components that need more than the share of a slot.
+    spare: Spare,
+    callback_spare: Spare,
+    open_writers: u32,
     held: Arc<Held>,
 }
 
@@ -121,7 +129,8 @@ impl LocalExecutor {
             }),
             ..services
         };
-        let slots = usize::try_from(engine.slots()).unwrap_or(Semaphore::MAX_PERMITS);
+        let spare_for = engine.slots();
+        let slots = usize::try_from(spare_for).unwrap_or(Semaphore::MAX_PERMITS);
         let held: Arc<Held> = Arc::default();
         runtime.spawn(beat(
             Arc::clone(&held),
@@ -137,6 +146,9 @@ impl LocalExecutor {
                 slots: Semaphore::new(slots.min(Semaphore::MAX_PERMITS)),
                 callback_slots: Semaphore::new(CALLBACK_SLOTS as usize),
                 pool: Arc::new(ComputePool::new(threads)),
+                spare: Spare::for_slots(spare_for),
+                callback_spare: Spare::for_slots(CALLBACK_SLOTS),
+                open_writers: config.open_writers.max(1),
                 held,
             }),
             runtime: Some(runtime),
@@ -217,6 +229,8 @@ impl Executor for LocalExecutor {
         // Whoever waits for a slot is handed back at once.
         self.inner.slots.close();
         self.inner.callback_slots.close();
+        self.inner.spare.close();
+        self.inner.callback_spare.close();
         if tokio::time::timeout(grace, held.empty()).await.is_err() {
             held.stop_all(Stop::HandedBack);
             if tokio::time::timeout(UNWIND, held.empty()).await.is_err() {
@@ -239,22 +253,34 @@ impl Inner {
         failed_now(id, self.services.clock.now(), Cause::InfrastructureLost, message)
     }
 
-    /// Waits for a slot and runs the try. None where it was handed back.
+    /// Waits for a slot, and before that for what the component needs beyond the share of one: who waits for the engine keeps no slot from others.
+    async fn place(&self, request: &TryRequest) -> Result<(Option<Admitted<'_>>, SemaphorePermit<'_>), AcquireError> {
+        let (slots, spare) = if request.id.callback.is_some() {
+            (&self.callback_slots, &self.callback_spare)
+        } else {
+            (&self.slots, &self.spare)
+        };
+        let admitted = match request.task.work.component() {
+            Some(component) => {
+                let needs = self.components.needs(component.digest).await;
+                Some(spare.admit(needs).await?)
+            }
+            None => None,
+        };
+        Ok((admitted, slots.acquire().await?))
+    }
+
+    /// Waits for its place and runs the try. None where it was handed back.
     async fn run(&self, request: Arc<TryRequest>, hold: &Hold) -> Option<TryReport> {
         let id = request.id;
         let clock = &self.services.clock;
         let gate = &hold.gate;
-        let slots = if id.callback.is_some() {
-            &self.callback_slots
-        } else {
-            &self.slots
-        };
-        let slot = tokio::select! {
+        let place = tokio::select! {
             biased;
             () = gate.stopped() => None,
-            slot = slots.acquire() => Some(slot.ok()?),
+            place = self.place(&request) => Some(place.ok()?),
         };
-        if slot.is_none() {
+        if place.is_none() {
             let message = "the try was cancelled before it started";
             return match gate.stop_reason() {
                 Some(Stop::HandedBack) => None,
@@ -286,6 +312,7 @@ impl Inner {
             },
             account,
             log: Arc::clone(&log),
+            open_writers: self.open_writers,
             request: Arc::clone(&request),
             name: std::sync::OnceLock::new(),
         });

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use model::Digest;
 use ports::executor::BlobRef;
-use ports::payload::{BlobError, BlobReader, BlobWriter};
+use ports::payload::{BlobError, BlobReader, BlobWriter, READER_BYTES, WRITER_BYTES};
 use wasmtime::component::Resource;
 
 use super::{HostError, backend_failed};
@@ -22,7 +22,11 @@ const MAX_MEDIA_TYPE_BYTES: usize = 127;
 
 /// A blob being read.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
-pub struct Reader(Box<dyn BlobReader>);
+pub struct Reader {
+    reader: Box<dyn BlobReader>,
+    /// What the store keeps in memory for it, from the first read on.
+    held: Option<Held>,
+}
 
 /// A blob being written.
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
@@ -31,6 +35,9 @@ pub struct Writer {
     media_type: Option<String>,
     /// Set once a write failed; the blob cannot be finished then.
     failed: bool,
+    /// What the store keeps in memory for it, and how much that is.
+    held: Held,
+    held_bytes: u64,
 }
 
 impl std::fmt::Debug for Reader {
@@ -69,7 +76,7 @@ impl blobs::Host for TaskCtxView<'_> {
         let opened = self.ctx.services.blobs.open(digest).await;
         self.ctx.gate.pass()?;
         let reader = opened.map_err(|error| self.blob_failed("open a blob", &error))?;
-        Ok(self.table.push(Reader(reader))?)
+        Ok(self.table.push(Reader { reader, held: None })?)
     }
 
     async fn create(&mut self, media_type: Option<String>) -> Result<Resource<Writer>, BlobsError> {
@@ -81,14 +88,24 @@ impl blobs::Host for TaskCtxView<'_> {
                 "the media type must look like `text/csv`, in at most 127 bytes".to_owned(),
             )));
         }
+        let limit = self.ctx.open_writers_limit;
+        if self.ctx.open_writers >= limit {
+            return Err(HostError::Wit(Error::Other(format!(
+                "the task has {limit} blobs open for writing, which is as many as a try may have; finish one, or leave one, before the next"
+            ))));
+        }
         let created = self.ctx.services.blobs.create().await;
         self.ctx.gate.pass()?;
         let writer = created.map_err(|error| self.blob_failed("create a blob", &error))?;
-        Ok(self.table.push(Writer {
+        let writer = self.table.push(Writer {
             writer,
             media_type,
             failed: false,
-        })?)
+            held: Held::nothing(&self.ctx.account),
+            held_bytes: 0,
+        })?;
+        self.ctx.open_writers += 1;
+        Ok(writer)
     }
 
     fn convert_error(&mut self, error: BlobsError) -> wasmtime::Result<Error> {
@@ -99,19 +116,24 @@ impl blobs::Host for TaskCtxView<'_> {
 impl blobs::HostReader for TaskCtxView<'_> {
     async fn size(&mut self, this: Resource<Reader>) -> wasmtime::Result<u64> {
         self.ctx.gate.pass()?;
-        Ok(self.table.get(&this)?.0.size())
+        Ok(self.table.get(&this)?.reader.size())
     }
 
     async fn read(&mut self, this: Resource<Reader>, max: u32) -> Result<Vec<u8>, BlobsError> {
         self.ctx.gate.pass()?;
-        let reader = &mut self.table.get_mut(&this)?.0;
-        let most = u64::from(max.clamp(1, MAX_READ_BYTES)).min(reader.size().max(1));
-        let _held = Held::of(&self.ctx.account, most).ok_or_else(|| {
+        let no_room = || {
             HostError::Wit(Error::Other(
                 "the bytes do not fit into the memory limit of the task; read smaller pieces, or raise `limits.memory`"
                     .to_owned(),
             ))
-        })?;
+        };
+        let Reader { reader, held } = self.table.get_mut(&this)?;
+        if held.is_none() {
+            let ahead = READER_BYTES.min(reader.size());
+            *held = Some(Held::of(&self.ctx.account, ahead).ok_or_else(no_room)?);
+        }
+        let most = u64::from(max.clamp(1, MAX_READ_BYTES)).min(reader.size().max(1));
+        let _held = Held::of(&self.ctx.account, most).ok_or_else(no_room)?;
         let read = reader.read(usize::try_from(most).unwrap_or(1)).await;
         self.ctx.gate.pass()?;
         let bytes = read.map_err(|error| self.blob_failed("read a blob", &error))?;
@@ -140,12 +162,14 @@ impl blobs::HostWriter for TaskCtxView<'_> {
                 "an earlier write to this blob failed".to_owned(),
             )));
         }
-        if !self.ctx.account.take(size) {
+        let kept = size.min(WRITER_BYTES.saturating_sub(writer.held_bytes));
+        if !writer.held.add(kept) || !self.ctx.account.take(size) {
             writer.failed = true;
             return Err(HostError::Wit(Error::Other(
                 "the bytes do not fit into the memory limit of the task; write smaller pieces".to_owned(),
             )));
         }
+        writer.held_bytes = writer.held_bytes.saturating_add(kept);
         let written = writer.writer.write(Bytes::from(bytes)).await;
         self.ctx.account.give_back(size);
         if written.is_err() {
@@ -161,7 +185,10 @@ impl blobs::HostWriter for TaskCtxView<'_> {
             writer,
             media_type,
             failed,
+            held: _held,
+            held_bytes: _,
         } = self.table.delete(this)?;
+        self.ctx.open_writers = self.ctx.open_writers.saturating_sub(1);
         if failed {
             return Err(HostError::Wit(Error::Other(
                 "an earlier write to this blob failed".to_owned(),
@@ -181,6 +208,7 @@ impl blobs::HostWriter for TaskCtxView<'_> {
 
     async fn drop(&mut self, this: Resource<Writer>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
+        self.ctx.open_writers = self.ctx.open_writers.saturating_sub(1);
         Ok(())
     }
 }

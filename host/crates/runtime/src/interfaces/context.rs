@@ -3,12 +3,20 @@
 use model::{MapIndex, Timestamp};
 
 use crate::bindings::context;
+use crate::bounded::NoRoom;
 use crate::ctx::TaskCtxView;
+use crate::limits::{Held, as_u64};
 
 impl TaskCtxView<'_> {
     fn instant(&self, time: Option<Timestamp>) -> wasmtime::Result<Option<String>> {
         self.ctx.gate.pass()?;
         Ok(time.map(|time| time.to_string()))
+    }
+
+    /// Charges a text for as long as the host holds it.
+    fn text(&self, text: String) -> wasmtime::Result<String> {
+        let _held = Held::of(&self.ctx.account, as_u64(text.len())).ok_or(NoRoom("the parameters of the run"))?;
+        Ok(text)
     }
 }
 
@@ -58,11 +66,11 @@ impl context::Host for TaskCtxView<'_> {
 
     async fn params(&mut self) -> wasmtime::Result<String> {
         self.ctx.gate.pass()?;
-        Ok(self.ctx.request.run.params.to_string())
+        self.text(self.ctx.request.run.params.to_string())
     }
 
     async fn conf(&mut self) -> wasmtime::Result<String> {
         self.ctx.gate.pass()?;
-        Ok(self.ctx.request.run.conf.to_string())
+        self.text(self.ctx.request.run.conf.to_string())
     }
 }

@@ -48,6 +48,24 @@ pub(crate) async fn cause_trap() {
     assert!(world.log(report.id).contains("no grant for the network"));
     let report = run("connect_and_report", json!(null)).await;
     died(&report, Cause::Denied);
+    // As the standard library reports it, without a code.
+    let report = run("connect_and_fail", json!(null)).await;
+    let denied = died(&report, Cause::Denied);
+    assert!(
+        denied.message.contains("Permission denied") && denied.code.is_none(),
+        "{denied:?}"
+    );
+    for entry in ["read_file", "write_file_or_panic"] {
+        let report = run(entry, json!(null)).await;
+        let message = &died(&report, Cause::Denied).message;
+        assert!(
+            message.contains("no file system") && message.contains("as a Blob"),
+            "{message}"
+        );
+    }
+    let report = run("read_file_and_go_on", json!(null)).await;
+    let message = &died(&report, Cause::Failed).message;
+    assert_eq!(message, "the ledger does not balance (true)");
 }
 
 #[tokio::test]

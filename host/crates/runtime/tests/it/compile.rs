@@ -75,13 +75,16 @@ async fn files_that_are_no_components() {
 async fn components_of_other_worlds() {
     let empty = wat::parse_str("(component)").unwrap();
     assert_refused(&refusal(&empty).await, "component_world_mismatch", "exports nothing");
-    let unknown = r#"(component (import "wasi:http/outgoing-handler@0.2.6" (instance)))"#;
+    let unknown = r#"(component (import "wasi:http/outgoing-handler@0.3.0" (instance)))"#;
     assert_refused(
         &refusal(&wat::parse_str(unknown).unwrap()).await,
         "component_import_unknown",
-        "wasi:http/outgoing-handler@0.2.6",
+        "wasi:http/outgoing-handler@0.3.0",
     );
-    let other_type = r#"(component (import "airtight:task/xcom@0.1.0" (instance (export "push" (func)))))"#;
+    let other_type = r#"(import "airtight:task/xcom@0.1.0" (instance (export "push" (func))))"#;
+    let other_type = Wat::default()
+        .text()
+        .replacen("(component\n", &format!("(component\n  {other_type}\n"), 1);
     assert_refused(
         &refusal(&wat::parse_str(other_type).unwrap()).await,
         "component_import_unknown",
@@ -156,8 +159,45 @@ async fn components_that_want_too_much() {
     };
     assert_refused(
         &refusal(&memories.wasm()).await,
-        "component_invalid",
-        "defined memories count of 41",
+        "component_too_large",
+        "41 linear memories; this server runs components with at most 16",
+    );
+}
+
+/// With one second of CPU time for all, a component that takes far longer to compile is refused for its import.
+#[tokio::test]
+async fn imports_are_read_before_the_compiler_runs() {
+    let (dir, compiler, _) = own_compiler(CompilerConfig {
+        cpu_time: Duration::from_secs(1),
+        ..compiler_config()
+    });
+    let body = "(drop (i32.load (i32.const 1)))".repeat(700_000);
+    let functions = format!("(func {body})").repeat(4);
+    let plain = Wat::default();
+    let module = format!("{} {functions}", plain.module);
+    let text = Wat { module, ..plain }.text();
+    let refused = async |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        let wasm = wat::parse_str(text).unwrap();
+        std::fs::write(&path, &wasm).unwrap();
+        let answer = compiler.compile(Digest::of(&wasm), &path).await.unwrap();
+        answer.expect_err("it must be refused")
+    };
+    let slow = refused("slow", &text).await;
+    assert_refused(&slow, "component_not_compilable", "1 s of CPU time");
+    assert_refused(&slow, "component_not_compilable", "--compile-cpu-time");
+    for import in [
+        r#"(import "acme:things/robot@1.0.0" (instance (export "move" (func))))"#,
+        r#"(import "airtight:task/xcom@0.1.9" (instance (export "peek" (func))))"#,
+    ] {
+        let importing = text.replacen("(component\n", &format!("(component\n  {import}\n"), 1);
+        assert_eq!(refused("unknown", &importing).await.code, "component_import_unknown");
+    }
+    let mute = text.replace("airtight:task/guest@0.1.0", "acme:other/guest@0.1.0");
+    assert_refused(
+        &refused("mute", &mute).await,
+        "component_world_mismatch",
+        "acme:other/guest",
     );
 }
 

@@ -10,6 +10,7 @@ mod compile;
 mod context;
 mod executor;
 mod held;
+mod hostile;
 mod latency;
 mod log;
 mod support;

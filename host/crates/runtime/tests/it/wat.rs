@@ -131,3 +131,35 @@ fn done(text: &str) -> String {
 fn escape(text: &str) -> String {
     text.bytes().map(|byte| format!("\\{byte:02x}")).collect()
 }
+
+/// A component that imports one function of the host, and whose `run` does this before it answers `null`. In the body the function is `$host`; the
+/// memory has 4 MiB, and whatever the host hands over lies behind the first 192 KiB.
+pub(crate) fn calling(import: &str, function: &str, signature: &str, body: &str) -> Vec<u8> {
+    ::wat::parse_str(calling_text(import, function, signature, body)).expect("valid WAT")
+}
+
+/// See [`calling`]. The import defines the instance `$host`.
+pub(crate) fn calling_text(import: &str, function: &str, signature: &str, body: &str) -> String {
+    let run = format!("{body} {}", done("null"));
+    let text = Wat::run(&run).text();
+    // The memory belongs to a module of its own, since a function of the host is lowered into it before the task's module exists.
+    let (before, after) = text.split_once("(core module $m").expect("the task's module");
+    let libc = format!(
+        r#"{before}{import}
+  (alias export $host "{function}" (func $host'))
+  (core module $libc (memory (export "memory") 64)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 196608))
+  (core instance $libc (instantiate $libc))
+  (core func $host'' (canon lower (func $host') (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core instance $host' (export "host" (func $host'')))
+  (core module $m (import "host" "host" (func $host {signature})) (import "libc" "memory" (memory 0))"#
+    );
+    let after = after
+        .replacen("(memory (export \"memory\") 2)", "(export \"memory\" (memory 0))", 1)
+        .replacen(
+            "(instantiate $m)",
+            "(instantiate $m (with \"libc\" (instance $libc)) (with \"host\" (instance $host')))",
+            1,
+        );
+    format!("{libc}{after}")
+}

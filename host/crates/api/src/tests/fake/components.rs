@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use model::{DagId, Digest};
-use ports::component::{Component, ComponentError, ComponentState, Components, Tag, UploadStream};
+use ports::component::{
+    Component, ComponentError, ComponentState, Components, EngineNeeds, Standing, Tag, UploadStream,
+};
 use ports::deploy::{CheckedManifest, DeployError, Deployed, Deployer, Diagnostic, Severity};
 use ports::query::{Listed, Page};
 
@@ -48,6 +50,26 @@ impl Components for Fake {
 
     async fn list(&self, part: Page) -> Result<Listed<Component>, ComponentError> {
         Ok(page(self.data().component.clone().into_iter().collect(), part))
+    }
+
+    async fn standing(&self, components: &[Component]) -> Vec<Standing> {
+        let standing = |component: &Component| match component.state {
+            ComponentState::Compiling => Standing {
+                queue_position: Some(2),
+                needs: None,
+            },
+            _ => Standing {
+                queue_position: None,
+                needs: Some(EngineNeeds {
+                    core_instances: 7,
+                    memories: 1,
+                    tables: 3,
+                    initial_bytes: 1 << 20,
+                    code_bytes: 300_000,
+                }),
+            },
+        };
+        components.iter().map(standing).collect()
     }
 
     async fn wait_ready(&self, digest: Digest) -> Result<Component, ComponentError> {

@@ -148,5 +148,8 @@ fn internal(failure: QueryError) -> ComponentError {
 }
 
 fn storage(failure: BlobError) -> ComponentError {
-    ComponentError::Internal(failure.into())
+    match failure {
+        BlobError::NoSpace(why) => ComponentError::NoSpace(why),
+        failure => ComponentError::Internal(failure.into()),
+    }
 }

@@ -79,6 +79,13 @@ impl Pollable for LogStream {
 
 impl OutputStream for LogStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // The contract of streams: nobody writes more at a time than `check-write` allows.
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::Trap(wasmtime::format_err!(
+                "a write of {} bytes where {WRITE_BYTES} are allowed at a time",
+                bytes.len()
+            )));
+        }
         self.append(&bytes).map_err(StreamError::Trap)
     }
 

@@ -15,6 +15,7 @@ use super::{between, graph, group, human, locate, param, repeat, retry, sensor};
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, TaskId};
+use crate::limits::OnLogLimit;
 use crate::template::InputTemplate;
 
 /// The most tasks of one DAG.
@@ -509,6 +510,9 @@ fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
         timeout: section.duration("timeout", findings).map(|n| n.value),
         cpu_time: section.duration("cpu_time", findings).map(|n| n.value),
         log: section.size("log", findings).map(|n| n.value),
+        on_log_limit: section
+            .choice("on_log_limit", OnLogLimit::NAMES, findings)
+            .and_then(|choice| OnLogLimit::from_name(&choice.value)),
         xcom_value: section.size("xcom_value", findings).map(|n| n.value),
         xcom_total: section.size("xcom_total", findings).map(|n| n.value),
         xcom_keys: section.int("xcom_keys", findings).map(|n| n.value),

@@ -366,7 +366,11 @@ impl From<ComponentError> for ApiError {
             ComponentError::TooLarge { .. } => Self::new(Code::BodyTooLarge, text),
             ComponentError::NoSpace(_) => Self::new(Code::NoSpace, text),
             ComponentError::Body(source) => Self::from_body(source),
-            ComponentError::Internal(source) => Self::internal(source),
+            // Where it is the database that does not answer, or is full, that is what to say.
+            ComponentError::Internal(source) => match source.downcast::<QueryError>() {
+                Ok(error) => (*error).into(),
+                Err(source) => Self::internal(source),
+            },
         }
     }
 }

@@ -32,6 +32,7 @@ impl Components for Catalog {
                     tag: tag.clone(),
                     existing,
                 },
+                (ComponentWriteError::Query(failure), _) => internal(failure),
                 (failure, _) => ComponentError::Internal(failure.into()),
             })?;
         let mut component = inner.by_digest(digest).await?;

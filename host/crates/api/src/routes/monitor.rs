@@ -35,6 +35,17 @@ struct HealthInfoResponse {
     scheduler: SchedulerInfoResponse,
     triggerer: TriggererInfoResponse,
     dag_processor: Null,
+    storage: StorageHealth,
+}
+
+#[derive(Serialize, ToSchema)]
+struct StorageHealth {
+    /// `unhealthy` while the disk is nearly full: tasks and uploads cannot write then.
+    status: &'static str,
+    /// Free bytes of the disk of blobs and logs; null where nobody knows.
+    free_bytes: Option<u64>,
+    /// What is kept of them for the server itself.
+    reserved_bytes: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -69,6 +80,7 @@ fn status(healthy: bool) -> &'static str {
 async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
     let database = app.metadata.ping().await;
     let scheduler = app.control.health();
+    let room = app.space.room();
     Json(HealthInfoResponse {
         metadatabase: ComponentHealth {
             status: status(database.is_ok()),
@@ -85,6 +97,11 @@ async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
             latest_triggerer_heartbeat: Null,
         },
         dag_processor: Null,
+        storage: StorageHealth {
+            status: status(room.check().is_ok()),
+            free_bytes: room.free,
+            reserved_bytes: room.floor,
+        },
     })
 }
 

@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod errors;
 mod fencing;
+mod guard;
 mod hostile;
 mod human;
 mod mapped;

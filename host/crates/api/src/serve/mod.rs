@@ -27,6 +27,9 @@ pub(crate) use self::client::subnet;
 use self::io::{StallGuard, Unread, Watched};
 use self::registry::{Busy, Connection, Registry};
 
+/// `ENFILE` and `EMFILE`: there are no more file descriptors.
+const OUT_OF_FILES: [i32; 2] = [23, 24];
+
 /// Bounds on connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
@@ -112,6 +115,9 @@ async fn accept(listener: &TcpListener, registry: &Registry) -> (TcpStream, Sock
             Err(error) => {
                 // Out of file descriptors, or a client that left: neither is a reason to stop, both to slow down.
                 tracing::warn!("cannot accept a connection: {error}");
+                if error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code)) {
+                    registry.relieve();
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

@@ -95,6 +95,11 @@ impl Registry {
         }
     }
 
+    /// Closes the connection that has been idle longest, where there is one.
+    pub(super) fn relieve(&self) -> bool {
+        self.state().end_idle(None)
+    }
+
     fn try_admit(&self, address: Option<IpAddr>) -> Option<Result<Connection, TooMany>> {
         let mut state = self.state();
         if let Some(address) = address

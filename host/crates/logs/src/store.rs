@@ -464,7 +464,9 @@ mod tests {
         store.append(id, vec![line("before")]);
         store.flush().await;
         disk.0.store(true, Ordering::Relaxed);
-        store.append(id, vec![line("a"), line("b")]);
+        store.append(id, vec![line("a")]);
+        store.flush().await;
+        store.append(id, vec![line("b")]);
         store.append(id, vec![system("failed: boom")]);
         store.append(id, vec![line("c")]);
         store.close(id);

@@ -214,8 +214,11 @@ impl Writer {
         told
     }
 
-    /// Tries to tell logs what they lost, also those that have ended.
+    /// Tries to tell logs what they lost, also those that have ended. Not while more is being lost: a log says it once, with the whole count.
     fn settle(&mut self) {
+        if self.space.check().is_err() {
+            return;
+        }
         let keys: Vec<_> = self.owed.keys().copied().take(TOLD_AT_A_TIME).collect();
         for key in keys {
             if !self.tell(key) {

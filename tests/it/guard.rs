@@ -84,6 +84,58 @@ async fn what_is_kept_of_the_disk_is_kept_from_tasks_and_uploads() {
     assert!(server.log().contains("lines were lost"), "{}", server.log());
 }
 
+const CHATTY: &str = r#"
+dag: chatty
+defaults: {retries: 0, limits: {log: 500KB}}
+tasks:
+  cut: {component: lines@1, task: chatty, input: 20000}
+  fail: {component: lines@1, task: chatty, input: 20000, limits: {on_log_limit: fail}}
+"#;
+
+/// What all logs take on the disk, and how many there are.
+fn stored_logs(server: &Server) -> (u64, usize) {
+    let runs = std::fs::read_dir(server.data_dir().join("logs")).expect("there are logs");
+    let logs =
+        runs.flat_map(|run| std::fs::read_dir(run.expect("it is listed").path()).expect("a run has a directory"));
+    let sizes: Vec<u64> = logs
+        .map(|log| log.expect("it is listed").metadata().expect("it is there").len())
+        .collect();
+    (sizes.iter().sum(), sizes.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_takes_no_more_of_the_disk_than_its_limit() {
+    let server = Server::start(&Database::Own).await;
+    let client = server.client().await;
+    client.push("lines@1", test_artifacts::LOG_LINES).await;
+    // Each task prints less than its limit, in lines that take six times as much as they say.
+    let text = CHATTY.replace(", limits: {on_log_limit: fail}", "");
+    client.deploy(&text).await.ok();
+    let run_id = client.trigger("chatty", json!({})).await;
+    assert_eq!(client.wait("chatty", &run_id).await, "success");
+    let (bytes, logs) = stored_logs(&server);
+    assert_eq!(logs, 2);
+    assert!(bytes < 2 * (500_000 + (64 << 10) + 1_000), "{bytes} bytes");
+    let log = client.log("chatty", &run_id, "cut", 1).await;
+    for says in [
+        "row 0 is odd",
+        "the log is cut here",
+        "were dropped here",
+        "row 19999 is odd",
+    ] {
+        assert!(log.contains(says), "the log does not say `{says}`");
+    }
+    // Whoever wants the task to end of it says so.
+    client.deploy(CHATTY).await.ok();
+    let run_id = client.trigger("chatty", json!({})).await;
+    assert_eq!(client.wait("chatty", &run_id).await, "failed");
+    let tasks = client.task_instances("chatty", &run_id).await;
+    assert_eq!(
+        (&tasks["cut"]["state"], &tasks["fail"]["cause"]),
+        (&json!("success"), &json!("output_limit"))
+    );
+}
+
 /// A file system of its own in memory; none where this process may not make one.
 struct SmallDisk(tempfile::TempDir);
 

@@ -64,7 +64,6 @@ impl OnLogLimit {
             .find(|choice| choice.as_str() == name)
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

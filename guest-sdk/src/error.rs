@@ -41,7 +41,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The stable name of the kind: `denied`, `not_found`, `not_upstream`, `too_large`, `invalid`, `stale`, `decode`, `encode`, `other`.
+    /// The stable name of the kind: `denied`, `not_found`, `not_upstream`, `too_large`, `invalid`, `stale`, `decode`, `encode`, `no_space`, `other`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied(_) => "denied",
@@ -52,6 +52,8 @@ impl Error {
             Self::Stale => "stale",
             Self::Decode { .. } => "decode",
             Self::Encode { .. } => "encode",
+            // The contract has no case of its own for it: the server says it in front of the text.
+            Self::Other(message) if message.starts_with("no_space: ") => "no_space",
             Self::Other(_) => "other",
         }
     }

@@ -226,3 +226,15 @@ fn log_records_have_levels_and_fields() {
     assert_eq!(log[2].message, "3 of 6");
     assert_eq!(json!(log[2].fields), json!({"rows": 3, "share": 0.5, "name": "x"}));
 }
+
+#[test]
+fn a_full_disk_is_a_failure_that_may_pass() {
+    let error = Error::Other("no_space: the server's disk is full".to_owned());
+    assert_eq!((error.code(), error.is_permanent()), ("no_space", false));
+    let failure = Failure::from(error);
+    assert_eq!(
+        (failure.get_code(), failure.kind()),
+        (Some("no_space"), FailureKind::Retryable)
+    );
+    assert_eq!(Error::Other("no space left, says somebody".to_owned()).code(), "other");
+}

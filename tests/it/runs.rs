@@ -35,7 +35,7 @@ async fn every_end_of_a_try_is_told_apart() {
   memory:    {component: workload@1, task: eat_memory, limits: {memory: 32MiB}}
   cpu:       {component: workload@1, task: endless, limits: {cpu_time: 100ms}}
   late:      {component: workload@1, task: endless, timeout: 200ms}
-  flood:     {component: workload@1, task: flood_log, limits: {log: 64KiB}}
+  flood:     {component: workload@1, task: flood_log, limits: {log: 64KiB, on_log_limit: fail}}
   bad_input: {component: workload@1, task: sum, input: {values: "{{ params.not_a_list }}"}}
   skipped:   {component: workload@1, task: skip}
 params:

@@ -11,6 +11,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Exit, Failure, OrFail, Result};
+use crate::server::read_signing_key;
 
 /// Where a server listens unless it is told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
@@ -29,6 +30,8 @@ pub(crate) struct Target {
 pub(crate) enum Proof {
     /// A token.
     Token(String),
+    /// The key that the server signs tokens with: whoever can read it makes its own, and need not log in.
+    Key([u8; 32]),
     /// A user and a password, to be exchanged for a token.
     Password {
         /// The user.
@@ -42,6 +45,7 @@ impl std::fmt::Debug for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Token(_) => "Token(…)",
+            Self::Key(_) => "Key(…)",
             Self::Password { .. } => "Password(…)",
         })
     }
@@ -60,7 +64,12 @@ impl Target {
             if let Some(token) = Saved::load()?.token(&server) {
                 proofs.push(Proof::Token(token.to_owned()));
             }
-            // The password of this machine's server goes to this machine only.
+            // The secrets of this machine's server are for this machine only. The key goes nowhere: a token that is made with it does.
+            if is_loopback(&server)
+                && let Some(key) = read_signing_key(data_dir)
+            {
+                proofs.push(Proof::Key(key));
+            }
             if is_loopback(&server)
                 && let Ok(password) = fs::read_to_string(data_dir.join("admin-password"))
             {
@@ -155,7 +164,8 @@ impl Saved {
         }
     }
 
-    fn token(&self, server: &Url) -> Option<&str> {
+    /// The token that was saved for a server; it may be too old.
+    pub(crate) fn token(&self, server: &Url) -> Option<&str> {
         self.tokens.get(server.as_str()).map(String::as_str)
     }
 
@@ -219,15 +229,22 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("admin-password"), "secret\n").unwrap();
+        fs::write(dir.path().join("signing-key"), "0a".repeat(32)).unwrap();
         let target = Target::resolve(Some("http://10.0.0.1:1"), None, dir.path()).unwrap();
         assert!(
             !target
                 .proofs
                 .iter()
-                .any(|proof| matches!(proof, Proof::Password { .. }))
+                .any(|proof| matches!(proof, Proof::Password { .. } | Proof::Key(_)))
         );
         let target = Target::resolve(Some("http://127.0.0.1:1"), None, dir.path()).unwrap();
         assert!(matches!(target.proofs.last(), Some(Proof::Password { password, .. }) if password == "secret"));
+        assert!(
+            target
+                .proofs
+                .iter()
+                .any(|proof| matches!(proof, Proof::Key(key) if *key == [10; 32]))
+        );
     }
 
     #[test]

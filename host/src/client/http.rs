@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use model::Clock as _;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::credentials::{Proof, Target, is_loopback};
+use super::credentials::{Proof, Saved, Target, is_loopback};
+use crate::clock::SystemClock;
 use crate::failure::{Exit, Failure, OrFail, Result};
 
 /// Query parameters.
@@ -186,6 +188,7 @@ impl Client {
             session.used += 1;
             match proof {
                 Proof::Token(token) => session.token = Some(token.clone()),
+                Proof::Key(key) => session.token = api::local_token(key, SystemClock.now()).ok(),
                 Proof::Password { username, password } => {
                     session.token = self.login(username, password).await?;
                 }
@@ -197,9 +200,12 @@ impl Client {
     /// Exchanges a password for a token; none where it is wrong.
     pub(crate) async fn login(&self, username: &str, password: &str) -> Result<Option<String>> {
         let url = self.url(&["auth", "token"], &[]);
-        let response = self
-            .http
-            .post(url)
+        let mut request = self.http.post(url);
+        // Whoever has logged in before is not kept waiting for the wrong passwords of others.
+        if let Some(token) = Saved::load().ok().as_ref().and_then(|saved| saved.token(self.server())) {
+            request = request.bearer_auth(token);
+        }
+        let response = request
             .timeout(ANSWER_TIMEOUT)
             .json(&json!({"username": username, "password": password}))
             .send()

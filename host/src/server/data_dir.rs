@@ -17,6 +17,9 @@ const PASSWORD_CHARS: usize = 26;
 /// Bytes of a generated key.
 const KEY_BYTES: usize = 32;
 
+/// The file of the key that signs tokens.
+const SIGNING_KEY: &str = "signing-key";
+
 /// An open data directory.
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
@@ -112,7 +115,7 @@ impl DataDir {
 
     /// The key that signs tokens: it stays the same over restarts, so that nobody is logged out.
     pub(crate) fn signing_key(&self) -> Result<[u8; KEY_BYTES]> {
-        key_file(&self.root.join("signing-key"))
+        key_file(&self.root.join(SIGNING_KEY))
     }
 
     /// The id of this data directory's scheduler: a process that starts again takes its own lease at once.
@@ -160,17 +163,7 @@ fn key_file(path: &Path) -> Result<[u8; KEY_BYTES]> {
         hex + "\n"
     };
     let (text, _) = read_or_create(path, generate)?;
-    let digits = text.trim().as_bytes();
-    let mut key = [0; KEY_BYTES];
-    let pairs = digits.chunks_exact(2);
-    let valid = digits.len() == KEY_BYTES * 2
-        && key.iter_mut().zip(pairs).all(|(byte, pair)| {
-            let parsed = std::str::from_utf8(pair)
-                .ok()
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-            parsed.map(|value| *byte = value).is_some()
-        });
-    if valid {
+    if let Some(key) = parse_key(&text) {
         Ok(key)
     } else {
         Err(Failure::new(
@@ -179,6 +172,23 @@ fn key_file(path: &Path) -> Result<[u8; KEY_BYTES]> {
         )
         .hint("restore it, or remove it to have a new one generated"))
     }
+}
+
+fn parse_key(text: &str) -> Option<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    let digits = text.trim().as_bytes();
+    if digits.len() != KEY_BYTES * 2 {
+        return None;
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
+/// The key that signs tokens, for programs of the data directory's owner. None where there is none, or none that can be read.
+pub(crate) fn read_signing_key(root: &Path) -> Option<[u8; KEY_BYTES]> {
+    parse_key(&fs::read_to_string(root.join(SIGNING_KEY)).ok()?)
 }
 
 fn take_lock(root: &Path) -> Result<File> {
@@ -349,6 +359,7 @@ mod tests {
         for damaged in ["", "abc", &"zz".repeat(32), &"é".repeat(32)] {
             fs::write(temporary.path().join("signing-key"), damaged).unwrap();
             assert!(dir.signing_key().is_err(), "{damaged:?}");
+            assert!(read_signing_key(temporary.path()).is_none());
         }
     }
 }

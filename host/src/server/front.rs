@@ -1,5 +1,6 @@
 //! The API on its socket, and what a server says once it is ready.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,6 +55,7 @@ pub(super) async fn serve(
         logs: behind.logs,
         blobs: Arc::new(parts.blobs.clone()),
         uploads: parts.database.clone(),
+        space: parts.space.clone(),
         clock: parts.clock.clone(),
         authenticator: behind.authenticator,
         limits: BodyLimits {
@@ -66,6 +68,8 @@ pub(super) async fn serve(
     });
     let limits = ConnectionLimits {
         connections: parts.shares.connections,
+        per_address: usize::try_from(args.max_connections_per_address).unwrap_or(usize::MAX),
+        proxies: args.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
         ..ConnectionLimits::default()
     };
     let serving = api::serve(listener, router, limits, shutdown.clone());

@@ -12,8 +12,10 @@ pub(crate) mod logging;
 mod own_thread;
 mod parts;
 mod signals;
+mod space;
 mod standalone;
 
 pub(crate) use api_server::{Args as ApiServerArgs, run as run_api_server};
 use args::ServerArgs;
+pub(crate) use data_dir::read_signing_key;
 pub(crate) use standalone::{Args as StandaloneArgs, run as run_standalone};

@@ -14,6 +14,7 @@ use runtime::{ChildCompiler, CodeCache, CompilerConfig, EngineConfig, TaskEngine
 use super::ServerArgs;
 use super::data_dir::DataDir;
 use super::descriptors::{self, Shares};
+use super::space::DiskSpace;
 use crate::clock::SystemClock;
 use crate::failure::{Exit, OrFail, Result};
 
@@ -21,6 +22,7 @@ use crate::failure::{Exit, OrFail, Result};
 pub(super) struct Parts {
     pub(super) database: Arc<Db>,
     pub(super) engine: Arc<TaskEngine>,
+    pub(super) space: Arc<DiskSpace>,
     pub(super) blobs: FileBlobStore,
     pub(super) code: Arc<CodeCache>,
     pub(super) compiler: Arc<ChildCompiler>,
@@ -37,8 +39,16 @@ impl Parts {
         let (database, engine) = tokio::try_join!(database, engine)?;
         let (at, compiled) = (dir.blobs(), dir.compiled());
         let for_engine = Arc::clone(&engine);
+        let space = Arc::new(DiskSpace::new(
+            dir.root(),
+            args.min_free_mib.map(|mib| mib.saturating_mul(1 << 20)),
+        ));
+        let disk = space.clone();
         let (blobs, code) = blocking("open the data directory", move || {
-            std::io::Result::Ok((FileBlobStore::open(&at)?, CodeCache::open(&compiled, &for_engine)?))
+            std::io::Result::Ok((
+                FileBlobStore::open_on(&at, disk)?,
+                CodeCache::open(&compiled, &for_engine)?,
+            ))
         })
         .await?;
         let code = Arc::new(code);
@@ -52,6 +62,7 @@ impl Parts {
         Ok(Self {
             database,
             engine,
+            space,
             blobs,
             code,
             compiler,

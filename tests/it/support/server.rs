@@ -101,6 +101,12 @@ impl Server {
         self
     }
 
+    /// The same with a data directory that lies elsewhere, such as on a disk of its own; not yet started.
+    pub(crate) fn with_data_dir(mut self, dir: PathBuf) -> Self {
+        self.data_dir = dir;
+        self
+    }
+
     /// A second server on the same database with a data directory of its own; not yet started.
     pub(crate) fn sibling(&self, database: &Database) -> Self {
         Self::new(database)

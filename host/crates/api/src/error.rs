@@ -56,6 +56,8 @@ codes! {
     NotSupported = "not_supported", BAD_REQUEST;
     /// A filter would have to search too many rows.
     TooManyRows = "too_many_rows", BAD_REQUEST;
+    /// The request names no host, or several.
+    InvalidHost = "invalid_host", BAD_REQUEST;
     /// The body broke off.
     BodyIncomplete = "body_incomplete", BAD_REQUEST;
     /// The default pool cannot be deleted or renamed.
@@ -143,6 +145,8 @@ codes! {
     Internal = "internal_error", INTERNAL_SERVER_ERROR;
     /// The content of a blob does not match its digest.
     BlobDamaged = "blob_damaged", INTERNAL_SERVER_ERROR;
+    /// There is no room on the server's disk; nothing was stored.
+    NoSpace = "no_space", INSUFFICIENT_STORAGE;
     /// The database does not answer; nothing was changed.
     DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE;
     /// The server is stopping.
@@ -363,8 +367,13 @@ impl From<ComponentError> for ApiError {
                 }])
             },
             ComponentError::TooLarge { .. } => Self::new(Code::BodyTooLarge, text),
+            ComponentError::NoSpace(_) => Self::new(Code::NoSpace, text),
             ComponentError::Body(source) => Self::from_body(source),
-            ComponentError::Internal(source) => Self::internal(source),
+            // Where it is the database that does not answer, or is full, that is what to say.
+            ComponentError::Internal(source) => match source.downcast::<QueryError>() {
+                Ok(error) => (*error).into(),
+                Err(source) => Self::internal(source),
+            },
         }
     }
 }
@@ -424,6 +433,7 @@ impl From<BlobError> for ApiError {
             BlobError::Damaged(_) => {
                 Self::new(Code::BlobDamaged, "the stored content is damaged").with_source(Box::new(error))
             }
+            BlobError::NoSpace(why) => Self::new(Code::NoSpace, why.to_string()),
             BlobError::Io { .. } => Self::internal(error),
         }
     }

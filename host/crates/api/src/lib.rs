@@ -6,6 +6,7 @@
 mod auth;
 mod error;
 mod escape;
+mod host_header;
 mod openapi;
 mod order;
 mod page;
@@ -17,7 +18,7 @@ mod serve;
 mod shape;
 mod state;
 
-pub use auth::Authenticator;
+pub use auth::{Authenticator, local_token};
 pub use error::{ApiError, Code};
 pub use routes::{EVENTS_OF, router};
 pub use serve::{ConnectionLimits, serve};

@@ -11,6 +11,7 @@ use ports::deploy::Deployer;
 use ports::log::LogReader;
 use ports::payload::BlobStore;
 use ports::query::Metadata;
+use ports::space::Space;
 use ports::store::BlobUploads;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub struct State {
     pub blobs: Arc<dyn BlobStore>,
     /// Which of them were uploaded.
     pub uploads: Arc<dyn BlobUploads>,
+    /// Room on the disk.
+    pub space: Arc<dyn Space>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who may call.

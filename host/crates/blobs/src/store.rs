@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use model::Digest;
 use ports::payload::{BlobError, BlobReader, BlobStore, BlobWriter};
+use ports::space::{NoSpace, Space, Unwatched};
 
 use crate::reader::FileReader;
 use crate::writer::FileWriter;
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     dir: PathBuf,
     /// Blocks that are read at a time: each has a descriptor and a thread for that moment.
     pub(crate) reads: tokio::sync::Semaphore,
+    space: Arc<dyn Space>,
     /// The shards whose names are known to be durable.
     made_shards: Mutex<HashSet<PathBuf>>,
 }
@@ -34,6 +36,11 @@ pub(crate) struct Inner {
 impl FileBlobStore {
     /// Opens (or creates) the directory and removes what a process left unfinished that is gone. Several processes may use a directory.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        Self::open_on(dir, Arc::new(Unwatched))
+    }
+
+    /// The same on a disk of which a part is kept: where less than that is free, nothing new is taken.
+    pub fn open_on(dir: &Path, space: Arc<dyn Space>) -> io::Result<Self> {
         let temporary = dir.join("tmp");
         fs::create_dir_all(&temporary)?;
         for entry in fs::read_dir(&temporary)? {
@@ -47,6 +54,7 @@ impl FileBlobStore {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
                 reads: tokio::sync::Semaphore::new(MAX_READS),
+                space,
                 made_shards: Mutex::default(),
             }),
         })
@@ -90,6 +98,11 @@ impl FileBlobStore {
 }
 
 impl Inner {
+    /// Refuses what is new while the disk is nearly full.
+    pub(crate) fn check_room(&self) -> Result<(), BlobError> {
+        self.space.check().map_err(BlobError::NoSpace)
+    }
+
     pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         let hex = digest.hex();
         let (shard, rest) = hex.split_at(2);
@@ -153,7 +166,10 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 pub(crate) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> BlobError {
-    move |source| BlobError::Io { doing, source }
+    move |source| match NoSpace::of(&source) {
+        Some(why) => BlobError::NoSpace(why),
+        None => BlobError::Io { doing, source },
+    }
 }
 
 /// Runs blocking file work; a panic of it is an error, not a panic of the caller.
@@ -242,6 +258,51 @@ mod tests {
         let (empty, _) = put(&store, &[]).await;
         assert_eq!(empty, Digest::of(b""));
         assert!(get(&store, empty, 10).await.is_empty());
+    }
+
+    /// A disk that has as much room as a test says.
+    struct Disk(std::sync::atomic::AtomicU64);
+
+    impl Space for Disk {
+        fn room(&self) -> ports::space::Room {
+            ports::space::Room {
+                free: Some(self.0.load(std::sync::atomic::Ordering::Relaxed)),
+                floor: 1_000,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_free_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk(1_000.into()));
+        let store = FileBlobStore::open_on(dir.path(), disk.clone()).unwrap();
+        let (digest, _) = put(&store, &[b"before"]).await;
+        let mut writer = store.create().await.unwrap();
+        disk.0.store(999, std::sync::atomic::Ordering::Relaxed);
+        let why = NoSpace::Reserve {
+            free: 999,
+            floor: 1_000,
+        };
+        // A blob that was begun before grows no further, and a new one is not begun. What is there can be read.
+        let large = Bytes::from(vec![0; 600 << 10]);
+        assert!(matches!(writer.write(large).await, Err(BlobError::NoSpace(no)) if no == why));
+        assert!(matches!(store.create().await, Err(BlobError::NoSpace(no)) if no == why));
+        assert_eq!(get(&store, digest, 10).await, b"before");
+        drop(writer);
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        disk.0.store(2_000, std::sync::atomic::Ordering::Relaxed);
+        put(&store, &[b"after"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_from_a_broken_one() {
+        let full = io_error("write a blob")(io::ErrorKind::StorageFull.into());
+        assert!(matches!(full, BlobError::NoSpace(NoSpace::Full)));
+        let quota = io_error("write a blob")(io::ErrorKind::QuotaExceeded.into());
+        assert!(matches!(quota, BlobError::NoSpace(NoSpace::Full)));
+        let broken = io_error("write a blob")(io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(broken, BlobError::Io { .. }));
     }
 
     #[tokio::test]

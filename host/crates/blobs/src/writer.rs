@@ -99,6 +99,7 @@ fn hash_all(mut hash: Sha256, batch: &[Bytes]) -> Sha256 {
 
 impl FileWriter {
     pub(crate) async fn create(inner: Arc<Inner>) -> Result<Self, BlobError> {
+        inner.check_room()?;
         let dir = inner.temporary_dir();
         let file = blocking("create a blob", move || temporary(&dir)).await?;
         Ok(Self {
@@ -128,6 +129,7 @@ impl BlobWriter for FileWriter {
         if self.batch_bytes < BATCH_BYTES {
             return Ok(());
         }
+        self.inner.check_room()?;
         let hash = self.hash.idle().await?;
         let mut file = self.file.idle().await?;
         let batch = self.take_batch();

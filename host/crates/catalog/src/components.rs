@@ -32,6 +32,7 @@ impl Components for Catalog {
                     tag: tag.clone(),
                     existing,
                 },
+                (ComponentWriteError::Query(failure), _) => internal(failure),
                 (failure, _) => ComponentError::Internal(failure.into()),
             })?;
         let mut component = inner.by_digest(digest).await?;
@@ -166,5 +167,8 @@ fn internal(failure: QueryError) -> ComponentError {
 }
 
 fn storage(failure: BlobError) -> ComponentError {
-    ComponentError::Internal(failure.into())
+    match failure {
+        BlobError::NoSpace(why) => ComponentError::NoSpace(why),
+        failure => ComponentError::Internal(failure.into()),
+    }
 }

@@ -5,26 +5,29 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use async_trait::async_trait;
-use model::{DispatchNumber, RunUuid};
+use model::{DispatchNumber, RunUuid, Timestamp};
 use ports::executor::TryId;
-use ports::log::{LogKey, LogLine, LogPart, LogReader, LogSink};
-use tokio::sync::{mpsc, oneshot, watch};
+use ports::log::{LogKey, LogLine, LogPart, LogReader, LogSink, LogSource};
+use ports::space::{Space, Unwatched};
+use tokio::sync::{oneshot, watch};
 
 use crate::file;
-use crate::writer::{Message, Writer};
+use crate::writer::{Batch, Message, Writer};
 
 /// Bytes that may wait for the writer.
 const MAX_QUEUED_BYTES: usize = 32 << 20;
+/// What a message takes beside its text.
+const MESSAGE_BYTES: usize = 256;
 
 /// Logs in files.
 #[derive(Clone)]
 pub struct FileLogStore {
     dir: PathBuf,
     shared: Arc<Shared>,
-    messages: mpsc::UnboundedSender<Message>,
+    messages: mpsc::Sender<Message>,
 }
 
 /// What the writer and the others share.
@@ -40,7 +43,8 @@ struct Live {
     dispatch: DispatchNumber,
     /// Rises with each dispatch, so that the end of an earlier one does not end this one.
     generation: u64,
-    dropped: u64,
+    /// Lines that did not fit the queue and that the log does not say yet, and when the last of them came.
+    dropped: Option<(u64, Timestamp)>,
     /// Whether the writer has heard of it.
     has_lines: bool,
     /// Counts what was written; dropped when the log ends.
@@ -70,17 +74,18 @@ impl Shared {
 impl FileLogStore {
     /// Opens (or creates) the directory and starts the writer. It ends when the last clone is dropped.
     pub fn open(dir: &Path) -> io::Result<Self> {
+        Self::open_on(dir, Arc::new(Unwatched))
+    }
+
+    /// The same on a disk of which a part is kept: where less than that is free, lines of tasks are lost, and counted.
+    pub fn open_on(dir: &Path, space: Arc<dyn Space>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let shared = Arc::new(Shared::default());
-        let (messages, receiver) = mpsc::unbounded_channel();
-        let writer = Writer {
-            dir: dir.to_owned(),
-            shared: Arc::clone(&shared),
-            files: HashMap::new(),
-        };
+        let (messages, receiver) = mpsc::channel();
+        let writer = Writer::new(dir.to_owned(), Arc::clone(&shared), space);
         std::thread::Builder::new()
             .name("log-writer".into())
-            .spawn(move || writer.run(receiver))?;
+            .spawn(move || writer.run(&receiver))?;
         Ok(Self {
             dir: dir.to_owned(),
             shared,
@@ -129,7 +134,7 @@ impl LogSink for FileLogStore {
                 entry.insert(Live {
                     dispatch: id.dispatch,
                     generation: 0,
-                    dropped: 0,
+                    dropped: None,
                     has_lines: false,
                     changed,
                 });
@@ -139,25 +144,29 @@ impl LogSink for FileLogStore {
 
     fn append(&self, id: TryId, lines: Vec<LogLine>) {
         let key = LogKey::of(id);
-        let bytes: usize = lines.iter().map(|line| line.event.len() + 128).sum();
-        let mut live = self.shared.live();
+        let count = lines.len() as u64;
         let refused = &self.shared.refused_lines;
+        // Written out here: what waits is counted to the byte, and the thread that writes all logs does no more than that.
+        let Some(batch) = batch(&lines) else { return };
+        let mut live = self.shared.live();
         let Some(live) = live.get_mut(&key).filter(|live| live.dispatch == id.dispatch) else {
-            refused.fetch_add(lines.len() as u64, Ordering::Relaxed);
+            refused.fetch_add(count, Ordering::Relaxed);
             return;
         };
+        let bytes = batch.text.capacity() + MESSAGE_BYTES;
         if self.shared.queued_bytes.load(Ordering::Relaxed) + bytes > MAX_QUEUED_BYTES {
-            live.dropped += lines.len() as u64;
-            refused.fetch_add(lines.len() as u64, Ordering::Relaxed);
+            let before = live.dropped.map_or(0, |(lines, _)| lines);
+            live.dropped = Some((before.saturating_add(count), batch.at));
+            refused.fetch_add(count, Ordering::Relaxed);
             return;
         }
         self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let dropped = std::mem::take(&mut live.dropped);
+        let dropped = live.dropped.take().map_or(0, |(lines, _)| lines);
         live.has_lines = true;
         // The writer only ends when all senders are gone.
         let _ = self.messages.send(Message::Lines {
             key,
-            lines,
+            batch,
             bytes,
             dropped,
         });
@@ -165,10 +174,10 @@ impl LogSink for FileLogStore {
 
     fn close(&self, id: TryId) {
         let key = LogKey::of(id);
-        let generation = {
+        let (generation, dropped) = {
             let mut live = self.shared.live();
-            match live.get(&key).filter(|log| log.dispatch == id.dispatch) {
-                Some(log) if log.has_lines => log.generation,
+            match live.get_mut(&key).filter(|log| log.dispatch == id.dispatch) {
+                Some(log) if log.has_lines || log.dropped.is_some() => (log.generation, log.dropped.take()),
                 // A try that said nothing is not worth waking the writer's thread for.
                 Some(_) => {
                     live.remove(&key);
@@ -177,8 +186,34 @@ impl LogSink for FileLogStore {
                 None => return,
             }
         };
-        let _ = self.messages.send(Message::Close { key, generation });
+        let _ = self.messages.send(Message::Close {
+            key,
+            generation,
+            dropped,
+        });
     }
+}
+
+/// Lines as they are stored. None where there are none.
+fn batch(lines: &[LogLine]) -> Option<Batch> {
+    let last = lines.last()?;
+    let mut text = Vec::with_capacity(lines.iter().map(|line| line.event.len() + 128).sum());
+    let mut count = 0;
+    for line in lines {
+        let start = text.len();
+        line.store(&mut text);
+        if (text.len() - start) as u64 >= file::MAX_LINE_BYTES {
+            text.truncate(start);
+        } else {
+            count += 1;
+        }
+    }
+    Some(Batch {
+        text,
+        lines: count,
+        at: last.timestamp,
+        ours: lines.iter().all(|line| line.source == LogSource::System),
+    })
 }
 
 #[async_trait]
@@ -209,7 +244,9 @@ impl LogReader for FileLogStore {
     }
 
     async fn delete_run(&self, run: RunUuid) -> io::Result<()> {
-        file::delete_run(&self.dir, run).await
+        file::delete_run(&self.dir, run).await?;
+        let _ = self.messages.send(Message::Deleted(run));
+        Ok(())
     }
 }
 
@@ -346,5 +383,241 @@ mod tests {
         store.append(try_id(1), vec![line("whole")]);
         let part = store.read(key, 0, 100).await.unwrap();
         assert_eq!(texts(&part), ["whole"]);
+    }
+
+    /// A disk of which a test says whether there is room.
+    #[derive(Default)]
+    struct Disk(std::sync::atomic::AtomicBool);
+
+    impl Space for Disk {
+        fn room(&self) -> ports::space::Room {
+            let full = self.0.load(Ordering::Relaxed);
+            ports::space::Room {
+                free: Some(if full { 0 } else { 10 << 20 }),
+                floor: 5 << 20,
+            }
+        }
+    }
+
+    fn system(text: &str) -> LogLine {
+        LogLine {
+            source: LogSource::System,
+            ..line(text)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_full_disk_swallows_is_counted_in_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileLogStore::open(dir.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        let path = file::path(dir.path(), key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // Every write to it fails as on a full disk.
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        store.open(id);
+        store.append(id, vec![line("lost"), line("lost")]);
+        store.append(id, vec![line("lost too")]);
+        store.flush().await;
+        fs::remove_file(&path).unwrap();
+        store.append(id, vec![line("there is room again")]);
+        store.close(id);
+        store.flush().await;
+        let part = store.read(key, 0, 100).await.unwrap();
+        assert_eq!(
+            texts(&part),
+            [
+                "3 lines are missing here: the server could not write to this log (the server's disk is full)",
+                "there is room again"
+            ]
+        );
+        assert_eq!(part.lines[0].source, LogSource::System);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ended_on_a_full_disk_says_so_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::default());
+        let store = FileLogStore::open_on(dir.path(), disk.clone()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        let path = file::path(dir.path(), key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        store.open(id);
+        store.append(id, vec![line("lost")]);
+        store.close(id);
+        store.flush().await;
+        fs::remove_file(&path).unwrap();
+        store.flush().await;
+        let part = store.read(key, 0, 100).await.unwrap();
+        assert_eq!(part.lines.len(), 1);
+        assert!(texts(&part)[0].starts_with("1 line is missing here"), "{part:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_free_is_for_the_server_s_own_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::default());
+        let store = FileLogStore::open_on(dir.path(), disk.clone()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        store.open(id);
+        store.append(id, vec![line("before")]);
+        store.flush().await;
+        disk.0.store(true, Ordering::Relaxed);
+        store.append(id, vec![line("a")]);
+        store.flush().await;
+        store.append(id, vec![line("b")]);
+        store.append(id, vec![system("failed: boom")]);
+        store.append(id, vec![line("c")]);
+        store.close(id);
+        store.flush().await;
+        let part = store.read(key, 0, 100).await.unwrap();
+        let texts = texts(&part);
+        assert_eq!(texts.len(), 4, "{texts:?}");
+        assert_eq!((texts[0], texts[2]), ("before", "failed: boom"));
+        assert!(
+            texts[1].starts_with("2 lines are missing here") && texts[1].contains("keeps 5 MiB for itself"),
+            "{texts:?}"
+        );
+        assert!(texts[3].starts_with("1 line is missing here"), "{texts:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_deleted_run_lost_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileLogStore::open(dir.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        let path = file::path(dir.path(), key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        store.open(id);
+        store.append(id, vec![line("lost")]);
+        store.close(id);
+        store.flush().await;
+        store.delete_run(id.run_uuid).await.unwrap();
+        store.flush().await;
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_line_costs_is_what_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileLogStore::open(dir.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        store.open(id);
+        store.append(id, vec![line(""), line("\u{1}\"")]);
+        store.flush().await;
+        assert_eq!(store.shared.queued_bytes.load(Ordering::Relaxed), 0);
+        let stored = fs::metadata(file::path(dir.path(), key)).unwrap().len();
+        assert_eq!(stored, line("").stored_bytes() + line("\u{1}\"").stored_bytes());
+    }
+
+    /// A file system of its own in memory; none where this process may not make one.
+    struct SmallDisk(tempfile::TempDir);
+
+    impl SmallDisk {
+        fn mount(kib: u32) -> Option<Self> {
+            let dir = tempfile::tempdir().unwrap();
+            let mut mount = std::process::Command::new("mount");
+            mount
+                .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
+                .arg(dir.path());
+            mount.stderr(std::process::Stdio::null());
+            mount.status().is_ok_and(|status| status.success()).then_some(Self(dir))
+        }
+    }
+
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(self.0.path())
+                .status();
+        }
+    }
+
+    /// Notes a skipped test loudly: on standard error, and in the file that the test command counts.
+    fn skip(test: &str, reason: &str) {
+        use std::io::Write as _;
+        let line = format!("{test}: {reason}");
+        let _ = writeln!(std::io::stderr(), "skipped: {line}");
+        if let Some(path) = std::env::var_os("AIRTIGHT_SKIP_LOG") {
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fills_up_tears_no_line() {
+        let Some(disk) = SmallDisk::mount(64) else {
+            skip("a_disk_that_fills_up_tears_no_line", "only root can mount a small disk");
+            return;
+        };
+        let store = FileLogStore::open(disk.0.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        let ballast = disk.0.path().join("ballast");
+        fs::write(&ballast, vec![0; 32 << 10]).unwrap();
+        store.open(id);
+        for round in 0..100 {
+            store.append(
+                id,
+                (0..10)
+                    .map(|n| line(&format!("line {round} {n} {}", "x".repeat(n * 7))))
+                    .collect(),
+            );
+        }
+        store.flush().await;
+        let kept = store.read(key, 0, 10_000).await.unwrap().lines.len();
+        let text = fs::read_to_string(file::path(disk.0.path(), key)).unwrap();
+        assert_eq!(text.lines().count(), kept, "every line can be read");
+        assert!(text.ends_with('\n') && kept > 10 && kept < 1_000, "{kept}");
+        fs::remove_file(&ballast).unwrap();
+        store.append(id, vec![line("last")]);
+        store.close(id);
+        store.flush().await;
+        let part = store.read(key, 0, 10_000).await.unwrap();
+        let says = texts(&part)[kept];
+        assert!(
+            says.starts_with(&format!("{} lines are missing here", 1_000 - kept)),
+            "{says}"
+        );
+        assert_eq!(texts(&part)[kept + 1], "last");
+    }
+
+    /// Fills the queue while the writer waits for a pipe that nobody reads.
+    #[tokio::test]
+    async fn the_queue_counts_fields_and_empty_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FileLogStore::open(dir.path()).unwrap();
+        let (id, key) = (try_id(1), LogKey::of(try_id(1)));
+        let path = file::path(dir.path(), key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo is there");
+        store.open(id);
+        let large = LogLine {
+            fields: Some(serde_json::json!({ "list": vec![0; 16 << 10] })),
+            ..line("")
+        };
+        // It is opened for reading and writing, so that it opens at once; what it holds is 64 KiB.
+        for _ in 0..1_500 {
+            store.append(id, vec![large.clone()]);
+        }
+        let most = MAX_QUEUED_BYTES + (1 << 20);
+        let queued = store.shared.queued_bytes.load(Ordering::Relaxed);
+        assert!(queued > MAX_QUEUED_BYTES / 2 && queued <= most, "{queued}");
+        assert!(store.refused_lines() > 300, "{}", store.refused_lines());
+        store.close(id);
+        // Somebody reads: the writer goes on, and the log says what did not fit.
+        let pipe = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let reading = std::thread::spawn(move || {
+            use std::io::{BufRead as _, BufReader};
+            let found = BufReader::new(pipe)
+                .lines()
+                .map_while(Result::ok)
+                .find(|line| line.contains("were dropped"));
+            found.is_some()
+        });
+        assert!(reading.join().unwrap());
     }
 }

@@ -39,7 +39,7 @@ pub use id::{
     TaskIndex, TiKey, TryNumber,
 };
 pub use json::BlobRef;
-pub use limits::Limits;
+pub use limits::{Limits, OnLogLimit};
 pub use state::{DagRunState, DagRunType, TaskInstanceState};
 pub use time::{Clock, Timestamp};
 pub use trigger_rule::TriggerRule;

@@ -13,8 +13,11 @@ pub struct Limits {
     pub timeout: Duration,
     /// CPU time of one try.
     pub cpu_time: Duration,
-    /// What the try may write to its log, in bytes.
+    /// What the try may write to its log, in bytes as they are stored: each line with its time, level, source and escapes.
     pub log_bytes: u64,
+    /// What becomes of a try that writes more.
+    #[serde(default, skip_serializing_if = "OnLogLimit::is_default")]
+    pub on_log_limit: OnLogLimit,
     /// One XCom value, in bytes of JSON text.
     pub xcom_value_bytes: u64,
     /// All XCom values of one try, in bytes of JSON text.
@@ -31,6 +34,41 @@ pub struct Limits {
     pub table_elements: u64,
 }
 
+/// What becomes of a try that writes more to its log than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLogLimit {
+    /// The log is cut: its beginning and its end are kept, a line says how much was left out, and the task goes on.
+    #[default]
+    Cut,
+    /// The try ends with `output_limit`.
+    Fail,
+}
+
+impl OnLogLimit {
+    /// All of them, by their names in manifests.
+    pub const NAMES: &'static [&'static str] = &["cut", "fail"];
+
+    /// The name in manifests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Fail => "fail",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Cut, Self::Fail]
+            .into_iter()
+            .find(|choice| choice.as_str() == name)
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
@@ -39,6 +77,7 @@ impl Default for Limits {
             timeout: Duration::from_secs(3600),
             cpu_time: Duration::from_secs(3600),
             log_bytes: 10 * MIB,
+            on_log_limit: OnLogLimit::Cut,
             xcom_value_bytes: MIB,
             xcom_total_bytes: 16 * MIB,
             xcom_keys: 1_000,

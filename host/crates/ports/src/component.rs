@@ -6,6 +6,8 @@ pub use model::manifest::{Descriptor, TaskDescriptor};
 use model::{ComponentName, ComponentVersion, Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::space::NoSpace;
+
 /// Where an uploaded component stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,6 +158,9 @@ pub enum ComponentError {
         /// The limit.
         limit: u64,
     },
+    /// There is no room for it.
+    #[error("{0}")]
+    NoSpace(NoSpace),
     /// The body broke off.
     #[error("the upload broke off")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -12,4 +12,5 @@ pub mod intent;
 pub mod log;
 pub mod payload;
 pub mod query;
+pub mod space;
 pub mod store;

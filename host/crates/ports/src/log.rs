@@ -53,6 +53,65 @@ pub struct LogLine {
     pub fields: Option<serde_json::Value>,
 }
 
+impl LogLine {
+    /// The line as it is stored: JSON and a line end.
+    pub fn store(&self, into: &mut Vec<u8>) {
+        let start = into.len();
+        // Text keys and numbers can always be written to memory.
+        if serde_json::to_writer(&mut *into, self).is_err() {
+            into.truncate(start);
+            return;
+        }
+        into.push(b'\n');
+    }
+
+    /// How many bytes [`LogLine::store`] makes, without making them.
+    pub fn stored_bytes(&self) -> u64 {
+        const ENVELOPE: usize =
+            r#"{"timestamp":"1970-01-01T00:00:00.000000Z","level":"","source":"","event":}"#.len() + 1;
+        let level = match self.level {
+            LogLevel::Info => 4,
+            LogLevel::Trace | LogLevel::Debug | LogLevel::Error => 5,
+            LogLevel::Warning => 7,
+        };
+        let source = match self.source {
+            LogSource::Log => 3,
+            LogSource::Stdout | LogSource::Stderr | LogSource::System => 6,
+        };
+        let fields = self.fields.as_ref().map_or(0, |fields| {
+            let mut counter = Counter(0);
+            // A counter takes everything.
+            let _ = serde_json::to_writer(&mut counter, fields);
+            r#","fields":"#.len() + counter.0
+        });
+        (ENVELOPE + level + source + quoted_bytes(&self.event) + fields) as u64
+    }
+}
+
+/// A text as a JSON string.
+fn quoted_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(escaped).sum::<usize>()
+}
+
+/// Counts what is written to it.
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Takes log lines. It never blocks the guest for long: the queue is bounded, and what does not fit is dropped and counted.
 pub trait LogSink: Send + Sync + 'static {
     /// A dispatch starts: from now on the log of its try is live, and lines of earlier dispatches are refused.
@@ -130,4 +189,47 @@ pub trait LogReader: Send + Sync + 'static {
     }
     /// Removes all logs of a run.
     async fn delete_run(&self, run: model::RunUuid) -> std::io::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_line_costs_is_what_is_stored() {
+        let odd: String = (0..0x3000).filter_map(char::from_u32).collect();
+        let texts = ["", "plain", "\u{1b}[31m\"quoted\"\\\t\r\n\u{8}\u{c}\u{7f}", &odd];
+        let fields = [
+            None,
+            Some(serde_json::json!({})),
+            Some(serde_json::json!({"a\n": [1, 2.5, null, {"b": "\u{1}"}]})),
+        ];
+        for level in [
+            LogLevel::Trace,
+            LogLevel::Debug,
+            LogLevel::Info,
+            LogLevel::Warning,
+            LogLevel::Error,
+        ] {
+            for source in [LogSource::Stdout, LogSource::Stderr, LogSource::Log, LogSource::System] {
+                for (text, fields) in texts
+                    .iter()
+                    .flat_map(|text| fields.iter().map(move |fields| (text, fields)))
+                {
+                    for timestamp in [Timestamp(0), Timestamp(1_796_000_000_123_456)] {
+                        let line = LogLine {
+                            timestamp,
+                            level,
+                            source,
+                            event: (*text).to_owned(),
+                            fields: fields.clone(),
+                        };
+                        let mut stored = Vec::new();
+                        line.store(&mut stored);
+                        assert_eq!(line.stored_bytes(), stored.len() as u64, "{line:?}");
+                    }
+                }
+            }
+        }
+    }
 }

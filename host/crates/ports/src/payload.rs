@@ -7,6 +7,7 @@ use bytes::Bytes;
 use model::{Digest, MapIndex, TaskId};
 
 use crate::executor::{BlobRef, TryId};
+use crate::space::NoSpace;
 
 /// A committed XCom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,9 @@ pub enum CheckpointError {
     /// The try is no longer current.
     #[error("this try is no longer the current one of its task instance")]
     Stale,
+    /// There is no room for it.
+    #[error("{0}")]
+    NoSpace(NoSpace),
     /// The database did not answer.
     #[error("cannot reach the checkpoint store")]
     Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -152,6 +156,9 @@ pub enum BlobError {
     /// The content does not match its name.
     #[error("blob {0} is damaged: its content does not match its digest")]
     Damaged(Digest),
+    /// There is no room for it.
+    #[error("{0}")]
+    NoSpace(NoSpace),
     /// The storage failed.
     #[error("cannot {doing}")]
     Io {

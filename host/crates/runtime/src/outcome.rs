@@ -205,7 +205,7 @@ fn unwound(error: &wasmtime::Error, starting: bool, evidence: &Evidence<'_>) -> 
         return failure(
             Cause::OutputLimit,
             format!(
-                "the try wrote more than {} to its log; write less, or raise `limits.log`",
+                "the try wrote more than {} to its log; write less, raise `limits.log`, or have it cut (`limits.on_log_limit: cut`)",
                 bytes(evidence.limits.log_bytes)
             ),
         );

@@ -25,6 +25,7 @@ use super::listen;
 use super::own_thread::OwnThread;
 use super::parts::{Parts, blocking};
 use super::signals::Signals;
+use super::space::Checkpoints;
 use crate::cli::Global;
 use crate::client::resolve_data_dir;
 use crate::failure::{Exit, Failure, OrFail, Result};
@@ -49,7 +50,8 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     };
     let parts = Parts::open(&dir, &args.server, engine).await?;
     let logs = dir.logs();
-    let logs = blocking("open the directory of logs", move || FileLogStore::open(&logs)).await?;
+    let disk = parts.space.clone();
+    let logs = blocking("open the directory of logs", move || FileLogStore::open_on(&logs, disk)).await?;
 
     let mut config = scheduler::Config::new(scheduler_id);
     config.lease_ttl = args.lease;
@@ -65,7 +67,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         parts.compiler.clone(),
         Services {
             xcoms: Arc::new(handle.clone()),
-            checkpoints: Arc::new(handle.clone()),
+            checkpoints: Arc::new(Checkpoints {
+                backend: handle.clone(),
+                space: parts.space.clone(),
+            }),
             blobs: Arc::new(parts.blobs.clone()),
             logs: Arc::new(logs.clone()),
             events: Arc::new(handle.clone()),

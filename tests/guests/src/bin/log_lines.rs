@@ -45,4 +45,23 @@ fn progress_then(end: String) {
     }
 }
 
+/// Says something without an end, and goes on for ever.
+#[task]
+fn unfinished() -> Result<()> {
+    print!("10 %\r20 %");
+    std::io::stdout().flush()?;
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+/// Prints so many numbered lines, then answers.
+#[task]
+fn chatty(lines: u32) -> u32 {
+    for line in 0..lines {
+        println!("row {line} is odd");
+    }
+    lines
+}
+
 fn main() {}

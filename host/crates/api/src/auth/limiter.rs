@@ -1,78 +1,99 @@
-//! Bounds failed logins by address. Memory is bounded too: when too many addresses fail at once, they share one count.
+//! Bounds failed logins: by account and by who tries, with a delay that grows.
+//!
+//! A *lane* is an account and where its login comes from: the client's address, or a token of this server that the client still has.
+//! The first failures of a lane cost nothing, each further one makes the lane wait, twice as long as the one before and half a minute at
+//! most. While it waits no password is looked at, not even the right one. Nobody's failures make another lane wait: neither those of other
+//! addresses, nor those for other names, nor those of strangers behind the same proxy for whoever has logged in from here before.
+//! Memory is bounded: of too many lanes the one is forgotten that failed longest ago.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use model::Timestamp;
+use model::{Digest, Timestamp};
 
 use crate::error::{ApiError, Code};
+use crate::serve::subnet;
 
-/// Failures within [`WINDOW`] before an address has to wait.
-const MAX_FAILURES: u32 = 20;
-const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses that are counted by themselves.
-const MAX_ADDRESSES: usize = 1_024;
-/// Where the addresses beyond them are counted.
-const ALL_OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// Failures that cost nothing.
+const FREE: u32 = 10;
+/// The first delay, and the longest.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// After so long without a failure a lane is as good as new.
+const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
+/// Lanes that are counted.
+const MAX_LANES: usize = 4_096;
+
+/// An account, and who tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane {
+    /// Whether there is such an account. All names that nobody has are one.
+    pub(crate) known: bool,
+    pub(crate) from: From,
+}
+
+/// Who tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum From {
+    /// Whoever has this address, or is in the same IPv6 network.
+    Address(IpAddr),
+    /// Whoever still has this token.
+    Token(Digest),
+}
+
+impl From {
+    pub(crate) fn address(peer: IpAddr) -> Self {
+        Self::Address(subnet(peer))
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Failures {
-    since: Timestamp,
     count: u32,
+    last: Timestamp,
+    wait: Duration,
 }
 
 #[derive(Default)]
 pub(crate) struct LoginLimiter {
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+    failures: Mutex<HashMap<Lane, Failures>>,
 }
 
 impl LoginLimiter {
-    /// Refuses an address that failed too often.
-    pub(crate) fn check(&self, peer: IpAddr, now: Timestamp) -> Result<(), ApiError> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let peer = slot(&failures, subnet(peer));
-        let Some(found) = failures.get(&peer) else {
-            return Ok(());
-        };
-        let age = now.since(found.since);
-        if found.count < MAX_FAILURES || age >= WINDOW {
-            return Ok(());
-        }
-        let wait = WINDOW.saturating_sub(age).as_secs() + 1;
-        Err(ApiError::new(Code::TooManyLogins, "too many failed logins, wait a minute").retry_after(wait))
-    }
-
-    /// Counts a failure.
-    pub(crate) fn failed(&self, peer: IpAddr, now: Timestamp) {
+    /// Whether the login is let in. Asked and counted in one step: tries that come together are no more than tries that come one by one.
+    pub(crate) fn attempt(&self, lane: Lane, now: Timestamp, matches: bool) -> Result<bool, ApiError> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= MAX_ADDRESSES {
-            failures.retain(|_, found| now.since(found.since) < WINDOW);
+        let before = failures.get(&lane).copied();
+        let before = before.filter(|found| now.since(found.last) < FORGOTTEN);
+        if let Some(found) = before {
+            let since = now.since(found.last);
+            if since < found.wait {
+                let wait = found.wait.saturating_sub(since).as_secs() + 1;
+                let text = format!("too many failed logins, wait {wait} s");
+                return Err(ApiError::new(Code::TooManyLogins, text).retry_after(wait));
+            }
         }
-        let peer = slot(&failures, subnet(peer));
-        let fresh = Failures { since: now, count: 0 };
-        let found = failures.entry(peer).or_insert(fresh);
-        if now.since(found.since) >= WINDOW {
-            *found = fresh;
+        if matches {
+            failures.remove(&lane);
+            return Ok(true);
         }
-        found.count = found.count.saturating_add(1);
-    }
-}
-
-fn slot(failures: &HashMap<IpAddr, Failures>, peer: IpAddr) -> IpAddr {
-    if failures.contains_key(&peer) || failures.len() < MAX_ADDRESSES {
-        peer
-    } else {
-        ALL_OTHERS
-    }
-}
-
-/// Whoever has one IPv6 address has 2^64 of them.
-fn subnet(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
+        let count = before.map_or(0, |found| found.count).saturating_add(1);
+        let doubled = count.checked_sub(FREE + 1).map(|over| 1_u32 << over.min(16));
+        let wait = doubled.map_or(Duration::ZERO, |times| SHORTEST.saturating_mul(times).min(LONGEST));
+        if failures.len() >= MAX_LANES && !failures.contains_key(&lane) {
+            let oldest = failures
+                .iter()
+                .min_by_key(|(_, found)| found.last)
+                .map(|(lane, _)| *lane);
+            if let Some(oldest) = oldest {
+                failures.remove(&oldest);
+            }
+        }
+        let failed = Failures { count, last: now, wait };
+        failures.insert(lane, failed);
+        Ok(false)
     }
 }
 
@@ -82,30 +103,86 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn an_address_waits_after_too_many_failures() {
-        let limiter = LoginLimiter::default();
-        let (peer, now) = (IpAddr::from([10, 0, 0, 1]), Timestamp(0));
-        for _ in 0..MAX_FAILURES {
-            assert!(limiter.check(peer, now).is_ok());
-            limiter.failed(peer, now);
+    fn lane(last: u8) -> Lane {
+        Lane {
+            known: true,
+            from: From::address(IpAddr::from([10, 0, 0, last])),
         }
-        assert_eq!(limiter.check(peer, now).unwrap_err().code(), Code::TooManyLogins);
-        assert!(limiter.check(IpAddr::from([10, 0, 0, 2]), now).is_ok());
-        assert!(limiter.check(peer, now.plus(WINDOW)).is_ok());
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(0).plus(Duration::from_secs(seconds))
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn each_failure_makes_the_lane_wait_longer_and_no_other() {
         let limiter = LoginLimiter::default();
-        for bits in 0..5_000 {
-            limiter.failed(IpAddr::V4(Ipv4Addr::from_bits(bits)), Timestamp(0));
+        for _ in 0..FREE {
+            assert!(!limiter.attempt(lane(1), at(0), false).unwrap());
         }
-        assert!(limiter.failures.lock().unwrap().len() <= MAX_ADDRESSES + 1);
-        let other = IpAddr::V4(Ipv4Addr::from_bits(4_999));
-        assert_eq!(
-            limiter.check(other, Timestamp(0)).unwrap_err().code(),
-            Code::TooManyLogins
+        assert!(!limiter.attempt(lane(1), at(0), false).unwrap());
+        let mut now = 0;
+        for wait in [1, 2, 4, 8, 16, 30, 30] {
+            // Not even the right password is looked at, and trying it costs nothing.
+            for _ in 0..100 {
+                let refused = limiter.attempt(lane(1), at(now), true).unwrap_err();
+                assert_eq!(refused.code(), Code::TooManyLogins);
+            }
+            now += wait;
+            assert!(!limiter.attempt(lane(1), at(now), false).unwrap(), "after {wait} s");
+        }
+        // Others are let in meanwhile: another address, a client that is known, and the other way round.
+        let known = Lane {
+            known: true,
+            from: From::Token(Digest::of(b"token")),
+        };
+        assert!(limiter.attempt(lane(2), at(now), true).unwrap());
+        assert!(limiter.attempt(known, at(now), true).unwrap());
+        let nobody = Lane {
+            known: false,
+            ..lane(3)
+        };
+        for _ in 0..=FREE {
+            limiter.attempt(nobody, at(now), false).unwrap();
+        }
+        assert!(limiter.attempt(nobody, at(now), false).is_err());
+        assert!(
+            limiter.attempt(lane(3), at(now), true).unwrap(),
+            "a name that nobody has is another account"
         );
+        // A login that succeeds, and time, make the lane new.
+        assert!(limiter.attempt(lane(1), at(now + 30), true).unwrap());
+        for _ in 0..=FREE {
+            limiter.attempt(lane(1), at(now + 30), false).unwrap();
+        }
+        assert!(limiter.attempt(lane(1), at(now + 30), false).is_err());
+        assert!(!limiter.attempt(lane(1), at(now + 30).plus(FORGOTTEN), false).unwrap());
+        assert!(!limiter.attempt(lane(1), at(now + 30).plus(FORGOTTEN), false).unwrap());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_strangers_lock_nobody_out() {
+        let limiter = LoginLimiter::default();
+        for bits in 0..20_000 {
+            let from = From::address(IpAddr::V4(Ipv4Addr::from_bits(bits)));
+            limiter
+                .attempt(Lane { known: true, from }, Timestamp(i64::from(bits)), false)
+                .unwrap();
+        }
+        assert!(limiter.failures.lock().unwrap().len() <= MAX_LANES);
+        assert!(limiter.attempt(lane(1), Timestamp(20_000), true).unwrap());
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let limiter = LoginLimiter::default();
+        let lane = |host: u16| Lane {
+            known: true,
+            from: From::address(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host])),
+        };
+        for host in 0..=10 {
+            limiter.attempt(lane(host), at(0), false).unwrap();
+        }
+        assert!(limiter.attempt(lane(99), at(0), true).is_err());
     }
 }

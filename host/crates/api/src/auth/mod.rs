@@ -15,13 +15,21 @@ use axum::response::Response;
 use model::{Digest, Timestamp};
 use subtle::ConstantTimeEq as _;
 
-use self::limiter::LoginLimiter;
+use self::limiter::{From, Lane, LoginLimiter};
 use self::token::Tokens;
 use crate::error::{ApiError, Code};
 use crate::state::App;
 
 /// The only user.
 pub(crate) const ADMIN: &str = "admin";
+
+/// How long a token lasts that a program on the server's machine makes for itself.
+const LOCAL_LIFETIME: Duration = Duration::from_secs(600);
+
+/// A token of the administrator for a program that can read the key: it need not log in, so nobody can keep it from that.
+pub fn local_token(signing_key: &[u8], now: Timestamp) -> Result<String, ApiError> {
+    Tokens::new(signing_key).issue_for(ADMIN, LOCAL_LIFETIME, now)
+}
 
 /// Checks passwords and tokens.
 pub struct Authenticator {
@@ -57,21 +65,30 @@ impl Authenticator {
         self.tokens.issue_for(user, lifetime, now)
     }
 
-    /// A token for a name and a password.
+    /// A token for a name and a password. `token` is one that the caller still has from an earlier login.
     pub(crate) fn log_in(
         &self,
         peer: IpAddr,
-        username: &str,
-        password: &str,
+        token: Option<&str>,
+        (username, password): (&str, &str),
         now: Timestamp,
     ) -> Result<String, ApiError> {
-        self.limiter.check(peer, now)?;
         let name_matches = Digest::of(username.as_bytes()).0.ct_eq(&Digest::of(ADMIN.as_bytes()).0);
         let password_matches = Digest::of(password.as_bytes()).0.ct_eq(&self.password.0);
-        if bool::from(name_matches & password_matches) {
+        let known = token.filter(|token| self.tokens.knows(token, now));
+        let lane = Lane {
+            known: name_matches.into(),
+            from: known.map_or_else(
+                || From::address(peer),
+                |token| From::Token(Digest::of(token.as_bytes())),
+            ),
+        };
+        if self
+            .limiter
+            .attempt(lane, now, (name_matches & password_matches).into())?
+        {
             return self.tokens.issue(ADMIN, now);
         }
-        self.limiter.failed(peer, now);
         tracing::warn!(net.peer = %peer, "refused a login");
         Err(ApiError::new(
             Code::InvalidCredentials,
@@ -81,15 +98,13 @@ impl Authenticator {
 
     /// The user of a request.
     fn user(&self, headers: &HeaderMap, now: Timestamp) -> Result<User, ApiError> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = value.and_then(|value| value.split_once(' ')).unwrap_or_default();
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(ApiError::new(
+        let token = bearer(headers).ok_or_else(|| {
+            ApiError::new(
                 Code::Unauthenticated,
                 "this needs a token: `POST /auth/token`, then the header `Authorization: Bearer <token>`",
-            ));
-        }
-        let name = self.tokens.verify(token.trim(), now).ok_or_else(|| {
+            )
+        })?;
+        let name = self.tokens.verify(token, now).ok_or_else(|| {
             ApiError::new(
                 Code::Unauthenticated,
                 "the token is not valid, or is older than a day; log in again",
@@ -97,6 +112,13 @@ impl Authenticator {
         })?;
         Ok(User(name.into()))
     }
+}
+
+/// The token that a request brings.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Who calls.

@@ -10,6 +10,8 @@ use crate::error::ApiError;
 
 /// How long a token lasts (Airflow: 24 h).
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// For how long after its end a token says who somebody is that logs in.
+const KNOWN_SECONDS: i64 = 30 * 24 * 3600;
 /// What the tokens are for; a token of another service with the same key is refused.
 const AUDIENCE: &str = "airtight";
 
@@ -55,6 +57,12 @@ impl Tokens {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(ApiError::internal)
     }
 
+    /// Whether the token was issued here within the last month: whoever has it has logged in then.
+    pub(crate) fn knows(&self, token: &str, now: Timestamp) -> bool {
+        let data = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
+        data.is_ok_and(|data| now.0.div_euclid(1_000_000) < data.claims.exp.saturating_add(KNOWN_SECONDS))
+    }
+
     /// The user that the token was issued to.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Option<String> {
         let data = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation).ok()?;
@@ -73,6 +81,9 @@ mod tests {
         let token = tokens.issue("admin", now).unwrap();
         assert_eq!(tokens.verify(&token, now).as_deref(), Some("admin"));
         assert_eq!(tokens.verify(&token, now.plus(LIFETIME)), None);
+        let month = Duration::from_secs(30 * 24 * 3600);
+        assert!(tokens.knows(&token, now.plus(LIFETIME)) && !tokens.knows(&token, now.plus(LIFETIME + month)));
+        assert!(!Tokens::new(b"another key").knows(&token, now));
         let brief = tokens.issue_for("admin", Duration::from_secs(60), now).unwrap();
         assert_eq!(tokens.verify(&brief, now).as_deref(), Some("admin"));
         assert_eq!(tokens.verify(&brief, now.plus(Duration::from_secs(60))), None);

@@ -36,6 +36,17 @@ struct HealthInfoResponse {
     triggerer: TriggererInfoResponse,
     dag_processor: Null,
     descriptors: DescriptorsInfoResponse,
+    storage: StorageHealth,
+}
+
+#[derive(Serialize, ToSchema)]
+struct StorageHealth {
+    /// `unhealthy` while the disk is nearly full: tasks and uploads cannot write then.
+    status: &'static str,
+    /// Free bytes of the disk of blobs and logs; null where nobody knows.
+    free_bytes: Option<u64>,
+    /// What is kept of them for the server itself.
+    reserved_bytes: u64,
 }
 
 /// File descriptors of the server's process: each connection and each file that is open costs one.
@@ -103,6 +114,7 @@ fn status(healthy: bool) -> &'static str {
 async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
     let database = app.metadata.ping().await;
     let scheduler = app.control.health();
+    let room = app.space.room();
     Json(HealthInfoResponse {
         metadatabase: ComponentHealth {
             status: status(database.is_ok()),
@@ -120,6 +132,11 @@ async fn health(State(app): State<Arc<App>>) -> Json<HealthInfoResponse> {
         },
         dag_processor: Null,
         descriptors: (app.descriptors)().into(),
+        storage: StorageHealth {
+            status: status(room.check().is_ok()),
+            free_bytes: room.free,
+            reserved_bytes: room.floor,
+        },
     })
 }
 

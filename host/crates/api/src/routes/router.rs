@@ -14,7 +14,7 @@ use crate::error::{ApiError, Code};
 use crate::openapi::Routes;
 use crate::request::unread;
 use crate::state::{App, State};
-use crate::{auth, request_id};
+use crate::{auth, host_header, request_id};
 
 /// The API as an axum router, ready to be served or merged with others.
 pub fn router(state: State) -> Router {
@@ -32,6 +32,7 @@ fn layered(router: Router) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(unread::middleware))
+        .layer(middleware::from_fn(host_header::middleware))
         .layer(middleware::from_fn(security_headers))
         .layer(middleware::from_fn(request_id::middleware))
 }
@@ -131,7 +132,11 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_in_the_one_shape() {
         let router = layered(Router::new().route("/", get(panics)));
-        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        let request = Request::builder()
+            .header(header::HOST, "x")
+            .body(Body::empty())
+            .unwrap();
+        let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), 500);
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -193,6 +193,7 @@ impl TaskResponse {
                 "timeout_seconds": limits.timeout.as_secs_f64(),
                 "cpu_time_seconds": limits.cpu_time.as_secs_f64(),
                 "log_bytes": limits.log_bytes,
+                "on_log_limit": limits.on_log_limit.as_str(),
                 "xcom_value_bytes": limits.xcom_value_bytes,
                 "xcom_total_bytes": limits.xcom_total_bytes,
                 "xcom_keys": limits.xcom_keys,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::bearer;
 use crate::error::{ApiError, Code};
 use crate::openapi::{Op, Routes};
 use crate::request::JsonObject;
@@ -66,13 +67,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PeerIp {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let peer = parts.extensions.get::<Peer>();
-        Ok(Self(peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())))
+        Ok(Self(peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0)))
     }
 }
 
 async fn create(
     State(app): State<Arc<App>>,
     PeerIp(peer): PeerIp,
+    headers: HeaderMap,
     mut body: JsonObject,
 ) -> Result<(StatusCode, Json<LoginResponse>), ApiError> {
     for name in ["username", "password"] {
@@ -81,7 +83,10 @@ async fn create(
     let username = body.text("username").unwrap_or_default();
     let password = body.text("password").unwrap_or_default();
     body.finish()?;
-    let access_token = app.authenticator.log_in(peer, &username, &password, app.clock.now())?;
+    let login = (username.as_str(), password.as_str());
+    let access_token = app
+        .authenticator
+        .log_in(peer, bearer(&headers), login, app.clock.now())?;
     Ok((StatusCode::CREATED, Json(LoginResponse { access_token })))
 }
 

@@ -1,31 +1,44 @@
 //! Serving connections so that no client can hold the server: time to send a request's head, size and number of its
 //! headers, time to take an answer, and the number of connections are all bounded.
 
+mod client;
 mod io;
+mod registry;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+pub(crate) use self::client::subnet;
 use self::io::{StallGuard, Unread, Watched};
+use self::registry::{Busy, Connection, Registry};
+
+/// `ENFILE` and `EMFILE`: there are no more file descriptors.
+const OUT_OF_FILES: [i32; 2] = [23, 24];
 
 /// Bounds on connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// Open connections; the next ones wait in the kernel's queue.
+    /// Open connections. For a next one the one that has been idle longest is closed; where all are at work, it waits.
     pub connections: usize,
+    /// Those of one address, or of one IPv6 network. Loopback and `proxies` have no bound of their own.
+    pub per_address: usize,
+    /// Proxies that are trusted to say in `X-Forwarded-For` whom they speak for.
+    pub proxies: Arc<[IpAddr]>,
     /// Time to send the head of a request, and to begin the next one on an open connection.
     pub head_timeout: Duration,
     /// All headers of a request, in bytes.
@@ -42,6 +55,8 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 1_024,
+            per_address: 256,
+            proxies: Arc::from([]),
             head_timeout: Duration::from_secs(30),
             head_bytes: 64 << 10,
             headers: 100,
@@ -51,29 +66,31 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// The address of the caller.
+/// The address of the caller; where a trusted proxy speaks for it, the one that the proxy says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Serves until `shutdown` is cancelled, then lets open requests end within the drain time.
 pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let registry = Registry::new(limits.connections, limits.per_address, Arc::clone(&limits.proxies));
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &registry) => accepted,
             () = shutdown.cancelled() => break,
         };
         let (stream, peer, slot) = accepted;
-        let connection = connection(stream, peer, router.clone(), limits.clone(), shutdown.clone());
+        let ended = slot.ended();
+        let connection = connection(stream, peer, slot, router.clone(), limits.clone(), shutdown.clone());
         let abort = abort.clone();
         connections.spawn(async move {
             tokio::select! {
                 () = connection => {}
                 () = abort.cancelled() => {}
+                // It answers nothing just now: it makes room.
+                () = ended.cancelled() => {}
             }
-            drop(slot);
         });
     }
     drop(listener);
@@ -85,28 +102,55 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     }
 }
 
-/// The next connection, once there is a slot for it.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+/// The next connection, once there is room for it.
+async fn accept(listener: &TcpListener, registry: &Registry) -> (TcpStream, SocketAddr, Connection) {
     loop {
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, slot),
+            Ok((stream, peer)) => match registry.admit(peer.ip()).await {
+                Ok(slot) => return (stream, peer, slot),
+                Err(registry::TooMany) => {
+                    tracing::debug!(net.peer = %peer, "closed a connection: its address has too many that are at work");
+                }
+            },
             Err(error) => {
                 // Out of file descriptors, or a client that left: neither is a reason to stop, both to slow down.
                 tracing::warn!("cannot accept a connection: {error}");
+                if error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code)) {
+                    registry.relieve();
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
 }
 
+/// A body during whose sending the connection is at work.
+struct Sent {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
+    slot: Connection,
     router: Router,
     limits: ConnectionLimits,
     shutdown: CancellationToken,
@@ -118,8 +162,13 @@ async fn connection(
     let io = TokioIo::new(StallGuard::new(stream, limits.stall_timeout, unread.clone()));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request: Request = request.map(|body| Body::new(Watched::new(body, unread.clone())));
-        request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request)
+        let client = client::client_of(peer.ip(), request.headers(), &limits.proxies);
+        request.extensions_mut().insert(Peer(client));
+        let (answer, busy) = (router.clone().oneshot(request), slot.work());
+        async move {
+            let Ok(response) = answer.await;
+            Ok::<_, std::convert::Infallible>(response.map(|body| Sent { body, _busy: busy }))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

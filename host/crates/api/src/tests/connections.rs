@@ -1,6 +1,7 @@
 //! Over real sockets: what the server does about clients that are slow, silent or too many.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,6 +35,8 @@ async fn listen(limits: ConnectionLimits) -> Listening {
 fn limits() -> ConnectionLimits {
     ConnectionLimits {
         connections: 2,
+        per_address: 2,
+        proxies: Arc::from([]),
         head_timeout: Duration::from_millis(200),
         head_bytes: 8 << 10,
         headers: 32,
@@ -169,4 +172,121 @@ async fn a_client_that_is_refused_while_it_sends_reads_why() {
         String::from_utf8_lossy(&answer)
     );
     stream.write_all(&body).await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_at_once() {
+    let patient = ConnectionLimits {
+        connections: 16,
+        head_timeout: Duration::from_secs(3_600),
+        ..limits()
+    };
+    let listening = listen(patient).await;
+    // Some say nothing, some a part of a head, some have asked before: none of them would end by itself within this test.
+    let mut idle = Vec::new();
+    for number in 0..48 {
+        let mut stream = TcpStream::connect(listening.address).await.unwrap();
+        if number % 3 == 1 {
+            stream.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+        } else if number % 3 == 2 {
+            stream
+                .write_all(b"GET /api/v2/version HTTP/1.1\r\nhost: x\r\n\r\n")
+                .await
+                .unwrap();
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.unwrap();
+            assert_eq!(&start, b"HTTP/1.1 200");
+        }
+        idle.push(stream);
+    }
+    for _ in 0..20 {
+        let answer = exchange(listening.address, HEALTH).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // The first ones were closed: they read their end.
+    let mut rest = Vec::new();
+    let _ = idle[0].read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_at_work_is_not_closed_for_another() {
+    let patient = ConnectionLimits {
+        head_timeout: Duration::from_secs(3_600),
+        ..limits()
+    };
+    let listening = listen(patient).await;
+    let token = &listening.server.token;
+    let mut following = TcpStream::connect(listening.address).await.unwrap();
+    let request = format!("GET /api/v2/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    following.write_all(request.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    following.read_exact(&mut start).await.unwrap();
+    for _ in 0..10 {
+        let answer = exchange(listening.address, HEALTH).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // The stream goes on: its heartbeats still come.
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("heartbeat") {
+        assert!(following.read_buf(&mut seen).await.unwrap() > 0, "the stream was cut");
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let listening = listen(limits()).await;
+    let ask = |version: &str, hosts: &str| {
+        format!("GET /api/v2/version HTTP/{version}\r\n{hosts}x-request-id: mine-3\r\nconnection: close\r\n\r\n")
+    };
+    for hosts in ["", "host: a\r\nhost: a\r\n", "host: a\r\nHost: b\r\n", "host: a b\r\n"] {
+        let answer = exchange(listening.address, &ask("1.1", hosts)).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{hosts:?}: {answer}");
+        assert!(
+            answer.contains("\"code\":\"invalid_host\"") && answer.contains("\"request_id\":\"mine-3\""),
+            "{answer}"
+        );
+    }
+    for (version, hosts) in [
+        ("1.1", "host: a:8080\r\n"),
+        ("1.1", "host: [::1]:80\r\n"),
+        ("1.1", "host:\r\n"),
+        ("1.0", ""),
+    ] {
+        let answer = exchange(listening.address, &ask(version, hosts)).await;
+        assert!(answer.contains(" 200 OK"), "{version} {hosts:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn clients_behind_a_trusted_proxy_are_told_apart() {
+    for trusted in [true, false] {
+        let proxies = if trusted {
+            vec!["127.0.0.1".parse().unwrap()]
+        } else {
+            Vec::new()
+        };
+        let listening = listen(ConnectionLimits {
+            proxies: proxies.into(),
+            ..limits()
+        })
+        .await;
+        let log_in = |client: &str, password: &str| {
+            let body = format!(r#"{{"username": "admin", "password": "{password}"}}"#);
+            format!(
+                "POST /auth/token HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\ncontent-type: application/json\r\n\
+                 connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        for _ in 0..11 {
+            let answer = exchange(listening.address, &log_in("6.6.6.6", "wrong")).await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        }
+        let answer = exchange(listening.address, &log_in("6.6.6.6", super::PASSWORD)).await;
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+        let answer = exchange(listening.address, &log_in("1.2.3.4", super::PASSWORD)).await;
+        let expected = if trusted { "HTTP/1.1 201" } else { "HTTP/1.1 429" };
+        assert!(answer.starts_with(expected), "{answer}");
+    }
 }

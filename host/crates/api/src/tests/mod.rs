@@ -9,12 +9,14 @@ mod resources;
 mod streams;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use ports::space::{Room, Space};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -26,8 +28,21 @@ pub(crate) const PASSWORD: &str = "correct horse";
 pub(crate) const SCHEDULER: uuid::Uuid = uuid::Uuid::from_u128(5);
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
+/// A disk with as many free bytes as a test says, of which a gibibyte is kept.
+pub(crate) struct Disk(pub(crate) AtomicU64);
+
+impl Space for Disk {
+    fn room(&self) -> Room {
+        Room {
+            free: Some(self.0.load(Ordering::Relaxed)),
+            floor: 1 << 30,
+        }
+    }
+}
+
 pub(crate) struct Server {
     pub(crate) fake: Arc<Fake>,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) router: Router,
     pub(crate) token: String,
     pub(crate) shutdown: CancellationToken,
@@ -75,6 +90,7 @@ impl Server {
             ..BodyLimits::default()
         };
         let fake = Fake::new();
+        let disk = Arc::new(Disk(AtomicU64::new(10 << 30)));
         let shutdown = CancellationToken::new();
         let authenticator = Authenticator::new(PASSWORD, KEY);
         let token = authenticator.issue("admin", NOW).unwrap();
@@ -86,6 +102,7 @@ impl Server {
             logs: fake.clone(),
             blobs: fake.clone(),
             uploads: fake.clone(),
+            space: disk.clone(),
             clock: Arc::new(FixedClock),
             authenticator,
             limits,
@@ -98,13 +115,16 @@ impl Server {
         });
         Self {
             fake,
+            disk,
             router,
             token,
             shutdown,
         }
     }
 
-    pub(crate) async fn raw(&self, request: Request<Body>) -> axum::response::Response {
+    pub(crate) async fn raw(&self, mut request: Request<Body>) -> axum::response::Response {
+        let host = axum::http::HeaderValue::from_static("test");
+        request.headers_mut().entry(axum::http::header::HOST).or_insert(host);
         self.router.clone().oneshot(request).await.unwrap()
     }
 

@@ -17,7 +17,7 @@ use super::section::Spanned;
 use super::tree::Node;
 use crate::dag::{Combine, Param, TaskRole};
 use crate::id::{DagId, TaskId};
-use crate::limits::Limits;
+use crate::limits::{Limits, OnLogLimit};
 use crate::retry_rule::RetryRule;
 use crate::sensor::Sensor;
 use crate::template::InputTemplate;
@@ -184,6 +184,7 @@ pub(super) struct LimitSettings {
     pub(super) timeout: Option<Duration>,
     pub(super) cpu_time: Option<Duration>,
     pub(super) log: Option<u64>,
+    pub(super) on_log_limit: Option<OnLogLimit>,
     pub(super) xcom_value: Option<u64>,
     pub(super) xcom_total: Option<u64>,
     pub(super) xcom_keys: Option<u32>,
@@ -201,6 +202,7 @@ impl LimitSettings {
             timeout: self.timeout.or(behind.timeout),
             cpu_time: self.cpu_time.or(behind.cpu_time),
             log: self.log.or(behind.log),
+            on_log_limit: self.on_log_limit.or(behind.on_log_limit),
             xcom_value: self.xcom_value.or(behind.xcom_value),
             xcom_total: self.xcom_total.or(behind.xcom_total),
             xcom_keys: self.xcom_keys.or(behind.xcom_keys),
@@ -220,6 +222,7 @@ impl LimitSettings {
             timeout,
             cpu_time: self.cpu_time.unwrap_or(timeout),
             log_bytes: self.log.unwrap_or(standard.log_bytes),
+            on_log_limit: self.on_log_limit.unwrap_or(standard.on_log_limit),
             xcom_value_bytes: self.xcom_value.unwrap_or(standard.xcom_value_bytes),
             xcom_total_bytes: self.xcom_total.unwrap_or(standard.xcom_total_bytes),
             xcom_keys: self.xcom_keys.unwrap_or(standard.xcom_keys),

@@ -1,6 +1,8 @@
 //! The format, as tables: which keys each section has, what their values are, and what they mean. The reader accepts what the
 //! tables say, and the published JSON Schema is made from the same tables, so the two cannot drift apart.
 
+use crate::limits::OnLogLimit;
+
 /// One key of a section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
@@ -612,7 +614,12 @@ pub(super) const LIMITS: &[Field] = &[
     field(
         "log",
         FieldKind::Size { min: 0, max: 1 << 40 },
-        "What the try may write to its log. Default: 10MiB.",
+        "What the try may write to its log, as it is stored. Default: 10MiB.",
+    ),
+    field(
+        "on_log_limit",
+        FieldKind::Choice(OnLogLimit::NAMES),
+        "A log that is over its limit is cut in the middle, or the try fails with `output_limit`. Default: cut.",
     ),
     field(
         "xcom_value",

@@ -20,6 +20,7 @@ use crate::budget::within;
 use crate::callback::CallbackEvent;
 use crate::dag::TaskRole;
 use crate::id::{DagId, InvalidId, MAX_ID_BYTES, TaskId};
+use crate::limits::OnLogLimit;
 use crate::template::InputTemplate;
 
 /// The most tasks of one DAG.
@@ -644,6 +645,9 @@ fn limits(section: &Section<'_>, findings: &mut Findings) -> LimitSettings {
         timeout: section.time_limit("timeout", findings).map(|n| n.value),
         cpu_time: section.time_limit("cpu_time", findings).map(|n| n.value),
         log: section.size("log", findings).map(|n| n.value),
+        on_log_limit: section
+            .choice("on_log_limit", OnLogLimit::NAMES, findings)
+            .and_then(|choice| OnLogLimit::from_name(&choice.value)),
         xcom_value: section.size("xcom_value", findings).map(|n| n.value),
         xcom_total: section.size("xcom_total", findings).map(|n| n.value),
         xcom_keys: section.int("xcom_keys", findings).map(|n| n.value),

@@ -242,6 +242,37 @@ fn every_dag_that_a_template_may_name_is_looked_for_where_it_stands() {
 }
 
 #[test]
+fn a_log_over_its_limit_is_cut_unless_the_manifest_says_otherwise() {
+    use crate::limits::OnLogLimit;
+    let source = "dag: chatty\n\
+                  defaults: {limits: {log: 1MiB, on_log_limit: fail}}\n\
+                  tasks:\n\
+                  \x20 a: {component: ml@1.2, task: load_csv, input: {source: x}}\n\
+                  \x20 b: {component: ml@1.2, task: load_csv, input: {source: x}, limits: {on_log_limit: cut}}\n";
+    let checked = check(source).unwrap_or_else(|diagnostics| panic!("{}", show(&diagnostics)));
+    let chosen = checked.dag.tasks.iter().map(|task| task.limits.on_log_limit);
+    assert!(chosen.eq([OnLogLimit::Fail, OnLogLimit::Cut]));
+    // The default is not stored: versions of before keep their digests.
+    let stored = serde_json::to_value(&checked.dag.tasks[1].limits).unwrap();
+    assert!(stored.get("on_log_limit").is_none(), "{stored}");
+    assert_eq!(
+        serde_json::to_value(&checked.dag.tasks[0].limits).unwrap()["on_log_limit"],
+        "fail"
+    );
+    let refused = check(&source.replace("cut", "drop"))
+        .err()
+        .expect("`drop` is no choice");
+    assert_eq!(refused[0].code, "manifest_value");
+    assert!(
+        refused[0]
+            .hint
+            .as_deref()
+            .is_some_and(|hint| hint.contains("cut, fail")),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_default_of_null_is_no_missing_default() {
     let compiled = |param: &str| {
         let source = format!(

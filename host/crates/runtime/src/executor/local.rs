@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use model::{Cause, Clock, Timestamp};
+use model::{Cause, Clock, OnLogLimit, Timestamp};
 use ports::component::ComponentCompiler;
 use ports::executor::{
     CALLBACK_SLOTS, Executor, ExecutorEvent, ExecutorEvents, TryFailure, TryId, TryOutcome, TryReport, TryRequest,
@@ -247,7 +247,7 @@ impl Inner {
         let (logs, clock) = (Arc::clone(&self.services.logs), Arc::clone(&self.services.clock));
         // It may not have been opened yet.
         logs.open(id);
-        let log = TryLog::new(id, logs, clock, 0);
+        let log = TryLog::new(id, logs, clock, 0, OnLogLimit::default());
         log.system(LogLevel::Error, &format!("{}: {message}", Cause::InfrastructureLost));
         log.close();
         failed_now(id, self.services.clock.now(), Cause::InfrastructureLost, message)
@@ -296,6 +296,7 @@ impl Inner {
             Arc::clone(&self.services.logs),
             Arc::clone(clock),
             limits.log_bytes,
+            limits.on_log_limit,
         ));
         let cpu = Arc::new(CpuClock::default());
         let account = Arc::new(Account::new(Arc::clone(self.engine.machine()), limits.memory_bytes));
@@ -330,6 +331,7 @@ impl Inner {
             xcoms,
             measured,
         } = ended;
+        log.guest_ended();
         if let TryOutcome::Failed(failure) = &outcome {
             log.system(LogLevel::Error, &format!("{}: {}", failure.cause, failure.message));
         }
@@ -368,6 +370,7 @@ impl Inner {
             biased;
             () = gate.stopped() => None,
             ended = tokio::time::timeout(limits.timeout, guest.ended()) => Some(ended),
+            never = attempt.log.show_unfinished() => match never {},
         };
         // A stop that arrived while the guest was being polled may have unwound it by a refused host call.
         let stopped = gate.stop_reason();

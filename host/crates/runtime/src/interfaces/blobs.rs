@@ -5,6 +5,7 @@ use bytes::Bytes;
 use model::Digest;
 use ports::executor::BlobRef;
 use ports::payload::{BlobError, BlobReader, BlobWriter, READER_BYTES, WRITER_BYTES};
+use ports::space::NoSpace;
 use wasmtime::component::Resource;
 
 use super::{HostError, backend_failed};
@@ -59,6 +60,7 @@ impl TaskCtxView<'_> {
         HostError::Wit(match error {
             BlobError::NotFound(digest) => Error::NotFound(digest.to_string()),
             BlobError::Damaged(_) => Error::Other(error.to_string()),
+            BlobError::NoSpace(why) => Error::Other(format!("{}: {why}", NoSpace::CODE)),
             BlobError::Io { .. } => Error::Other(backend_failed(self.ctx.request.id, doing, error)),
         })
     }

@@ -2,6 +2,7 @@
 
 use model::json;
 use ports::payload::{Checkpoint, CheckpointError};
+use ports::space::NoSpace;
 
 use super::{HostError, backend_failed};
 use crate::bindings::checkpoint::{self, Error};
@@ -32,6 +33,7 @@ impl TaskCtxView<'_> {
     fn checkpoint_failed(&self, doing: &'static str, error: &CheckpointError) -> SaveError {
         HostError::Wit(match error {
             CheckpointError::Stale => Error::Stale,
+            CheckpointError::NoSpace(why) => Error::Other(format!("{}: {why}", NoSpace::CODE)),
             CheckpointError::Backend(_) => Error::Other(backend_failed(self.ctx.request.id, doing, error)),
         })
     }

@@ -21,11 +21,10 @@ impl log::Host for TaskCtxView<'_> {
             log::Level::Warn => LogLevel::Warning,
             log::Level::Error => LogLevel::Error,
         };
-        let bytes = message.len() + fields.as_ref().map_or(0, String::len);
         // The function has no error to answer, so fields that are no object are kept as text instead of being lost.
         let fields =
             fields.map(|text| object(&text).unwrap_or_else(|| serde_json::json!({ "invalid_fields": cut(text) })));
-        Ok(self.ctx.log.record(level, cut(message), fields, bytes)?)
+        Ok(self.ctx.log.record(level, cut(message), fields)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::Cause;
+use model::{Cause, OnLogLimit};
 use serde_json::{Value, json};
 use test_artifacts as artifacts;
 
@@ -115,7 +115,10 @@ pub(crate) async fn cause_limit() {
         assert!(report.usage.cpu >= Duration::from_millis(50));
     }
     for flood in ["flood_log", "flood_records"] {
-        let log = limited(request(flood, json!(null)).await, |limits| limits.log_bytes = 100_000);
+        let log = limited(request(flood, json!(null)).await, |limits| {
+            limits.log_bytes = 100_000;
+            limits.on_log_limit = OnLogLimit::Fail;
+        });
         let report = world.report(log).await;
         assert!(died(&report, Cause::OutputLimit).message.contains("limits.log"));
         let written: usize = world.log(report.id).len();

@@ -15,6 +15,9 @@ use super::*;
 #[async_trait]
 impl LogReader for Fake {
     async fn read(&self, _: LogKey, from: u64, max_lines: usize) -> std::io::Result<LogPart> {
+        if self.data().logs_are_broken {
+            return Err(std::io::Error::other("the disk is broken"));
+        }
         let line = |text: &str| LogLine {
             timestamp: NOW,
             level: LogLevel::Info,

@@ -40,6 +40,8 @@ struct Data {
     tis: Vec<TiRow>,
     blobs: HashMap<Digest, Bytes>,
     uploads: Vec<Digest>,
+    /// Reading a log fails.
+    pub(super) logs_are_broken: bool,
     component: Option<Component>,
     pools: Vec<PoolRow>,
 }
@@ -93,6 +95,11 @@ fn page<T>(rows: Vec<T>, page: Page) -> Listed<T> {
 }
 
 impl Fake {
+    /// From now on no log can be read.
+    pub(crate) fn break_logs(&self) {
+        self.data().logs_are_broken = true;
+    }
+
     pub(crate) fn new() -> Arc<Self> {
         let dag = Dag::from(DagParts {
             id: DagId::new("etl").unwrap(),
@@ -117,6 +124,7 @@ impl Fake {
                 tis: Vec::new(),
                 blobs: HashMap::new(),
                 uploads: Vec::new(),
+                logs_are_broken: false,
                 component: None,
                 pools: vec![PoolRow {
                     name: DEFAULT_POOL.to_owned(),

@@ -48,7 +48,10 @@ async fn schemas_that_stand_for_very_much_are_answered() {
     // The same by the conf of a run.
     client.deploy(&manifest(&twice()).to_string()).await.ok();
     let answer = client
-        .post("/dags/d/dagRuns", &json!({"conf": {"p": nested(20)}}))
+        .post(
+            "/dags/d/dagRuns",
+            &json!({"logical_date": null, "conf": {"p": nested(20)}}),
+        )
         .await;
     assert!(answer.status.is_client_error(), "{}", answer.text);
     assert!(answer.text.contains("parameter `p` is not valid"), "{}", answer.text);
@@ -64,7 +67,7 @@ async fn templates_that_stand_for_very_much_end_with_their_try() {
         format!("{{{{ range(1000)|map('string')|map('replace','','{z}')|map('replace','z','{y}')|list|length }}}}");
     let loops = "{% for i in range(20000) %}{{ ('x'|replace('x','y'*3000)|replace('y','z'*5000))|length }}{% endfor %}";
     let compares = "{% for i in range(20000) %}{{ xcom.list == xcom.list }}{% endfor %}";
-    let task = |template: &str, limits: Value| json!({"component": "workload@1", "task": "sum", "input": {"values": [template]}, "limits": limits});
+    let task = |template: &str, limits: Value| json!({"component": "workload@1", "task": "fail", "input": {"message": template, "fatal": true}, "limits": limits});
     let mut late = task(compares, json!({}));
     late["timeout"] = json!("50ms");
     let heavy = json!({

@@ -162,7 +162,7 @@ fn usable(component: Component) -> Option<Result<ResolvedComponent, Unresolved>>
     }
 }
 
-/// How many manifests are read or checked at a time. Others wait.
+/// Manifests that are read or checked at a time. Others wait.
 static CHECKS: Semaphore = Semaphore::const_new(2);
 
 /// A manifest may have 100,000 tasks: reading and checking one is no work for a thread that serves requests. It ends soon after the request

@@ -9,14 +9,14 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How many steps are taken between two looks at the watch: less than a millisecond of work.
+/// Steps between two looks at the watch: less than a millisecond of work.
 const SLICE_STEPS: u64 = 1 << 16;
-/// How many bytes are asked of the watch at a time.
+/// Bytes that are asked of the watch at a time.
 const SLICE_BYTES: u64 = 1 << 20;
-/// How much stack the work may use. Threads have twice that.
+/// The stack that the work may use, in bytes. Threads have twice that.
 const MAX_STACK_BYTES: usize = 1 << 20;
 
-/// What some work may take.
+/// Bounds of some work.
 #[derive(Clone)]
 pub struct Budget {
     /// Steps: each is some nanoseconds.
@@ -47,7 +47,7 @@ impl Budget {
 
 /// Looks at work while it is done.
 pub trait Watch: Send + Sync {
-    /// Whether nobody wants the work any more, or its time is over.
+    /// Tells that nobody wants the work any more, or that its time is over.
     fn stopped(&self) -> bool {
         false
     }
@@ -58,7 +58,7 @@ pub trait Watch: Send + Sync {
     }
 }
 
-/// Why work was not finished.
+/// The reason why work was not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All steps are taken.
@@ -76,7 +76,7 @@ pub enum Exhausted {
 }
 
 thread_local! {
-    /// What is left until the next look: without a budget, everything.
+    /// Steps and bytes that are left until the next look: without a budget, everything.
     static STEPS: Cell<u64> = const { Cell::new(u64::MAX) };
     static BYTES: Cell<u64> = const { Cell::new(u64::MAX) };
     /// Where the outermost budget of the thread began on the stack; 0 without one.
@@ -84,12 +84,12 @@ thread_local! {
     static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
-/// What is behind the next look.
+/// The rest of a budget, behind the next look.
 struct Scope {
     steps: u64,
     bytes: u64,
     watch: Option<Arc<dyn Watch>>,
-    /// What was asked of the watch.
+    /// Bytes that were asked of the watch.
     taken: u64,
     spent: Option<Exhausted>,
 }
@@ -108,7 +108,7 @@ impl Watch for Flag {
 }
 
 impl StopOnDrop {
-    /// What the work looks at.
+    /// The watch for the work.
     pub fn watch(&self) -> Arc<dyn Watch> {
         Arc::clone(&self.0) as Arc<dyn Watch>
     }
@@ -151,18 +151,18 @@ pub fn deeper() -> Result<(), Exhausted> {
     Err(fail(Exhausted::Depth))
 }
 
-/// Why the innermost budget is used up, if it is.
+/// Answers why the innermost budget is used up, if it is.
 pub fn exhausted() -> Option<Exhausted> {
     SCOPE.with_borrow(|scope| scope.as_ref().and_then(|scope| scope.spent))
 }
 
-/// Whether a budget within this one used up what this one has, although that was not noted here: who began the work with little may begin
+/// Tells that a budget within this one used up what this one has, although that was not noted here: who began the work with little may begin
 /// it again with more.
 pub fn is_spent() -> bool {
     steps_left() == 0
 }
 
-/// How many steps are left in this thread.
+/// Steps that are left in this thread.
 pub fn steps_left() -> u64 {
     let beyond = SCOPE.with_borrow(|scope| scope.as_ref().map_or(0, |scope| scope.steps));
     STEPS.get().saturating_add(beyond)
@@ -272,7 +272,7 @@ struct Saved {
     steps: u64,
     bytes: u64,
     base: usize,
-    /// How many steps the inner one had.
+    /// Steps that the inner one had.
     given: u64,
     scope: Option<Scope>,
 }

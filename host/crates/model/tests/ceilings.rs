@@ -16,12 +16,12 @@ use model::schema::{Shape, Step, Validator};
 use model::template::{InputTemplate, TemplateContext, XcomInput, XcomRef};
 use serde_json::{Map, Value, json};
 
-/// What a case may take.
+/// Bounds of a case.
 const STEPS: u64 = 3_000_000;
 const BYTES: u64 = 32 << 20;
-/// What that may cost, in a build without optimisation: a step is some nanoseconds in one with it.
+/// The CPU time of a case, in a build without optimisation: a step is some nanoseconds in one with it.
 const CPU: Duration = Duration::from_secs(6);
-/// What the process may grow to: some times the bytes that are counted.
+/// The largest size of the process: some times the bytes that are counted.
 const MEMORY_KIB: u64 = 700 << 10;
 /// Set in the process that does the work.
 const CHILD: &str = "AIRTIGHT_CEILINGS_CHILD";
@@ -71,7 +71,7 @@ fn under_ceilings(test: &str, case: fn(&mut Rng)) {
     );
 }
 
-/// What no assertion of ours would see in time.
+/// Limits for what no assertion of ours would see in time.
 fn limit_process() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     for (resource, most) in [(Resource::As, 4 << 30), (Resource::Cpu, 3_600)] {

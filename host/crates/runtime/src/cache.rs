@@ -19,7 +19,7 @@ use crate::linker;
 
 /// How many components stay ready.
 const CAPACITY: usize = 256;
-/// What their schemas may hold together, in bytes. The component that is asked for stays, however large its schemas are.
+/// The size of their schemas together, in bytes. The component that is asked for stays, however large its schemas are.
 const MAX_SCHEMA_BYTES: usize = 128 << 20;
 /// How much of a component is read from the blob store at a time.
 const CHUNK_BYTES: usize = 1 << 20;

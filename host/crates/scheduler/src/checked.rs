@@ -5,11 +5,11 @@ use model::budget::{Budget, StopOnDrop, is_spent, within};
 use ports::control::ControlError;
 use tokio::sync::Semaphore;
 
-/// What is done on a thread that serves requests: well below a millisecond.
+/// Bounds of a check on a thread that serves requests: well below a millisecond.
 const HERE: Budget = Budget::new(100_000, 1 << 20);
-/// What is done elsewhere: about a second.
+/// Bounds of a check elsewhere: about a second.
 const THERE: Budget = Budget::new(200_000_000, 256 << 20);
-/// How many are made elsewhere at a time. Others wait.
+/// Checks that are made elsewhere at a time. Others wait.
 static CHECKS: Semaphore = Semaphore::const_new(2);
 
 /// Makes a check, perhaps twice.

@@ -1,12 +1,12 @@
-//! How large a JSON text is as a tree, before it is made one.
+//! The size of a JSON text as a tree, before it is made one.
 
 use std::borrow::Cow;
 
 use super::scan::{Sink, scan};
 
-/// What a value costs in a list, or in a member.
+/// The cost of a value in a list, or in a member.
 const VALUE_BYTES: u64 = 40;
-/// What a member of an object costs beside its name and its value.
+/// The cost of a member of an object beside its name and its value.
 const MEMBER_BYTES: u64 = 80;
 /// Texts of which that many bytes are asked for are never much larger as trees than what is free anyway.
 const SMALL: usize = 64 << 10;

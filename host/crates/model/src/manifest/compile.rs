@@ -55,7 +55,7 @@ pub fn compile_on(manifest: &Manifest, components: &Components, pools: &Pools) -
     judge(manifest, components, Some(pools))
 }
 
-/// What reading a manifest, and what checking one, may take: some seconds, for what nobody would write. A manifest with 100,000 tasks takes a
+/// Bounds of reading a manifest, and of checking one: some seconds, for what nobody would write. A manifest with 100,000 tasks takes a
 /// fraction of it.
 pub(super) const CHECKING: Budget = Budget::new(1_000_000_000, 256 << 20);
 

@@ -17,7 +17,7 @@ const MAX_ALTERNATIVES: usize = 32;
 const MAX_DEPTH: usize = 8;
 /// How many `$ref`, `allOf` and `anyOf` are followed in a row.
 const MAX_HOPS: usize = 16;
-/// How many parts are looked at or copied in all, for one shape and everything that is asked of it: schemas come from components, and
+/// Parts that are looked at or copied in all, for one shape and everything that is asked of it: schemas come from components, and
 /// few bytes of references can stand for very many schemas.
 const MAX_STEPS: usize = 200_000;
 
@@ -28,7 +28,7 @@ pub struct Shape<'s> {
     budget: Budget,
 }
 
-/// What is left of [`MAX_STEPS`], and of the budget of whoever asks. Where it is used up, schemas count as accepting anything, and
+/// The rest of [`MAX_STEPS`], and of the budget of whoever asks. Where it is used up, schemas count as accepting anything, and
 /// what was found out so far counts as nothing.
 #[derive(Clone, Debug)]
 struct Budget(Rc<Cell<usize>>);
@@ -45,13 +45,13 @@ impl Budget {
         paid
     }
 
-    /// Whether it is used up.
+    /// Tells that it is used up.
     fn is_done(&self) -> bool {
         self.0.get() == 0
     }
 }
 
-/// How many parts alternatives have.
+/// Counts the parts of alternatives.
 fn parts_of(alternatives: &[Vec<Part<'_>>]) -> usize {
     alternatives.iter().map(|parts| 1 + parts.len()).sum()
 }
@@ -275,7 +275,7 @@ impl<'s> Shape<'s> {
         self.sure(self.member_there(name))
     }
 
-    /// What is found out while there is something left to find it out with.
+    /// The step that was found out, while there was something left to find it out with.
     fn sure(&self, step: Step<'s>) -> Step<'s> {
         if self.budget.is_done() {
             return Step::To {

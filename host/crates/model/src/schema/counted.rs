@@ -14,12 +14,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::budget::{self, Exhausted};
 
-/// What an error holds beside the value that it is about.
+/// The size of an error beside the value that it is about.
 const ERROR_BYTES: u64 = 512;
 /// Longer lists are compared by their elements' texts, not each element with each.
 const PAIRWISE: usize = 15;
 
-/// What a schema adds to the cost of a look.
+/// Additions of a schema to the cost of a look.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Weights {
     /// To any: what the engine may do without looking at the value again.
@@ -36,7 +36,7 @@ thread_local! {
     static WEIGHTS: Cell<Weights> = const { Cell::new(Weights { look: 0, text: 0, name: 0, error: 0 }) };
 }
 
-/// What unwinds the engine.
+/// The payload that unwinds the engine.
 struct Out(Exhausted);
 
 /// Runs the engine; answers why it had to be ended.
@@ -171,7 +171,7 @@ impl<'a> Node<'a, Counted> for CountedNode<'a> {
     }
 }
 
-/// Whether two values are the same to JSON Schema; looks at no more than both have in common.
+/// Compares two values as JSON Schema does; looks at no more than both have in common.
 fn equal(a: &Value, b: &Value) -> bool {
     look();
     match (a, b) {

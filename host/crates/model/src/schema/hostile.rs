@@ -15,7 +15,7 @@ fn nested(depth: usize) -> Value {
     (0..depth).fold(json!({}), |inner, _| json!({"a": inner}))
 }
 
-/// How many steps some work takes.
+/// Counts the steps of some work.
 fn steps<T>(work: impl FnOnce() -> T) -> (u64, T) {
     within(Budget::new(u64::MAX / 4, 1 << 30), || {
         let before = steps_left();

@@ -16,28 +16,28 @@ pub(super) const MAX_PATTERNS_BYTES: usize = 2 << 20;
 pub(super) const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// The longest pattern, in bytes.
 const MAX_PATTERN_TEXT: usize = 4 << 10;
-/// What a pattern costs beside its automaton.
+/// The cost of a pattern beside its automaton.
 const PATTERN_BYTES: usize = 4 << 10;
-/// What the caches of all patterns may hold for one thread.
+/// The caches of all patterns for one thread, in bytes.
 const CACHES_BYTES: usize = 4 << 20;
-/// What reading a Unicode class costs, in steps: its table is copied and sorted.
+/// The cost of reading a Unicode class, in steps: its table is copied and sorted.
 const CLASS_STEPS: u64 = 20_000;
 
 /// All patterns of a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Patterns {
-    /// What their automata have together, in bytes.
+    /// The size of their automata together, in bytes.
     pub(super) bytes: usize,
-    /// How many states the largest one has.
+    /// States of the largest one.
     pub(super) states: usize,
-    /// How many states those have together that members' names are compared with.
+    /// States, together, of those that members' names are compared with.
     pub(super) name_states: usize,
-    /// How many patterns there are.
+    /// The number of patterns.
     pub(super) count: usize,
 }
 
 impl Patterns {
-    /// What the cache of one pattern may have, in bytes.
+    /// The largest cache of one pattern, in bytes.
     pub(super) fn cache_bytes(&self) -> usize {
         (CACHES_BYTES / self.count.max(1)).clamp(32 << 10, 256 << 10)
     }

@@ -1,4 +1,4 @@
-//! How large a schema becomes where the engine unrolls it. To know which members are evaluated elsewhere, `unevaluatedProperties` and
+//! The size of a schema where the engine unrolls it. To know which members are evaluated elsewhere, `unevaluatedProperties` and
 //! `unevaluatedItems` are compiled with a copy of everything that applies to the same value, along every way through references: few
 //! bytes can stand for very many copies.
 
@@ -11,7 +11,7 @@ use crate::budget;
 
 /// The most copies of one schema.
 const MAX_COPIES: usize = 2_000;
-/// What a copy costs, in steps.
+/// The cost of a copy, in steps.
 const COPY_STEPS: u64 = 1_000;
 
 /// Refuses a schema that would become too large.
@@ -33,7 +33,7 @@ pub(super) fn check(schema: &Value) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// What references can lead to.
+/// Everything that references can lead to.
 #[derive(Default)]
 struct Document<'s> {
     /// The schema, and those in it that have an identifier of their own.

@@ -22,10 +22,10 @@ const MAX_FINDINGS: usize = 16;
 /// How many characters of a finding are shown: it may quote the value.
 const MAX_FINDING_CHARS: usize = 400;
 
-/// What one validation may take: a value of 16 MiB against an ordinary schema takes a fraction of it.
+/// Bounds of one validation: a value of 16 MiB against an ordinary schema takes a fraction of it.
 const VALIDATION: Budget = Budget::new(100_000_000, 64 << 20);
 
-/// What telling what is wrong may take. Beyond that it is only told that something is.
+/// Bounds of telling what is wrong. Beyond that it is only told that something is.
 const FINDINGS: Budget = Budget::new(5_000_000, 16 << 20);
 
 /// The longest text that the format `regex` accepts, in bytes.
@@ -52,7 +52,7 @@ pub enum SchemaError {
         /// What it has.
         size: usize,
     },
-    /// What the patterns stand for is over the limit.
+    /// The automata of the patterns are over the limit.
     #[error(
         "the patterns of the schema are too large together: compiled, they may have 2 MiB; \
          `\\p{{…}}` and large repeats are what makes them large"
@@ -128,12 +128,12 @@ impl Validator {
         self.bytes
     }
 
-    /// What the automata of its patterns have, in bytes, in the form in which they are measured.
+    /// The size of the automata of its patterns, in bytes, in the form in which they are measured.
     pub const fn patterns_bytes(&self) -> usize {
         self.patterns_bytes
     }
 
-    /// Whether the value matches. One that would take too long to check does not.
+    /// Tells that the value matches. One that would take too long to check does not.
     pub fn is_valid(&self, value: &Value) -> bool {
         self.check(value).is_ok_and(|findings| findings.is_empty())
     }
@@ -146,7 +146,7 @@ impl Validator {
             .collect()
     }
 
-    /// What is wrong with the value, and where; empty where it matches. That it would take too long to check is a finding, too.
+    /// Findings about the value; empty where it matches. That it would take too long to check is a finding, too.
     pub fn findings(&self, value: &Value) -> Vec<Finding> {
         self.check(value).unwrap_or_else(|why| {
             vec![Finding::whole(format!(
@@ -155,7 +155,7 @@ impl Validator {
         })
     }
 
-    /// What is wrong with the value, and where; empty where it matches. Fails where the budget ends before the check.
+    /// Checks the value; the findings are empty where it matches. Fails where the budget ends before the check.
     pub fn check(&self, value: &Value) -> Result<Vec<Finding>, Exhausted> {
         within(VALIDATION, || {
             if run(self.weights, || self.compiled.is_valid(CountedNode(value)))? {
@@ -273,7 +273,7 @@ fn quoted(schema: &Value) -> u64 {
     }
 }
 
-/// How many branches a schema has: they may be gone through without a look at the value.
+/// Counts the branches of a schema: they may be gone through without a look at the value.
 fn branches(schema: &Value) -> u64 {
     match schema {
         Value::Object(members) => members

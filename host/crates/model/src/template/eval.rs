@@ -12,14 +12,14 @@ use super::ops::{self, invalid, items, settled, size};
 use super::value::{WriteError, write_json};
 use crate::budget::{deeper, grow, spend};
 
-/// What evaluating one expression costs beside what it does.
+/// The cost of evaluating one expression beside what it does.
 const STEP: u64 = 20;
 
-/// What names stand for.
+/// The values behind names.
 pub(super) trait Names {
     /// A root; nothing for a name that is none, or that this run does not have.
     fn root(&mut self, name: &str) -> Result<Option<Jinja>, Error>;
-    /// What a task published under a key.
+    /// The value that a task published under a key.
     fn xcom(&mut self, task: &str, key: &str) -> Jinja;
 }
 
@@ -416,7 +416,7 @@ impl<'n> Eval<'n> {
         Ok(())
     }
 
-    /// What is in something that is missing.
+    /// Looks into something that is missing.
     fn missing(&self) -> Result<Jinja, Error> {
         if self.strict {
             return Err(Error::from(ErrorKind::UndefinedError));

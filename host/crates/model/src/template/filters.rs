@@ -10,9 +10,9 @@ use super::ops::{add, checked_int, concat, equal, invalid, is_list, items, searc
 use super::value::{WriteError, write_json};
 use crate::budget::{grow, spend};
 
-/// What a piece of a text, or an element of a list that a filter makes, costs.
+/// The cost of a piece of a text, or of an element of a list that a filter makes.
 const PIECE_BYTES: u64 = 48;
-/// What a pair of key and value costs.
+/// The cost of a pair of key and value.
 const PAIR_BYTES: u64 = 128;
 
 thread_local! {
@@ -32,7 +32,7 @@ pub(super) fn limited<T>(max: usize, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// How much work a filter is.
+/// The kind of work that a filter is.
 #[derive(Clone, Copy)]
 enum Cost {
     /// The same for any value.

@@ -43,7 +43,7 @@ fn render(template: &str) -> Result<String, RenderFault> {
     render_input(&json!(template), "null")
 }
 
-/// How many steps a rendering takes, and what becomes of it.
+/// Renders; answers the steps that it took, too.
 fn steps(template: &str, xcom: &str) -> (u64, Result<String, RenderFault>) {
     within(Budget::new(20_000_000, 256 << 20), || {
         let before = steps_left();

@@ -8,9 +8,9 @@ use minijinja::{Error, ErrorKind};
 
 use crate::budget::{Exhausted, grow, spend};
 
-/// What an element of a list costs beside what it refers to.
+/// The cost of an element of a list beside what it refers to.
 const ITEM_BYTES: u64 = 32;
-/// What a member of an object costs.
+/// The cost of a member of an object.
 const MEMBER_BYTES: u64 = 96;
 
 impl From<Exhausted> for Error {
@@ -28,7 +28,7 @@ pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-/// Whether it is a list, made or not.
+/// Tells a list, made or not, from other values.
 pub(super) fn is_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable)
 }
@@ -88,7 +88,7 @@ pub(super) fn weigh(value: &Value) -> Result<u64, Error> {
     })
 }
 
-/// What comparing two values costs.
+/// Pays for comparing two values.
 fn compared(a: &Value, b: &Value) -> Result<(), Error> {
     match (a.as_str(), b.as_str()) {
         (Some(a), Some(b)) => spend(1 + size(a.len().min(b.len())) / 16)?,
@@ -111,7 +111,7 @@ pub(super) fn order(a: &Value, b: &Value) -> Result<Option<Ordering>, Error> {
     Ok(a.partial_cmp(b))
 }
 
-/// What looking for something in a value costs.
+/// Pays for looking for something in a value.
 pub(super) fn searched(container: &Value, wanted: &Value) -> Result<(), Error> {
     match container.as_str() {
         Some(text) => {
@@ -192,12 +192,12 @@ fn pair(a: &Value, b: &Value) -> Option<Pair> {
     Some(Pair::Int(int(a)?, int(b)?))
 }
 
-/// Whether a reader of JSON that knows 64 bits reads it as it is.
+/// Tells that a reader of JSON that knows 64 bits reads it as it is.
 fn fits(number: i128) -> bool {
     i64::try_from(number).is_ok() || u64::try_from(number).is_ok()
 }
 
-/// What arithmetic made of integers. What fits 64 bits does not become what does not: readers of JSON would round it without a word.
+/// Answers the result of integers. Integers of 64 bits do not become larger ones: readers of JSON would round it without a word.
 /// Where a producer published more, it is kept as long as it can be.
 fn whole(result: Option<i128>, from: &[i128], shown: impl Fn() -> String) -> Result<Value, Error> {
     match result {

@@ -18,7 +18,7 @@ use super::path::{Segment, follow, follow_value, show};
 use super::value::{WriteError, from_json, write_json, write_string};
 use crate::budget::{self, Budget, Exhausted, grow, spend, within};
 
-/// What rendering one input may take where nobody gives less.
+/// Bounds of rendering one input where nobody gives less.
 const RENDERING: Budget = Budget::new(200_000_000, 256 << 20);
 
 /// One of its templates: what it makes is given back before the next one.
@@ -52,7 +52,7 @@ pub struct RenderError {
 }
 
 impl RenderError {
-    /// Why it was not rendered to its end, where that is because of how much it is.
+    /// Answers the bound that it was over, if it was over one.
     pub const fn exhausted(&self) -> Option<Exhausted> {
         match self.fault {
             RenderFault::OutOfFuel => Some(Exhausted::Steps),
@@ -388,7 +388,7 @@ fn jinja(xcom: &XcomRef, input: &XcomInput) -> Jinja {
     })
 }
 
-/// What the names in a template stand for, read when the first template names it.
+/// The values behind the names in templates, read when the first template names them.
 struct Roots<'c> {
     context: &'c TemplateContext<'c>,
     roots: HashMap<String, Jinja>,

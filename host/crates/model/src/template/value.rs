@@ -7,7 +7,7 @@ use minijinja::value::{Value, ValueKind};
 use crate::budget::{Exhausted, grow, spend};
 use crate::json::{MAX_DEPTH, Sink, scan, unescape};
 
-/// What a value costs beside its text.
+/// The cost of a value beside its text.
 const VALUE_BYTES: usize = 48;
 
 fn made(bytes: usize) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! What the host computes for a try: rendering its input, validating what goes in and what comes out.
+//! Computing for a try: rendering its input, validating what goes in and what comes out.
 //!
 //! Most of it takes microseconds and is done where the try is. What turns out to take longer begins anew on a thread of its own, of
 //! which there are few: no guest waits for it, its memory and its CPU time are the try's, and it ends soon after the try does.
@@ -13,9 +13,9 @@ use tokio::sync::Semaphore;
 use crate::limits::Account;
 use crate::meter::{CpuClock, thread_cpu_nanos};
 
-/// What is done on a thread of guests: a millisecond.
+/// Bounds of work on a thread of guests: a millisecond.
 const HERE: Budget = Budget::new(300_000, 4 << 20);
-/// What is done on a thread of its own. The work itself has lower bounds.
+/// Bounds of work on a thread of its own. The work itself has lower ones.
 const THERE: Budget = Budget::new(u64::MAX, u64::MAX);
 
 /// The threads for what takes long.
@@ -29,7 +29,7 @@ impl ComputePool {
     }
 }
 
-/// What a try computes.
+/// The computing of one try.
 pub(super) struct Compute {
     pub(super) pool: Arc<ComputePool>,
     pub(super) account: Arc<Account>,
@@ -104,9 +104,9 @@ struct Watched {
     unwanted: Arc<AtomicBool>,
     account: Arc<Account>,
     taken: AtomicU64,
-    /// What the thread's clock said at the beginning.
+    /// The thread's clock at the beginning.
     began: u64,
-    /// What is left of the try's CPU time.
+    /// The rest of the try's CPU time.
     left: Duration,
 }
 

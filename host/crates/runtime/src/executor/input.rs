@@ -66,7 +66,7 @@ pub(super) async fn prepare(attempt: &Attempt, entry: &Entry) -> Result<Input, D
     Ok(input)
 }
 
-/// What is wrong with a value, within what the try may compute.
+/// Checks a value, within what the try may compute.
 pub(super) async fn problems(
     attempt: &Attempt,
     validator: &Arc<Validator>,
@@ -156,7 +156,7 @@ pub(super) struct Rendering {
     values: HashMap<XcomRef, XcomInput>,
 }
 
-/// Why it comes to nothing.
+/// The reason why it comes to nothing.
 pub(super) enum Failed {
     Render(RenderError),
     Death(Death),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::budget::{self, steps_left, within};
 
-/// How many steps it takes to compare two schemas in every way in which a manifest asks.
+/// Counts the steps of comparing two schemas in every way in which a manifest asks.
 fn steps(a: &Value, b: &Value) -> u64 {
     within(budget::Budget::new(u64::MAX / 4, 1 << 30), || {
         let before = steps_left();

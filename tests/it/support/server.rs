@@ -263,11 +263,6 @@ impl Server {
         Client::login(&self.url(), "admin", &self.password()).await
     }
 
-    /// The id of its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
-    }
-
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");

@@ -316,11 +316,6 @@ pub(super) struct Elements {
 }
 
 impl Elements {
-    /// Those that templates see.
-    pub(super) fn items(&self) -> &[(String, Arc<str>)] {
-        &self.items
-    }
-
     /// The input with the elements of the task's own mapping. A member that is there twice is refused with the input.
     fn join(&self, mut text: String) -> Result<String, Death> {
         for members in &self.members {

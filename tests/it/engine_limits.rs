@@ -161,7 +161,7 @@ async fn tries_that_hoard_blobs_leave_the_server_its_descriptors() {
     for task in 0..6 {
         let path = format!("/dags/hoard/dagRuns/{run}/taskInstances/t{task}/logs/1");
         let mut said = String::new();
-        for _ in 0..100 {
+        for _ in 0..10_000 {
             said = client.get(&path).await.text;
             if said.contains("hoarding") {
                 break;

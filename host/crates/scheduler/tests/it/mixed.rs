@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use model::between::IfExists;
 use model::dag::Measured;
-use model::{Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskInstanceState, TiKey, Timestamp, Work};
+use model::{
+    Cause, Dag, DagId, DagRunKey, DagRunState, MapIndex, RunId, TaskIndex, TaskInstanceState, TiKey, Timestamp, Work,
+};
 use ports::between::TriggerDagRequest;
 use ports::control::{ClearRequest, Control as _, ControlError, NewPool, RespondRequest, SetStateRequest};
 use ports::executor::{TryOutcome, TryRequest};
@@ -641,7 +643,15 @@ fn check_teardowns(dag: &Dag, rows: &[ports::store::TiWrite], what: impl Fn() ->
             .flat_map(|(setup, scope)| scope.into_iter().chain([setup]))
             .collect();
         let awaited = dag.awaited(task);
-        let is_user = |ti: &&ports::store::TiWrite| awaited.contains(&ti.key.task) && users.contains(&ti.key.task);
+        let definition = |task: TaskIndex| dag.task(task).expect("it is of the DAG");
+        // In a repeated group each element and each iteration has its own; what is mapped in there by itself is not told apart here.
+        let met = |ti: &ports::store::TiWrite| {
+            let (user, teardown_of) = (definition(ti.key.task), definition(task));
+            let together = user.group == teardown_of.group && user.expand.is_none();
+            user.group.is_none() || (together && ti.key.map_index == teardown.key.map_index)
+        };
+        let is_user =
+            |ti: &&ports::store::TiWrite| awaited.contains(&ti.key.task) && users.contains(&ti.key.task) && met(ti);
         for user in rows.iter().filter(is_user) {
             let ended = user.end_date.filter(|_| user.state != TaskInstanceState::Removed);
             assert!(

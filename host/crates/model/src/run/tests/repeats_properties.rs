@@ -310,8 +310,10 @@ proptest! {
             }
             prop_assert_eq!(ended.get(&(task, map_index, try_number)), Some(&1), "a try ends once");
             if dag.task(task).is_some_and(Task::is_teardown) {
-                let setups = dag.awaited(task).iter().flat_map(|of| run.tis().filter(move |(task, ..)| task == of));
-                let used = setups.filter(|(.., ti)| !ti.state.is_finished()).count();
+                let (_, scope) = run.slot_of(task, map_index).and_then(|at| run.node_of(at)).unwrap();
+                // What it meets: in a repeated group, that of its own element or iteration.
+                let awaited = dag.awaited(task).iter().flat_map(|of| run.visible_slots(scope, *of));
+                let used = awaited.filter(|at| run.tis.get(*at).is_some_and(|slot| !slot.ti.state.is_finished())).count();
                 prop_assert_eq!(used, 0, "nothing uses what was torn down");
             }
             check(&run)?;

@@ -27,12 +27,21 @@ fn in_slices(
     let mut steps = 0;
     let to_the_end = |event: &Event| matches!(event, Event::SetRunState { .. });
     let mut next = event.clone();
+    // As the scheduler does it: nothing is let run between two steps of what a person asked for.
+    if to_the_end(event) {
+        run.hold();
+    }
     loop {
         steps += 1;
         prop_assert!(steps < 10_000, "it comes to an end");
         advance_within(run, next, now, most);
         if run.is_cut_short() && to_the_end(event) {
             next = event.clone();
+            continue;
+        }
+        if run.is_held() && to_the_end(event) {
+            run.let_go();
+            next = Event::Resume;
             continue;
         }
         if !run.has_more() {

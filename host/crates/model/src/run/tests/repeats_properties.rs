@@ -1,7 +1,7 @@
 //! Random DAGs with mappings, groups and loops, driven in random order with random ends: what is counted step by step is what a
 //! count from nothing gives, a try ends once, and every run ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
@@ -172,6 +172,20 @@ pub(super) fn build(plan: &Plan) -> Arc<Dag> {
             }
         }
     }
+    // As a deploy demands it: a teardown and its setups lie in the same repeated group.
+    let repeats = |of: Option<GroupIndex>| {
+        std::iter::successors(of, |at| groups[at.at()].parent).find(|at| groups[at.at()].repeat.is_some())
+    };
+    for at in 0..tasks.len() {
+        let is_apart = |of: &TaskIndex| {
+            let setup = &tasks[of.at()];
+            setup.role == TaskRole::Setup && repeats(setup.group) != repeats(tasks[at].group)
+        };
+        if tasks[at].is_teardown() && tasks[at].upstream.iter().any(is_apart) {
+            tasks[at].role = TaskRole::Work;
+            tasks[at].trigger_rule = TriggerRule::AllDone;
+        }
+    }
     let untils: Vec<u32> = groups
         .iter()
         .filter_map(|group| match &group.repeat {
@@ -312,7 +326,11 @@ proptest! {
             if dag.task(task).is_some_and(Task::is_teardown) {
                 let (_, scope) = run.slot_of(task, map_index).and_then(|at| run.node_of(at)).unwrap();
                 // What it meets: in a repeated group, that of its own element or iteration.
-                let awaited = dag.awaited(task).iter().flat_map(|of| run.visible_slots(scope, *of));
+                // What leads to it without needing what its setups prepared may run again by itself.
+                let scopes = dag.setup_scopes().into_iter().filter(|(setup, _)| dag.teardowns_of(*setup).contains(&task));
+                let users: BTreeSet<TaskIndex> = scopes.flat_map(|(setup, scope)| scope.into_iter().chain([setup])).collect();
+                let awaited = dag.awaited(task).iter().filter(|of| users.contains(of));
+                let awaited = awaited.flat_map(|of| run.visible_slots(scope, *of));
                 let used = awaited.filter(|at| run.tis.get(*at).is_some_and(|slot| !slot.ti.state.is_finished())).count();
                 prop_assert_eq!(used, 0, "nothing uses what was torn down");
             }

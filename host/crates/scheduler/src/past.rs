@@ -151,6 +151,9 @@ fn that_matter(dag: &Dag, before: &Dag) -> HashMap<TaskIndex, Option<MapIndex>> 
     there.map(|task| (task, None)).collect()
 }
 
+/// Queued runs that are looked at for one that does not come after a run that waits.
+const LOOKS: usize = 256;
+
 /// A run that gives its slot to another one.
 pub(crate) struct GivesWay {
     pub(crate) run: DagRunKey,
@@ -184,9 +187,16 @@ impl Core {
         if self.slots.gate.is_due(before.key, now) {
             return Some(before.key);
         }
-        let next = self.slots.gate.next_of(dag_id, now)?;
-        let date = self.runs.get(&next)?.live.context.logical_date;
-        date.is_none_or(|date| date < waiter.logical_date).then_some(next)
+        let mut due = self.slots.gate.due_of(dag_id, now).take(LOOKS);
+        due.find(|run| {
+            let run = self.runs.get(run);
+            run.is_some_and(|run| {
+                run.live
+                    .context
+                    .logical_date
+                    .is_none_or(|date| date < waiter.logical_date)
+            })
+        })
     }
 
     /// When a run will be due that another one may have to give way to.

@@ -138,9 +138,12 @@ impl RunGate {
         })
     }
 
-    /// The run of a DAG whose turn it is.
-    pub fn next_of(&self, dag: &DagId, now: Timestamp) -> Option<DagRunKey> {
-        self.dags.get(dag)?.first_due(now)
+    /// The runs of a DAG that are due, in their turn.
+    pub fn due_of(&self, dag: &DagId, now: Timestamp) -> impl Iterator<Item = DagRunKey> {
+        let queued = self.dags.get(dag).into_iter().flat_map(|entry| &entry.queued);
+        queued
+            .take_while(move |(run_after, _)| *run_after <= now)
+            .map(|(_, run)| *run)
     }
 
     /// Whether a run is queued and due.

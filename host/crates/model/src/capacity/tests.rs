@@ -311,7 +311,7 @@ fn a_run_may_start_out_of_turn_where_its_dag_has_a_slot() {
     assert_eq!(gate.next_due_of(&dag("d"), at(10)), Some(at(20)));
     assert_eq!(gate.next_due_of(&dag("d"), at(20)), None);
     assert_eq!(full(&gate, 15), [dag("d")]);
-    assert_eq!(gate.next_of(&dag("d"), at(15)), Some(DagRunKey(1)));
+    assert_eq!(gate.due_of(&dag("d"), at(15)).next(), Some(DagRunKey(1)));
     assert!(gate.is_due(DagRunKey(1), at(15)) && !gate.is_due(DagRunKey(2), at(15)));
     assert!(!gate.is_due(DagRunKey(9), at(15)), "it runs");
     assert!(!gate.start(DagRunKey(1), at(15)), "there is no slot");

@@ -4,7 +4,7 @@
 //! Airflow: `get_upstreams_only_setups_and_teardowns` and `get_upstreams_follow_setups`, which look at tasks, where this looks at their
 //! instances: a setup whose teardowns have not begun is not run again, since what it prepared is still there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::dag::{Dag, ROOT};
 use crate::id::{MapIndex, TaskIndex};
@@ -46,8 +46,36 @@ pub fn take_along(
             instances.push((map_index, state));
         }
     }
-    along.follow(named.to_vec());
+    along.follow(named.iter().copied().chain(again_in_loops(dag, named)).collect());
     along.found
+}
+
+/// The tasks of the loops around what is named: the iterations after it are made anew, with all that lies in them. Without a known place,
+/// since they are not there yet.
+fn again_in_loops(dag: &Dag, named: &[Place]) -> Vec<Place> {
+    let scopes = dag.scopes();
+    if scopes.is_flat() {
+        return Vec::new();
+    }
+    let around: BTreeSet<u32> = named.iter().map(|(task, _)| scopes.of_task(*task).0).collect();
+    let mut open: Vec<u32> = Vec::new();
+    for def in around {
+        let outwards = std::iter::successors(Some(def), |def| {
+            let parent = scopes.get(*def)?.parent;
+            (parent != *def).then_some(parent)
+        });
+        open.extend(outwards.filter(|def| scopes.get(*def).is_some_and(|def| def.is_loop)));
+    }
+    let mut inside: BTreeSet<u32> = BTreeSet::new();
+    let mut found = Vec::new();
+    while let Some(def) = open.pop() {
+        let Some(definition) = scopes.get(def).filter(|_| inside.insert(def)) else {
+            continue;
+        };
+        open.extend(&definition.children);
+        found.extend(definition.tasks.iter().map(|task| (*task, MapIndex::UNMAPPED)));
+    }
+    found
 }
 
 struct Along<'d> {

@@ -96,6 +96,18 @@ struct Inner {
     held: Arc<Held>,
 }
 
+/// The niceness of the threads that guests run on. A guest may keep its thread busy for as long as it likes; what the control plane does takes
+/// microseconds, and must not wait for the end of a guest's time slice.
+const GUEST_NICENESS: i32 = 10;
+
+fn yield_to_others() {
+    // On Linux this is about the calling thread alone; elsewhere it would slow down the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, GUEST_NICENESS) {
+        tracing::warn!(%error, "guests run at the priority of the server");
+    }
+}
+
 impl LocalExecutor {
     /// Starts the threads. Call it on the control plane's tokio runtime: calls of `xcoms` and `checkpoints` are made there.
     pub fn new(
@@ -112,6 +124,7 @@ impl LocalExecutor {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("airtight-guest")
+            .on_thread_start(yield_to_others)
             // A busy guest is polled for a whole epoch tick; timers, IO and new dispatches must not wait for dozens of those.
             .event_interval(1)
             .global_queue_interval(1)

@@ -10,8 +10,8 @@ use crate::id::{MapIndex, TaskIndex};
 /// The most task instances that a run can be allowed to have.
 pub const MAX_TASK_INSTANCES: u32 = 1_000_000;
 
-/// The task instances that a run may have where nothing else is said.
-pub const DEFAULT_TASK_INSTANCES: u32 = 100_000;
+/// The task instances that a run may have where nothing else is said: one of the largest mappings, of 100,000, and the tasks around it.
+pub const DEFAULT_TASK_INSTANCES: u32 = 110_000;
 
 /// Why a mapping is not expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::dag::{Combine, Expansion, MapSource, MapValues};
-use model::run::DEFAULT_TASK_INSTANCES;
 use model::{DagRunState, MapIndex, TaskId, TaskInstanceState, TiKey};
 use ports::control::{ClearRequest, Control as _, ControlError, SetNoteRequest, SetStateRequest};
 use ports::executor::TryRequest;
@@ -518,7 +517,7 @@ async fn a_run_that_would_be_too_large_is_refused() {
         })
     };
     // Of one run: where it is declared, and where it is triggered.
-    let rig = limited(DEFAULT_TASK_INSTANCES, 1_000_000).start().await;
+    let rig = limited(100_000, 1_000_000).start().await;
     let refused = rig.handle.deploy(wide("d", 99_999).manifest("1"), true, "tester").await;
     let Err(ControlError::TooManyTaskInstances(why)) = refused else {
         panic!("{refused:?}");

@@ -14,7 +14,7 @@ use crate::ui::term::{self, Paint};
 pub(crate) struct InitArgs {
     /// The directory to make; its last part is the name of the crate and the DAG
     dir: PathBuf,
-    /// What the new crate begins with
+    /// The tasks that the new crate begins with
     #[arg(long, short, value_enum, default_value_t = Template::Minimal)]
     template: Template,
     /// Write only the SDK of this version, over the one of a crate that exists

@@ -26,11 +26,11 @@ pub(crate) struct ServerArgs {
     /// The largest component that may be uploaded, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub max_component_mib: u64,
-    /// How much of the disk is kept for the server itself, in MiB: tasks and uploads cannot write while less is free [default: a twentieth of
+    /// Disk space that is kept for the server itself, in MiB: tasks and uploads cannot write while less is free [default: a twentieth of
     /// the disk, at most 2048]
     #[arg(long, value_name = "MIB", env = "AIRTIGHT_MIN_FREE_MIB", hide_env_values = true)]
     pub min_free_mib: Option<u64>,
-    /// How many connections an address may have; loopback and trusted proxies may have all
+    /// Connections that one address may have; loopback and trusted proxies may have all
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_address: u32,
     /// Proxies, by address, that are trusted to say in `X-Forwarded-For` whom they speak for

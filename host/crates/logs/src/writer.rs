@@ -21,7 +21,7 @@ use crate::store::Shared;
 const MAX_OPEN_FILES: usize = 128;
 /// How often it is tried to tell logs that nobody writes to any more what they lost.
 const RETRY: Duration = Duration::from_secs(1);
-/// How many logs are told at a time.
+/// The number of logs that are told at a time.
 const TOLD_AT_A_TIME: usize = 64;
 /// Logs that are remembered by themselves. What more of them lose is in the server's own log alone.
 const MAX_OWED: usize = 10_000;

@@ -417,7 +417,7 @@ pub struct SchedulerHealth {
 /// What only the scheduler knows about room for task instances. Nothing of it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// How many task instances may be dispatched at a time; none where it is not known here.
+    /// The number of task instances that may be dispatched at a time; none where it is not known here.
     pub parallelism: Option<u32>,
     /// For whom free slots of pools are kept, at most one for each.
     pub kept: Vec<KeptSlots>,

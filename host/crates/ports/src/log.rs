@@ -65,7 +65,7 @@ impl LogLine {
         into.push(b'\n');
     }
 
-    /// How many bytes [`LogLine::store`] makes, without making them.
+    /// The number of bytes [`LogLine::store`] makes, without making them.
     pub fn stored_bytes(&self) -> u64 {
         const ENVELOPE: usize =
             r#"{"timestamp":"1970-01-01T00:00:00.000000Z","level":"","source":"","event":}"#.len() + 1;

@@ -17,7 +17,7 @@ pub(crate) const SHARE_TABLES: u32 = 8;
 /// For so many slots there is room for one component of the largest kind beyond its share.
 const SLOTS_PER_LARGE: u32 = 4;
 
-/// How many components of the largest kind fit beside so many slots.
+/// The number of components of the largest kind that fit beside so many slots.
 pub(crate) const fn large(slots: u32) -> u32 {
     let large = slots / SLOTS_PER_LARGE;
     if large == 0 { 1 } else { large }

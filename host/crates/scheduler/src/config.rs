@@ -20,11 +20,11 @@ pub struct Config {
     /// After about this many transitions of one run a step ends, and what is left of it goes on in later ticks. A run with more task
     /// instances is ended, cleared and marked in several steps.
     pub max_transitions_per_event: usize,
-    /// How many transitions each of the steps that follow makes; a tick takes one of them, of the runs in turn.
+    /// The number of transitions each of the steps that follow makes; a tick takes one of them, of the runs in turn.
     pub max_transitions_per_step: usize,
-    /// How many task instances a run may have.
+    /// The number of task instances a run may have.
     pub max_task_instances_per_run: u32,
-    /// How many task instances all active runs may have together.
+    /// The number of task instances all active runs may have together.
     pub max_task_instances: u32,
     /// How many rows of each table a tick removes at the most for an intent that deletes.
     pub purge_rows: u32,

@@ -68,7 +68,7 @@ pub(crate) struct Core {
     pub(crate) going: BTreeSet<DagRunKey>,
     /// The one of them that had the last turn.
     pub(crate) went: DagRunKey,
-    /// How many task instances the runs in memory have.
+    /// The number of task instances the runs in memory have.
     pub(crate) instances: usize,
     /// What runs have to do with other runs.
     pub(crate) between: Between,

@@ -26,13 +26,13 @@ use crate::run::{Draft, Place};
 use crate::selection::Selection;
 use crate::tick::Tick;
 
-/// How many task instances a step looks at.
+/// The number of task instances a step looks at.
 const LOOKS: usize = 50_000;
 
 /// How far an intent is with one run. It is not stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// How many task instances were looked at.
+    /// The number of task instances that were looked at.
     at: usize,
 }
 
@@ -52,13 +52,13 @@ impl Core {
         self.step_within(tick, key, Event::GoOn, most);
     }
 
-    /// How many more task instances all runs may have.
+    /// The number of task instances that all runs may still have.
     pub(crate) fn room(&self, tick: &Tick) -> usize {
         let most = usize::try_from(self.shared.config.max_task_instances).unwrap_or(usize::MAX);
         most.saturating_sub(self.instances).saturating_sub(tick.grown)
     }
 
-    /// How many task instances a run may always have, so that a few large runs do not keep small ones out.
+    /// The number of task instances a run may always have, so that a few large runs do not keep small ones out.
     pub(crate) fn always(&self) -> usize {
         usize::try_from(self.shared.config.max_task_instances).unwrap_or(usize::MAX) / 1_000
     }

@@ -16,7 +16,7 @@ use crate::write::{Owner, Write};
 /// How many rows that may wait a tick writes for one run: a large run must not make the others wait for rows that nobody needs yet, and
 /// most are overtaken by what happens to their task instances next.
 const LAZY_ROWS: usize = 64;
-/// How many rows are looked at for that.
+/// The number of rows that are looked at for that.
 const LOOKS: usize = 4_096;
 /// The same for a new run: whoever started it looks at its task instances next.
 const NEW_ROWS: usize = 1_000;

@@ -100,7 +100,7 @@ pub(crate) struct Draft {
     pub(crate) unlisted: Range<usize>,
     /// Rows of `unlisted` that this tick writes.
     pub(crate) listed: Vec<Place>,
-    /// How many task instances there were.
+    /// The number of task instances that there were.
     pub(crate) size_before: usize,
     /// Rows under map indexes that are replaced.
     pub(crate) renumbered: Vec<TiKey>,

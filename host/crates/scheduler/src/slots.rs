@@ -190,7 +190,7 @@ impl Slots {
         self.capacity.defer(ti, definition.is_some_and(counts_deferred));
     }
 
-    /// How many task instances may be dispatched at a time.
+    /// The number of task instances that may be dispatched at a time.
     pub(crate) fn parallelism(&self) -> u32 {
         self.parallelism
     }

@@ -60,7 +60,7 @@ pub(crate) struct Tick {
     pub(crate) transitions: usize,
     /// Runs that failed, other than by somebody's hand.
     pub(crate) failed: Vec<DagRunKey>,
-    /// How many task instances there are that were not there before.
+    /// The number of task instances that there are that were not there before.
     pub(crate) grown: usize,
     /// How far intents are that have not done all with a run.
     pub(crate) progress: HashMap<(DagRunKey, Uuid), Progress>,

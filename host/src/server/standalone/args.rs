@@ -17,11 +17,11 @@ pub(crate) struct Args {
     /// How deep runs may trigger runs of other DAGs
     #[arg(long, value_name = "N", default_value_t = model::between::MAX_TRIGGER_DEPTH)]
     pub max_trigger_depth: u32,
-    /// How many task instances a run may have
+    /// Task instances that one run may have
     #[arg(long, value_name = "N", default_value_t = model::run::DEFAULT_TASK_INSTANCES,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(model::run::MAX_TASK_INSTANCES)))]
     pub max_task_instances_per_run: u32,
-    /// How many task instances all active runs may have together
+    /// Task instances that all active runs may have together
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_task_instances: u32,
     /// How long running tasks may go on after SIGTERM before they are stopped and handed back

@@ -76,7 +76,7 @@ struct ComponentResponse {
     descriptor: Option<DescriptorResponse>,
     /// Its place in the queue of this server while it is `compiling`: 0 is being compiled, 1 is the next.
     queue_position: Option<u32>,
-    /// What one running task of it takes of the engine; a task waits until there is that much. Known once it is compiled here.
+    /// The share of the engine that one running task of it takes; a task waits until there is that much. Known once it is compiled here.
     engine: Option<EngineNeedsResponse>,
     created_at: Time,
 }
@@ -86,7 +86,7 @@ struct EngineNeedsResponse {
     core_instances: u32,
     memories: u32,
     tables: u32,
-    /// What memories and tables have when it starts, in bytes.
+    /// The size of its memories and tables at the start, in bytes.
     initial_bytes: u64,
     /// Its compiled code, in bytes.
     code_bytes: u64,

@@ -45,7 +45,7 @@ struct StorageHealth {
     status: &'static str,
     /// Free bytes of the disk of blobs and logs; null where nobody knows.
     free_bytes: Option<u64>,
-    /// What is kept of them for the server itself.
+    /// The part of them that is kept for the server itself.
     reserved_bytes: u64,
 }
 
@@ -54,11 +54,11 @@ struct StorageHealth {
 struct DescriptorsInfoResponse {
     /// `unhealthy` when the server is about to run out of them.
     status: &'static str,
-    /// How many are open. Nothing where that cannot be told, which is so when there is none left.
+    /// The number of open ones; null where it cannot be told, as when there is none left.
     open: Option<u64>,
-    /// How many there may be.
+    /// The most that there may be.
     limit: Option<u64>,
-    /// What is wrong.
+    /// The problem, in words.
     problem: Option<String>,
 }
 

@@ -17,7 +17,7 @@ pub struct Capacity {
     /// Dispatched task instances of each task, in all runs of its DAG and in one run.
     tasks: HashMap<Group, u32>,
     held: HashMap<TiKey, Held>,
-    /// How many of them are dispatched; the others are deferred.
+    /// The number of those that are dispatched; the others are deferred.
     dispatched: usize,
     /// By pool: what its free slots are kept for. Made anew by each admission.
     kept: BTreeMap<String, (Kept, DagId)>,
@@ -278,12 +278,12 @@ impl Capacity {
         self.held.contains_key(&key)
     }
 
-    /// How many task instances are dispatched.
+    /// The number of task instances that are dispatched.
     pub fn used(&self) -> usize {
         self.dispatched
     }
 
-    /// How many task instances may be dispatched at a time.
+    /// The number of task instances that may be dispatched at a time.
     pub fn parallelism(&self) -> u32 {
         self.parallelism
     }

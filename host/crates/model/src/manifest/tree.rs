@@ -14,7 +14,7 @@ pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
 pub const MAX_MANIFEST_DEPTH: usize = 64;
 /// How many nodes it may have after aliases were expanded.
 pub const MAX_MANIFEST_NODES: usize = 200_000;
-/// How many bytes of text it may have after aliases were expanded: an alias copies what it stands for.
+/// The number of bytes of text it may have after aliases were expanded: an alias copies what it stands for.
 pub const MAX_MANIFEST_TEXT: usize = 8 << 20;
 
 /// A value with its place.

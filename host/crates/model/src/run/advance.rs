@@ -115,7 +115,7 @@ impl Step<'_> {
         self.transitions.len() >= self.most || self.looks / LOOKS >= self.most
     }
 
-    /// How many transitions are left; at least one.
+    /// The number of transitions that are left; at least one.
     pub(super) fn left(&self) -> usize {
         self.most.saturating_sub(self.transitions.len()).max(1)
     }

@@ -76,7 +76,7 @@ impl Step<'_> {
         }
     }
 
-    /// How many instances there are after this step, where there have to be `length` and are `have`: all, unless they are more than a step
+    /// The number of instances that there are after this step, where there have to be `length` and are `have`: all, unless they are more than a step
     /// may make. Until all are there, none of them is let run.
     fn grow_to(&self, have: u32, length: u32, each: u64) -> u32 {
         let most = u64::try_from(self.left()).unwrap_or(u64::MAX) / each.max(1);
@@ -260,12 +260,12 @@ impl RunState {
         found
     }
 
-    /// How many instances of a task that is mapped by itself there have to be.
+    /// The number of instances of a task that is mapped by itself that there have to be.
     pub(super) fn want_node(&self, mapping: &Expansion, scope: u32, have: u32) -> Want {
         self.want(mapping, scope, |length| u64::from(length.saturating_sub(have)))
     }
 
-    /// How many elements a mapped group has to have.
+    /// The number of elements a mapped group has to have.
     pub(super) fn want_fan(&self, at: u32) -> Option<Want> {
         let fan = self.fan(at)?;
         let mapping = self.dag.mapping(fan.def)?;

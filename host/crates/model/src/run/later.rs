@@ -10,7 +10,7 @@ use super::advance::Look;
 use super::state::RunState;
 use crate::state::DagRunState;
 
-/// How many looks are kept together.
+/// The number of looks that are kept together.
 const TOGETHER: usize = 1_024;
 
 /// What has still to be looked at, the oldest first. Cheap to clone.

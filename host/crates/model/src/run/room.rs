@@ -1,4 +1,4 @@
-//! How many task instances a run may have. They are counted before any of them is made.
+//! The number of task instances a run may have. They are counted before any of them is made.
 
 use super::expand::Want;
 use super::scope::{Node, Phase};
@@ -32,13 +32,13 @@ pub enum TooMany {
     },
 }
 
-/// How many task instances a new run has: one of each task, and all of what is mapped over literals and parameters. The lengths of the
+/// The number of task instances a new run has: one of each task, and all of what is mapped over literals and parameters. The lengths of the
 /// parameters are in the order of `Dag::mapped_params`.
 pub fn count_from_start(dag: &Dag, param_lengths: &[u32]) -> u64 {
     count_in(dag, param_lengths, ROOT, true)
 }
 
-/// How many task instances an instance of a scope has when it is made. Under something that is not expanded there is one of each task.
+/// The number of task instances an instance of a scope has when it is made. Under something that is not expanded there is one of each task.
 fn count_in(dag: &Dag, param_lengths: &[u32], def: u32, expanded: bool) -> u64 {
     let Some(definition) = dag.scopes().get(def) else {
         return 0;
@@ -82,7 +82,7 @@ pub(super) fn fixed_length(values: &MapValues, param_lengths: &[u32]) -> Option<
 }
 
 impl RunState {
-    /// How many task instances it has.
+    /// The number of task instances it has.
     pub fn size(&self) -> usize {
         self.tis.len()
     }
@@ -105,7 +105,7 @@ impl RunState {
         nodes.flat_map(Node::slots)
     }
 
-    /// How many instances a task has.
+    /// The number of instances a task has.
     pub fn count_of(&self, task: TaskIndex) -> usize {
         let scopes = self.within(ROOT, self.dag.scopes().of_task(task).0).into_iter();
         let nodes = scopes.filter_map(|scope| self.nodes.get(self.node_in(scope, task)?));
@@ -127,12 +127,12 @@ impl RunState {
         u64::try_from(self.tis.len()).unwrap_or(u64::MAX).saturating_add(more)
     }
 
-    /// How many task instances a new instance of a scope has.
+    /// The number of task instances a new instance of a scope has.
     pub(super) fn instances_in(&self, def: u32) -> u64 {
         count_in(&self.dag, &self.param_lengths, def, true)
     }
 
-    /// How many more task instances there are when the fan has `length` elements.
+    /// The number of task instances that are added when the fan has `length` elements.
     pub(super) fn more_in_fan(&self, at: u32, length: u32) -> u64 {
         let Some(fan) = self.fan(at) else { return 0 };
         let each = self.instances_in(fan.def);

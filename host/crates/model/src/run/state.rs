@@ -34,7 +34,7 @@ pub struct RunState {
     pub(super) totals: Totals,
     /// What the run before lets run; nothing before that is known. It is not stored: whoever takes the run over is told anew.
     pub(super) past_met: Option<Arc<[TaskIndex]>>,
-    /// How many task instances there may be.
+    /// The number of task instances that there may be.
     pub(super) limit: u32,
     /// Whether there would have been more than may be: nothing was expanded from the start.
     pub(super) is_over: bool,

@@ -23,7 +23,7 @@ pub struct Outcome {
     pub critical_path: Vec<Stretch>,
     /// Tasks that waited for slots, the longest first, each with the longest wait of its instances. Only where it was asked for.
     pub waits: Vec<(TaskIndex, Duration)>,
-    /// How many events it took: what playing it cost.
+    /// The number of events it took: what playing it cost.
     pub events: usize,
 }
 

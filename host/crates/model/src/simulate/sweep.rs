@@ -20,7 +20,7 @@ pub struct Sweep {
     pub seed: u64,
     /// How many random scenarios.
     pub random: u32,
-    /// How many task instances all scenarios together may have; each four events of a scenario are one. Scenarios beyond that are left
+    /// The number of task instances all scenarios together may have; each four events of a scenario are one. Scenarios beyond that are left
     /// out, and counted.
     pub work: u64,
 }
@@ -66,7 +66,7 @@ pub struct Report {
     pub played: u64,
     /// How many were left out.
     pub left_out: u64,
-    /// How many events all of them took.
+    /// The number of events all of them took.
     pub events: u64,
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Attempt {
     pub(super) account: Arc<Account>,
     /// Where what the host computes for the try is done.
     pub(super) compute: Compute,
-    /// How many blobs it may have open for writing.
+    /// The number of blobs it may have open for writing.
     pub(super) open_writers: u32,
     /// What a mapped task instance is called, once its input is rendered.
     pub(super) name: std::sync::OnceLock<String>,

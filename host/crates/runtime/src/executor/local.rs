@@ -59,7 +59,7 @@ pub struct ExecutorConfig {
     pub threads: Option<usize>,
     /// How often it says which dispatches it has.
     pub heartbeat: Duration,
-    /// How many blobs a try may have open for writing. Each of them costs a descriptor of the process.
+    /// The number of blobs a try may have open for writing. Each of them costs a descriptor of the process.
     pub open_writers: u32,
 }
 

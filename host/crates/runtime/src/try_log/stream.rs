@@ -111,7 +111,7 @@ fn char_boundary(bytes: &[u8], at: usize) -> usize {
         .unwrap_or(at)
 }
 
-/// How many bytes there are before a UTF-8 sequence at the end that is not whole.
+/// The number of bytes that there are before a UTF-8 sequence at the end that is not whole.
 fn whole_characters(bytes: &[u8]) -> usize {
     for (back, byte) in (1..=3).zip(bytes.iter().rev()) {
         let length = match byte {

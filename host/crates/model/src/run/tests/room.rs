@@ -1,4 +1,4 @@
-//! How many task instances there may be: counted before any is made.
+//! The number of task instances that there may be: counted before any is made.
 
 use super::repeats::compiled;
 use super::*;

@@ -12,7 +12,7 @@ pub fn any_input() -> Value {
     json!({})
 }
 
-/// What a task function may take: every type that is `Deserialize` and `JsonSchema`.
+/// The input of a task function: every type that is `Deserialize` and `JsonSchema`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the input of a task",
     note = "put `#[data]` on the type, or derive `Deserialize` and `JsonSchema` for it"

@@ -1,7 +1,5 @@
 //! The kinds of harm: tries, requests and uploads that take more than their share.
 
-use std::time::Duration;
-
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -168,7 +166,11 @@ async fn sockets(target: &Target<'_>, random: &mut StdRng) {
         }
         open.push(stream);
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // All of them are open, and others are answered.
+    for _ in 0..20 {
+        target.client.get("/version").await.ok();
+    }
+    drop(open);
 }
 
 async fn cancelled(client: &Client) {

@@ -29,7 +29,7 @@ const MAX_LANES: usize = 4_096;
 /// An account, and who tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lane {
-    /// Whether there is such an account. All names that nobody has are one.
+    /// Tells accounts that exist from names that nobody has, which share one lane.
     pub(crate) known: bool,
     pub(crate) from: From,
 }
@@ -62,7 +62,7 @@ pub(crate) struct LoginLimiter {
 }
 
 impl LoginLimiter {
-    /// Whether the login is let in. Asked and counted in one step: tries that come together are no more than tries that come one by one.
+    /// Lets the login in, or refuses it. Asked and counted in one step: tries that come together are no more than tries that come one by one.
     pub(crate) fn attempt(&self, lane: Lane, now: Timestamp, matches: bool) -> Result<bool, ApiError> {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let before = failures.get(&lane).copied();

@@ -23,7 +23,7 @@ use crate::state::App;
 /// The only user.
 pub(crate) const ADMIN: &str = "admin";
 
-/// How long a token lasts that a program on the server's machine makes for itself.
+/// The life of a token that a program on the server's machine makes for itself.
 const LOCAL_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A token of the administrator for a program that can read the key: it need not log in, so nobody can keep it from that.

@@ -57,7 +57,7 @@ impl Tokens {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(ApiError::internal)
     }
 
-    /// Whether the token was issued here within the last month: whoever has it has logged in then.
+    /// Recognises a token that was issued here within the last month: whoever has it has logged in then.
     pub(crate) fn knows(&self, token: &str, now: Timestamp) -> bool {
         let data = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation);
         data.is_ok_and(|data| now.0.div_euclid(1_000_000) < data.claims.exp.saturating_add(KNOWN_SECONDS))

@@ -9,7 +9,7 @@ use ports::query::{DagRow, OrderBy, Page, RunField, RunFilter, RunRow, TiFilter,
 use crate::error::ApiError;
 use crate::state::App;
 
-/// So many runs are named that have the slots which another one waits for.
+/// The most runs that are named as holders of the slots which another one waits for.
 const NAMED: u32 = 3;
 
 const ONE: Page = Page { limit: 1, offset: 0 };
@@ -71,7 +71,7 @@ pub(super) async fn run(app: &App, run: &RunRow, dag: &DagRow) -> Result<String,
     Ok(format!("{state}: {slot}{before}"))
 }
 
-/// What a deferred task instance waits for, where that is the run that it triggered.
+/// The wait of a deferred task instance for the run that it triggered.
 pub(super) async fn triggered(app: &App, ti: &TiRow) -> Result<Option<String>, ApiError> {
     // Of a mapped task that triggers very many the latest are looked at.
     let latest = Page { limit: 500, offset: 0 };

@@ -135,7 +135,7 @@ fn a_pattern_costs_what_its_text_is_long() {
 fn errors_are_told_in_bounded_memory() {
     let validator = Validator::compile(&json!({"items": {"type": "integer"}})).unwrap();
     let value = json!(vec!["x"; 200_000]);
-    assert_eq!(validator.validate(&value), ["does not match the schema"]);
+    assert_eq!(validator.validate(&value), ["it would take too long to find out why"]);
     let few = json!(vec!["x"; 100]);
     assert_eq!(validator.validate(&few).len(), 16);
     // A finding quotes a value of any size in a few words.
